@@ -1,0 +1,107 @@
+"""The contract of a backend, fulfilled for any database with row locks: a locking read, then the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Dialect, Executable, String, select, update
+from sqlalchemy.types import TypeEngine
+
+from ..statement import HIDDEN, MOVED, OTHER_VERSION, EventSQL
+
+
+class Backend:
+    """Fires an event by ``SELECT … FOR UPDATE`` and ``UPDATE``: two round trips that every server and proxy knows.
+
+    The subclasses override what their database does better. A backend has no state of its own: what it builds from an
+    event is kept in ``event.cache``.
+    """
+
+    has_enum: ClassVar[bool] = False
+    begin: ClassVar[str] = "START TRANSACTION"
+
+    def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
+        """The type of a state column that holds *states*."""
+        return String(max(map(len, states)))
+
+    def needs_check(self, storage: str) -> bool:
+        """Whether the column's type alone lets undeclared states in."""
+        return storage != "enum" or not self.has_enum
+
+    def fire(
+        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool = False
+    ) -> int:
+        """Fire *event* on the row that *parameters* name, and return the row's code (see :mod:`..statement`).
+
+        HIDDEN stands for a missing row, too. With *known_version* the code tells whether the row had the version that
+        the parameters carry.
+        """
+        with self.transaction(connection):
+            self.lock(connection, event)
+            read = self.statement(event, ("read", known_version))
+            code = connection.execute(read, parameters).scalar_one_or_none()
+            if code is None:
+                return HIDDEN
+            if code >= MOVED:
+                branch = (code - MOVED) // 2
+                connection.execute(self.statement(event, ("take", branch)), parameters)
+            return int(code)
+
+    def stored_state(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
+        """What the row's state column holds now, read with a lock: a plain read may show an old snapshot."""
+        return connection.execute(self.statement(event, ("state", False)), parameters).scalar_one_or_none()
+
+    def lock(self, connection: Connection, event: EventSQL) -> None:
+        """Take the lock that keeps the row from moving between read and update, where the read itself does not."""
+
+    @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        """Hold several statements together on a connection in AUTOCOMMIT, too."""
+        if not is_autocommit(connection):
+            yield
+            return
+        connection.exec_driver_sql(self.begin)
+        try:
+            yield
+        except BaseException:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+    def statement(self, event: EventSQL, which: tuple[str, Any]) -> Executable:
+        """The statement *which* of *event*, built at its first use."""
+        key = (type(self), *which)
+        if key not in event.cache:
+            event.cache[key] = getattr(self, f"_{which[0]}")(event, which[1])
+        statement: Executable = event.cache[key]
+        return statement
+
+    def statements(self, event: EventSQL) -> list[Executable]:
+        """Every statement that a fire of *event* may send, in order, for people to read."""
+        takes = [self.statement(event, ("take", i)) for i in range(len(event.branches))]
+        return [self.statement(event, ("read", False)), *takes]
+
+    def _read(self, event: EventSQL, known_version: bool) -> Executable:
+        code = event.code(known_version=known_version).label("code")
+        return select(code).where(event.row.is_key()).with_for_update()
+
+    def _state(self, event: EventSQL, _: Any) -> Executable:
+        return select(event.row.state).where(event.row.is_key()).with_for_update()
+
+    def _take(self, event: EventSQL, branch: int) -> Executable:
+        assignments = event.branch_assignments(event.branches[branch])
+        return update(event.row.table).where(event.row.is_key()).ordered_values(*assignments)
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Whether every statement on *connection* commits by itself."""
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:  # SQLAlchemy has no public name for the level that create_engine() was given
+        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    return level == "AUTOCOMMIT"
+
+
+__all__ = ["OTHER_VERSION", "Backend", "is_autocommit"]

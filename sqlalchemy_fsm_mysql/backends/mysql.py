@@ -1,0 +1,66 @@
+"""MySQL and MariaDB: one UPDATE whose own answer says what happened.
+
+``LAST_INSERT_ID(expr)`` remembers the value of *expr* and the server sends it back with the statement's answer, as
+``cursor.lastrowid`` (https://dev.mysql.com/doc/refman/9.4/en/information-functions.html#function_last-insert-id). The
+UPDATE computes the row's code there, in its WHERE: a row that the event does not move is not updated, but has been
+judged, and locked for no longer than this one statement needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Executable, func, select, update
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+from ..statement import HIDDEN, MOVED, Chosen, EventSQL, number
+from .base import Backend
+
+# Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
+OFFSET = 2**63
+
+
+class MySQLBackend(Backend):
+    """One statement a fire. Where its answer is silent, a second look."""
+
+    has_enum = True
+
+    def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
+        """ENUM in ascii_bin, or VARCHAR in a binary collation that does not pad: 'ready' and 'ready ' stay apart."""
+        if storage == "enum":
+            escapes = getattr(dialect, "_backslash_escapes", True)  # set from sql_mode at the first connect
+            names = [state.replace("\\", "\\\\") if escapes else state for state in states]
+            return mysql.ENUM(*names, charset="ascii", collation="ascii_bin")
+        length = max(map(len, states))
+        if getattr(dialect, "is_mariadb", False):
+            return mysql.VARCHAR(length, charset="ascii", collation="ascii_nopad_bin")
+        return mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_0900_bin")
+
+    def fire(
+        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool = False
+    ) -> int:
+        result = connection.execute(self.statement(event, ("fire", known_version)), parameters)
+        code = (result.lastrowid or 0) - OFFSET
+        if code >= HIDDEN:
+            return code
+        if result.rowcount:  # an UPDATE trigger on the table hides the id from the answer, not from the session
+            return int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET
+        # No such row, or an answer that tells too little: a driver that hides the id, or one that counts changed rows
+        # and not found ones. Nothing has been changed, so the locking read may decide.
+        return super().fire(connection, event, parameters, known_version=known_version)
+
+    def statements(self, event: EventSQL) -> list[Executable]:
+        return [self.statement(event, ("fire", False))]
+
+    def _fire(self, event: EventSQL, known_version: bool) -> Executable:
+        remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
+        # LAST_INSERT_ID() without an argument is the value just remembered, so the effects of a guarded event need
+        # not evaluate the guards again after an effect has changed what they read.
+        chosen = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1) if event.is_guarded else None
+        return (
+            update(event.row.table)
+            .where(event.row.is_key(), remembered >= number(OFFSET + MOVED))
+            .ordered_values(*event.assignments(chosen))
+        )

@@ -1,0 +1,373 @@
+"""The mapped column that holds a machine's state: its type, its declaration, and what is known of it on each model.
+
+:func:`StateMachineColumn` declares it, :class:`StateType` stores it, and :class:`MappedState` is one such column on
+one mapped class: where the row lives, which events there are, and their SQL, built once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, cast
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Dialect,
+    Integer,
+    String,
+    Table,
+    TypeDecorator,
+    bindparam,
+    event,
+    inspect,
+    literal,
+)
+from sqlalchemy.orm import Mapped, Mapper, MappedColumn, mapped_column
+from sqlalchemy.sql.elements import conv
+from sqlalchemy.types import TypeEngine
+
+from .backends import backend_of_dialect
+from .comparator import StateComparator
+from .errors import InstanceStateError, InvalidMachine, StateAssignmentError, UnknownEvent, shown
+from .expressions import event_sql
+from .machine import Machine
+from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
+
+Storage = Literal["enum", "varchar"]
+
+_STATES = "__state_machines__"
+_EXTRAS = "sqlalchemy_fsm_mysql"
+_IDENTIFIER_LENGTH = 64
+
+
+def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like mapped_column's Column
+    machine: Machine, *, storage: Storage = "enum", protected: bool = True, **options: Any
+) -> MappedColumn[Any]:
+    """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
+
+    The column is NOT NULL, and the machine's initial state is its default, in Python and in the DDL. *storage* is
+    ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant) or ``"varchar"`` (VARCHAR with a
+    named CHECK); a database without ENUM has VARCHAR and CHECK either way. While *protected*, assigning the attribute
+    of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``.
+
+    Raises: TypeError when *machine* is no Machine; ValueError for another *storage*, or for ``nullable=True``.
+    """
+    if not isinstance(machine, Machine):
+        raise TypeError(f"StateMachineColumn takes a Machine first, not {shown(machine)}")
+    if options.get("nullable"):
+        raise ValueError("a state column cannot be nullable: every row is in some state")
+    options = {"default": machine.initial, "server_default": machine.stored(machine.initial)} | options
+    return mapped_column(StateType(machine, storage=storage, protected=protected), **options | {"nullable": False})
+
+
+class StateType(TypeDecorator[Any]):
+    """The type of a column that holds the state of *machine*; for Core tables and imperative mappings.
+
+    Binding an undeclared state raises ValueError. Loading one never fails, because another release may have written
+    it: the text is handed over as it is, and firing on it raises :class:`UnknownState`.
+    """
+
+    impl = String
+    cache_ok = True
+    comparator_factory = StateComparator  # type: ignore[assignment]  # a property in SQLAlchemy's stubs
+
+    def __init__(self, machine: Machine, *, storage: Storage = "enum", protected: bool = True) -> None:
+        if storage not in ("enum", "varchar"):
+            raise ValueError(f"storage={storage!r}; a state column is stored as 'enum' or 'varchar'")
+        super().__init__(max(map(len, machine.stored_states)))
+        self.machine, self.storage, self.protected = machine, storage, protected
+        event.listen(self, "after_parent_attach", _add_check)
+
+    def copy(self, **_: Any) -> StateType:
+        return StateType(self.machine, storage=cast(Storage, self.storage), protected=self.protected)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        type_ = backend_of_dialect(dialect).column_type(dialect, self.machine.stored_states, self.storage)
+        return dialect.type_descriptor(type_)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else self.machine.stored(value)
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
+        return lambda value: self.process_bind_param(value, dialect)
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+        plain = String().literal_processor(dialect)
+        assert plain is not None
+        return lambda value: plain(self.machine.stored(value))
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        return self.machine.loaded
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        return self if getattr(op, "__name__", "") in ("eq", "ne", "in_op", "not_in_op") else String()
+
+    @property
+    def python_type(self) -> type[Any]:
+        return type(self.machine.initial)
+
+
+def _add_check(type_: StateType, column: Column[Any]) -> None:
+    """Give the column's table a named CHECK, for the databases on which the type alone lets undeclared states in."""
+
+    def attached(column: Column[Any], table: Any) -> None:
+        if not isinstance(table, Table):
+            return
+
+        def is_needed(*_: Any, dialect: Dialect, **__: Any) -> bool:
+            return backend_of_dialect(dialect).needs_check(type_.storage)
+
+        states = column.in_([literal(state, String()) for state in type_.machine.stored_states])
+        check = CheckConstraint(states, name=conv(_short(f"ck_{table.name}_{column.name}_states")))
+        table.append_constraint(check.ddl_if(callable_=is_needed))
+
+    event.listen(column, "after_parent_attach", attached)
+
+
+def _short(name: str) -> str:
+    """*name* within MySQL's 64 characters, and still one of its own."""
+    if len(name) <= _IDENTIFIER_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _IDENTIFIER_LENGTH - 9]}_{digest}"
+
+
+@dataclass(slots=True)
+class Extras:
+    """What else is declared for a state column, shared by all classes that map it."""
+
+    history: Any = None
+    hooks: list[Any] = field(default_factory=list)
+
+
+class MappedState:
+    """One state column on one mapped class."""
+
+    def __init__(self, mapper: Mapper[Any], attribute: str, column: Column[Any]) -> None:
+        self.mapper, self.model, self.attribute, self.column = mapper, mapper.class_, attribute, column
+        type_ = cast(StateType, column.type)
+        self.machine, self.protected = type_.machine, type_.protected
+        self.extras: Extras = column.info.setdefault(_EXTRAS, Extras())
+        self._events: dict[str, EventSQL] = {}
+        self._expired: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def table_name(self) -> str:
+        return cast(Table, self.column.table).name
+
+    @cached_property
+    def row(self) -> StateRow:
+        """Where the state lives; known once all mappers are configured."""
+        table = cast(Table, self.column.table)
+        here = {c: prop.key for prop in self.mapper.column_attrs for c in prop.columns if getattr(c, "table", None) is table}
+        version = self.mapper.version_id_col
+        if version is not None and version.table is not table:
+            problem = (
+                f"{self.model.__name__}.{self.attribute} is in table {table.name!r} and version_id_col in "
+                f"{version.table.name!r}; one UPDATE moves both, so they have to be in the same table"
+            )
+            raise InvalidMachine([problem], self.machine.name)
+        return StateRow(
+            table=table,
+            state=self.column,
+            key=tuple(self._in_table(part, table) for part in self.mapper.primary_key),
+            columns={name: column for column, name in here.items()},
+            visible=self._visible(table),
+            version=version,
+            implied=self._implied(table, version),
+        )
+
+    def _in_table(self, part: Column[Any], table: Table) -> Column[Any]:
+        """The column of *table* that holds this part of the key; a joined subclass has one of its own."""
+        columns = self.mapper.get_property_by_column(part).columns
+        return next(column for column in columns if column.table is table)
+
+    def _visible(self, table: Table) -> ColumnElement[bool] | None:
+        discriminator = self.mapper.polymorphic_on
+        if self.mapper.inherits is None or not isinstance(discriminator, Column) or discriminator.table is not table:
+            return None
+        return discriminator.in_([mapper.polymorphic_identity for mapper in self.mapper.self_and_descendants])
+
+    def _implied(self, table: Table, version: Column[Any] | None) -> Mapping[Column[Any], ColumnElement[Any]]:
+        implied = {
+            column: column.onupdate.arg
+            for column in table.c
+            if column.onupdate is not None and column.onupdate.is_clause_element and column is not self.column
+        }
+        if version is not None and self.mapper.version_id_generator is not False:
+            counts = self.counts_versions
+            implied[version] = version + 1 if counts else bindparam(NEXT_VERSION, type_=version.type)
+        return implied
+
+    @cached_property
+    def counts_versions(self) -> bool:
+        """Whether the version is SQLAlchemy's own counter, which SQL can increment by itself."""
+        generator = self.mapper.version_id_generator
+        own = getattr(generator, "__module__", None) == Mapper.__module__
+        return own and self.mapper.version_id_col is not None and isinstance(self.mapper.version_id_col.type, Integer)
+
+    def event(self, name: str) -> EventSQL:
+        """The SQL of the event *name*, built at its first use."""
+        built = self._events.get(name)
+        if built is None:
+            built = event_sql(self.model, self.machine, name, self.row, self._other_state)
+            self._events[name] = built
+        return built
+
+    def _other_state(self, column: Column[Any], value: Any) -> ColumnElement[Any] | None:
+        """The SQL for *value* when *column* holds another machine's state; None when it holds none."""
+        if not isinstance(column.type, StateType):
+            return None
+        machine = column.type.machine
+        if isinstance(getattr(value, "type", None), StateType) and value.type.machine is machine:
+            return None
+        if not machine.declares(value):
+            known = ", ".join(map(repr, machine.stored_states))
+            raise ValueError(f"sets {column.name!r} to {shown(value)}; its own machine declares {known}")
+        return literal(machine.stored(value), String())
+
+    def changed_with(self, name: str) -> tuple[str, ...]:
+        """The attributes, besides the state and the version, that the event's UPDATE may change."""
+        if name not in self._expired:
+            assigned = {column for branch in self.event(name).branches for column in branch.effects}
+            by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
+            changed = (assigned | by_itself) - {self.column, self.row.version}
+            self._expired[name] = tuple(key for key, column in self.row.columns.items() if column in changed)
+        return self._expired[name]
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        """The bound parameters of the row's key."""
+        return tuple(KEY.format(i) for i in range(len(self.row.key)))
+
+    def key_parts(self, key: Any) -> tuple[Any, ...]:
+        """The parts of the primary *key*: one value, or a tuple, or a mapping by attribute name.
+
+        Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting.
+        """
+        parts = self._split(key)
+        for column, part in zip(self.row.key, parts, strict=True):
+            wanted = _exact_type(column)
+            if wanted is not None and (not isinstance(part, wanted) or isinstance(part, bool)):
+                raise TypeError(
+                    f"{self.table_name}.{column.name} holds {wanted.__name__}, and the key {shown(part)} is "
+                    f"{type(part).__name__}: MySQL would convert it, and may find another row"
+                )
+        return parts
+
+    def _split(self, key: Any) -> tuple[Any, ...]:
+        names = [self.mapper.get_property_by_column(part).key for part in self.mapper.primary_key]
+        if isinstance(key, Mapping):
+            if set(key) == set(names):
+                return tuple(key[name] for name in names)
+        else:
+            parts = tuple(key) if isinstance(key, (tuple, list)) else (key,)
+            if len(parts) == len(names):
+                return parts
+        raise TypeError(f"the key of {self.model.__name__} is ({', '.join(names)}), got {shown(key)}")
+
+    def state_in_memory(self, instance: Any) -> Any:
+        """The state that *instance* shows, without any SQL: the initial one before the first flush, None when expired."""
+        state = instance.__dict__.get(self.attribute)
+        return self.machine.initial if state is None and not inspect(instance).has_identity else state
+
+    def protect(self) -> None:
+        """Refuse assignments to the attribute of a stored instance, and undeclared states in any."""
+
+        def assigned(instance: Any, value: Any, previous: Any, initiator: Any) -> Any:
+            self._refuse_assignment(instance, value)
+            return value if value is None and not inspect(instance).has_identity else self.machine.loaded(self._stored(value))
+
+        def removed(instance: Any, value: Any, initiator: Any) -> None:
+            self._refuse_assignment(instance, None)
+
+        attribute = self.model.__dict__.get(self.attribute) or getattr(self.model, self.attribute)
+        event.listen(attribute, "set", assigned, retval=True)
+        event.listen(attribute, "remove", removed)
+
+    def _stored(self, value: Any) -> str:
+        try:
+            return self.machine.stored(value)
+        except ValueError as error:
+            raise ValueError(f"{self.model.__name__}.{self.attribute}: {error}") from error
+
+    def _refuse_assignment(self, instance: Any, value: Any) -> None:
+        # What is there already may be assigned again: Session.merge() does that.
+        if not self.protected or not inspect(instance).has_identity or instance.__dict__.get(self.attribute, _NOTHING) == value:
+            return
+        raise StateAssignmentError(
+            f"{self.model.__name__}.{self.attribute} of a stored instance is moved by events, not assigned: "
+            f"use fire(), or force_state() to go round the machine"
+        )
+
+
+_NOTHING = object()
+
+
+def _exact_type(column: Column[Any]) -> type[Any] | None:
+    if isinstance(column.type, Integer):
+        return int
+    return str if isinstance(column.type, String) else None
+
+
+def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:
+    """The attributes of *mapper* that hold a machine's state. Usable before the mappers are configured."""
+    return [(key, column) for key, column in mapper.columns.items() if isinstance(column.type, StateType)]
+
+
+def mapped_states(model: Any) -> dict[str, MappedState]:
+    """The state columns of a mapped class, by attribute name.
+
+    Raises: TypeError when *model* is no mapped class, or one without a state machine.
+    """
+    states = model.__dict__.get(_STATES) if isinstance(model, type) else None
+    if states is None:
+        raise TypeError(f"{shown(model)} is no mapped class with a StateMachineColumn")
+    return cast("dict[str, MappedState]", states)
+
+
+def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
+    """The one state column of *model* whose machine has *event*, or the one named by *column*.
+
+    Raises: UnknownEvent when no machine has the event; TypeError when *column* is none of them, or is needed.
+    """
+    states = mapped_states(model)
+    if column is not None:
+        chosen = named_state(model, column)
+        states = {chosen.attribute: chosen}
+    having = [state for state in states.values() if isinstance(event, str) and event in state.machine.events]
+    if not having:
+        raise UnknownEvent(event, [name for state in states.values() for name in state.machine.events], model=model)
+    if len(having) > 1:
+        names = " or ".join(f"column={state.attribute!r}" for state in having)
+        raise TypeError(f"{len(having)} machines of {model.__name__} have the event {shown(event)}: name one by {names}")
+    return having[0]
+
+
+def named_state(model: Any, column: Any) -> MappedState:
+    """The state column of *model* that *column* names: an attribute's name, or ``Order.state`` itself.
+
+    Raises: TypeError when it is none.
+    """
+    states = mapped_states(model)
+    name = column if isinstance(column, str) else getattr(column, "key", None)
+    if not isinstance(name, str) or name not in states:
+        raise TypeError(f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}")
+    return states[name]
+
+
+def remember(mapper: Mapper[Any]) -> list[MappedState]:
+    """Note the state columns of a new *mapper* on its class, and protect them."""
+    states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
+    if states:
+        setattr(mapper.class_, _STATES, states)
+    for state in states.values():
+        state.protect()
+    return list(states.values())
+
+
+__all__ = ["InstanceStateError", "Mapped", "MappedState", "StateMachineColumn", "StateType"]

@@ -1,0 +1,363 @@
+"""Firing one event on one row: execute, tell what happened, and bring the session's instance up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from .backends import backend_of
+from .column import MappedState, mapped_state, mapped_states, named_state
+from .errors import (
+    GuardNotSatisfied,
+    InstanceStateError,
+    RowNotFound,
+    TransitionNotAllowed,
+    UnknownState,
+    shown,
+)
+from .journal import note
+from .outcome import NO_PAYLOAD, Moved, Refused
+from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, Branch, EventSQL
+from .transactions import explained
+
+if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+M = TypeVar("M")
+R = TypeVar("R")
+AnySession: TypeAlias = "Session | scoped_session[Any]"
+
+
+@dataclass(slots=True)
+class Shot:
+    """One event about to be fired on one row, and what the caller said about it."""
+
+    mapped: MappedState
+    event: EventSQL
+    session: Session
+    key: Any
+    parameters: dict[str, Any]
+    instance: Any = None
+    actor: str | None = None
+    details: Any = None
+    token: str | None = None
+    payload: Mapping[str, Any] = NO_PAYLOAD
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What an error says of this shot."""
+        return {"model": self.mapped.model, "table": self.mapped.table_name, "key": self.key, "event": self.event.name}
+
+    def fire(self) -> Moved[Any] | Refused[Any]:
+        """Send the UPDATE, and tell what came of it.
+
+        Raises: RowNotFound, UnknownState, and what :func:`~.transactions.explained` makes of a driver's error.
+        """
+        connection = self._connection()
+        known_version = self._know_version()
+        try:
+            backend = backend_of(connection)
+            code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
+            if code >= MOVED:
+                return self._moved(self.event.branches[(code - MOVED) // 2], known_version, bool(code & OTHER_VERSION))
+            reading = self.event.reading(code)
+            if reading is not None:
+                return self._refused(*reading)
+            stored = backend.stored_state(connection, self.event, self.parameters) if code else None
+        except DBAPIError as error:
+            raise explained(error, connection, **self.row) from error
+        if stored is None:
+            raise RowNotFound(**self.row)
+        raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
+
+    def _connection(self) -> Connection:
+        # Not Session.execute(): it costs as much again as the statement. The clause tells get_bind() that this writes.
+        clause, mapper = self.event.row.table.update(), self.mapped.mapper
+        if self.session.connection_callable is not None and self.instance is not None:
+            return self.session.connection_callable(mapper, self.instance)
+        return self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+
+    def _know_version(self) -> bool:
+        """Add the version that the session knows of the row, and the next one where Python makes it."""
+        version, mapper = self.event.row.version, self.mapped.mapper
+        if version is None or mapper.version_id_generator is False:
+            return False
+        known = self.instance.__dict__.get(mapper.get_property_by_column(version).key) if self.instance is not None else None
+        if not self.mapped.counts_versions:
+            self.parameters[NEXT_VERSION] = mapper.version_id_generator(known)
+        if known is not None:
+            self.parameters[KNOWN_VERSION] = known
+        return known is not None
+
+    def _moved(self, branch: Branch, known_version: bool, is_other_version: bool) -> Moved[Any]:
+        loaded = self.mapped.machine.loaded
+        moved = Moved(
+            self.mapped.model,
+            self.key,
+            self.event.name,
+            loaded(branch.source),
+            loaded(branch.target),
+            self.instance,
+            self.payload,
+            self.actor,
+            self.details,
+            self.token,
+        )
+        instance = self.instance if self.instance is not None else self._loaded_instance()
+        if instance is not None:
+            self._bring_up_to_date(instance, moved.target, known_version and instance is self.instance, is_other_version)
+        return moved
+
+    def _refused(self, state: str, reason: Any) -> Refused[Any]:
+        mapped = self.mapped
+        observed = mapped.machine.loaded(state)
+        instance = self.instance if self.instance is not None else self._loaded_instance()
+        if instance is not None and instance.__dict__.get(mapped.attribute, observed) != observed:
+            self._set_state(instance, observed)
+        return Refused(mapped.model, self.key, self.event.name, observed, reason, mapped.machine.sources(self.event.name))
+
+    def _loaded_instance(self) -> Any:
+        """The instance of this row that the session holds, if any; never loads one."""
+        if not self.session.identity_map:
+            return None
+        key = self.key if isinstance(self.key, tuple) else (self.key,)
+        return self.session.identity_map.get(self.mapped.mapper.identity_key_from_primary_key(key))
+
+    def _set_state(self, instance: Any, state: Any) -> None:
+        set_committed_value(instance, self.mapped.attribute, state)
+        if self.session.in_nested_transaction():
+            note(self.session, instance)
+
+    def _bring_up_to_date(self, instance: Any, target: Any, known_version: bool, is_other_version: bool) -> None:
+        """Make *instance* show what the UPDATE did, without asking the database."""
+        self._set_state(instance, target)
+        version = self.event.row.version
+        changed = self.mapped.changed_with(self.event.name)
+        if version is not None:
+            changed += self._settle_version(instance, known_version, is_other_version)
+        if changed:
+            self.session.expire(instance, changed)
+
+    def _settle_version(self, instance: Any, known_version: bool, is_other_version: bool) -> tuple[str, ...]:
+        """The next version where it is known; otherwise the attributes that have to be read again."""
+        mapper = self.mapped.mapper
+        name = mapper.get_property_by_column(self.event.row.version).key
+        if known_version and not is_other_version:
+            known = self.parameters[KNOWN_VERSION]
+            set_committed_value(instance, name, self.parameters.get(NEXT_VERSION, known + 1 if self.mapped.counts_versions else None))
+            return ()
+        if inspect(instance).modified:
+            return ()  # edits of an older version: the next flush has to find that out, so the version stays
+        state = self.mapped.attribute
+        return tuple(attribute.key for attribute in mapper.column_attrs if attribute.key != state)
+
+
+def fire(instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any) -> Any:
+    """Fire *event* on the row of *instance*; what the methods ``fire`` of the models call.
+
+    Raises: see :meth:`~.stateful.Stateful.fire`.
+    """
+    return in_session(session or session_of(instance), _raising, _fire_instance, instance, event, column, payload, said)
+
+
+def try_fire(instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any) -> Any:
+    """As :func:`fire`, with a refusal as a value."""
+    return in_session(session or session_of(instance), _fire_instance, instance, event, column, payload, said)
+
+
+@overload
+def fire_key(
+    model: type[M], key: Any, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ...,
+    details: Any = ..., token: str | None = ..., **payload: Any,
+) -> Moved[M]: ...
+@overload
+def fire_key(
+    model: type[M], key: Any, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
+    details: Any = ..., token: str | None = ..., **payload: Any,
+) -> Awaitable[Moved[M]]: ...
+def fire_key(
+    model: type[M],
+    key: Any,
+    event: str,
+    session: Any,
+    /,
+    *,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+    token: str | None = None,
+    **payload: Any,
+) -> Any:
+    """Fire *event* on the row of *model* with this primary *key*, without loading it: one statement in all.
+
+    *key* is one value, or for a composite key a tuple in the order of the model's primary key, or a mapping by
+    attribute name. The rest is as for :meth:`~.stateful.Stateful.fire`. An instance of the row that the session
+    holds is brought up to date.
+
+    Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
+    TypeError for a key or a payload that does not fit; what the server may add is told in :mod:`~.transactions`.
+    """
+    said = {"actor": actor, "details": details, "token": token}
+    return in_session(session, _raising, _fire_key, model, key, event, column, payload, said)
+
+
+@overload
+def try_fire_key(
+    model: type[M], key: Any, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ...,
+    details: Any = ..., token: str | None = ..., **payload: Any,
+) -> Moved[M] | Refused[M]: ...
+@overload
+def try_fire_key(
+    model: type[M], key: Any, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
+    details: Any = ..., token: str | None = ..., **payload: Any,
+) -> Awaitable[Moved[M] | Refused[M]]: ...
+def try_fire_key(
+    model: type[M],
+    key: Any,
+    event: str,
+    session: Any,
+    /,
+    *,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+    token: str | None = None,
+    **payload: Any,
+) -> Any:
+    """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
+    said = {"actor": actor, "details": details, "token": token}
+    return in_session(session, _fire_key, model, key, event, column, payload, said)
+
+
+def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
+    """``work(session, *arguments)`` in the sync session behind *session*; awaitable when that is an async one.
+
+    Raises: TypeError when *session* is none.
+    """
+    if isinstance(session, Session):
+        return work(session, *arguments)
+    if isinstance(session, scoped_session):
+        return work(session(), *arguments)
+    if hasattr(session, "run_sync"):
+        return session.run_sync(work, *arguments)
+    raise TypeError(f"a session is needed to fire on, got {shown(session)}")
+
+
+def session_of(instance: Any) -> Session:
+    """The session that *instance* is in.
+
+    Raises: InstanceStateError when it is in none.
+    """
+    session = inspect(instance).session
+    if session is None:
+        raise InstanceStateError(f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key")
+    return session
+
+
+def shown_instance(instance: Any) -> str:
+    """*instance* for a message: its class and key, never its values."""
+    state = inspect(instance)
+    kind = next((kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)), "persistent")
+    return f"the {kind} {type(instance).__name__} {shown(plain_key(state.identity)) if state.identity else 'without a key'}"
+
+
+def plain_key(key: tuple[Any, ...]) -> Any:
+    """A primary key as outcomes and messages show it: the one value, or the tuple of a composite key."""
+    return key[0] if len(key) == 1 else key
+
+
+def _raising(session: Session, attempt: Callable[..., Moved[Any] | Refused[Any]], /, *arguments: Any) -> Moved[Any]:
+    """The outcome of *attempt*, a refusal raised."""
+    outcome = attempt(session, *arguments)
+    if isinstance(outcome, Moved):
+        return outcome
+    kind = GuardNotSatisfied if outcome.reason == "guard" else TransitionNotAllowed
+    raise kind(
+        model=outcome.model,
+        table=mapped_state(outcome.model, outcome.event).table_name,
+        key=outcome.key,
+        event=outcome.event,
+        state=outcome.state,
+        allowed_from=outcome.allowed_from,
+    )
+
+
+def _fire_instance(
+    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
+) -> Moved[Any] | Refused[Any]:
+    mapped = mapped_state(type(instance), event, column)
+    sql = mapped.event(event)
+    parameters = _payload_parameters(mapped, sql, payload)
+    if session.autoflush:
+        session.flush()
+    identity = _persistent_key(session, instance)
+    parameters.update(zip(mapped.key_names, identity))
+    return Shot(mapped, sql, session, plain_key(identity), parameters, instance, payload=payload or NO_PAYLOAD, **said).fire()
+
+
+def _fire_key(
+    session: Session, model: type[Any], key: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
+) -> Moved[Any] | Refused[Any]:
+    mapped = mapped_state(model, event, column)
+    sql = mapped.event(event)
+    parts = mapped.key_parts(key)
+    parameters = _payload_parameters(mapped, sql, payload)
+    parameters.update(zip(mapped.key_names, parts))
+    if session.autoflush:
+        session.flush()
+    return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said).fire()
+
+
+def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
+    state = inspect(instance)
+    if state.session is not session and state.session is not None:
+        raise InstanceStateError(f"{shown_instance(instance)} belongs to another session: fire with that one")
+    if not state.persistent:
+        what = "flush it first" if state.pending else "only a stored one of this session can be fired on; fire_key() takes a key"
+        raise InstanceStateError(f"{shown_instance(instance)} is not stored: {what}")
+    if not session.autoflush and instance in session.deleted:
+        raise InstanceStateError(f"{shown_instance(instance)} is marked for deletion in this session")
+    identity: tuple[Any, ...] = state.identity
+    return identity
+
+
+def _payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
+    names = mapped.machine.payload(sql.name)
+    if not payload and not names:
+        return {}
+    missing = [name for name in names if name not in payload]
+    unexpected = [name for name in payload if name not in names]
+    if missing or unexpected:
+        parts = [f"needs {', '.join(map(repr, missing))}"] if missing else []
+        parts += [f"has no {', '.join(map(shown, unexpected))}"] if unexpected else []
+        takes = ", ".join(map(repr, names)) or "nothing"
+        raise TypeError(f"{sql.name!r} of {mapped.model.__name__} {' and '.join(parts)}; its payload is {takes}")
+    return {parameter: payload[name] for parameter, name in sql.parameters.items()}
+
+
+def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
+    """Whether *event* leaves the state that *instance* shows in memory. No SQL: it may be stale, and guards are not asked.
+
+    Raises: UnknownEvent.
+    """
+    mapped = mapped_state(type(instance), event, column)
+    return mapped.state_in_memory(instance) in mapped.machine.targets(event)
+
+
+def available_events(instance: Any, *, column: Any = None) -> list[str]:
+    """The events that leave the state that *instance* shows in memory, as :func:`can_fire` sees it."""
+    states = mapped_states(type(instance))
+    if column is not None:
+        states = {"": named_state(type(instance), column)}
+    return [
+        event
+        for mapped in states.values()
+        if mapped.machine.declares(state := mapped.state_in_memory(instance))
+        for event in mapped.machine.events_from(state)
+    ]

@@ -1,0 +1,422 @@
+"""The machine: states, events, and which transition an event takes from which state. Pure Python, no SQL.
+
+>>> machine = Machine(
+...     initial="Running",
+...     events=[
+...         Event("Stop", {("Running", "Stopped"): "Stopped"}),
+...         Event("Delete", {"Stopped": "Deleted"}),
+...     ],
+... )
+>>> machine.targets("Stop")
+{'Running': 'Stopped', 'Stopped': 'Stopped'}
+>>> machine.events_from("Stopped"), machine.final
+(['Stop', 'Delete'], ('Deleted',))
+
+A machine is checked as a whole when it is made, and never changes afterwards; every question to it is a
+lookup in a table made then. A state is known by the object that the machine declares: a string that equals a
+str-valued member is answered with the member.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, final
+
+from .errors import InvalidMachine, State, UnknownEvent, listed, shown, stored_form
+from .validation import Declaration, find_state, is_state, parameters, problems, spelled
+
+Guard: TypeAlias = Callable[..., Any]  # Any: a SQL expression, and SQLAlchemy is not imported here
+Effect: TypeAlias = Callable[..., Mapping[str, Any]]  # Any: as above
+
+
+@final
+class AnyState:
+    """The type of `ANY`, its only instance."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+    # To copy and pickle a string means: the module's name for this very object.
+    def __reduce__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = AnyState()
+"""As a source: every state that the event names no other transition for.
+
+The target of the transition is among them, unless it is named elsewhere: from there ANY leads back to it.
+Several transitions from ANY cover the same states, and the first whose guard holds wins.
+"""
+
+Source: TypeAlias = State | tuple[State, ...] | AnyState
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One way for an event to go: from `source` to `target`.
+
+    `source` is a state, a tuple of states, or `ANY`. `guard` is called with the mapped class and the payload
+    by name and returns a SQL condition, None when the transition is always open. `effect` is called likewise
+    and
+    returns ``{attribute name: SQL expression}``, what is written along with the state.
+
+    Raises:
+        TypeError: a part is of a type that it cannot be.
+    """
+
+    source: Source
+    target: State
+    _: KW_ONLY
+    guard: Guard | None = None
+    effect: Effect | None = None
+
+    def __post_init__(self) -> None:
+        for source in self.written_sources():
+            _require_state(source, "source", "a state, a tuple of states, or ANY")
+        _require_state(self.target, "target", "one state")
+        _require_callable(self.guard, "guard")
+        _require_callable(self.effect, "effect")
+
+    def written_sources(self) -> tuple[State, ...]:
+        """The states that `source` names; none for `ANY`."""
+        if isinstance(self.source, AnyState):
+            return ()
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Event:
+    """What can happen to a row: a name, and the transitions that the event takes.
+
+    *transitions* is ``{source: target}``, where a source may be a tuple of states or `ANY`, or an iterable of
+    `Transition`; `.transitions` is a tuple of Transitions either way. Several from one source are tried in
+    their order: the first whose guard holds wins. *effect* is written by every transition of the event, along
+    with the transition's own.
+
+    Raises:
+        TypeError: a part is of a type that it cannot be.
+    """
+
+    name: str
+    transitions: tuple[Transition, ...]
+    effect: Effect | None
+
+    def __init__(
+        self,
+        name: str,
+        transitions: Mapping[Any, State]
+        | Iterable[Transition],  # Any: Source; a Mapping's key type is invariant
+        *,
+        effect: Effect | None = None,
+    ) -> None:
+        _require_callable(effect, "effect")
+        object.__setattr__(self, "name", _plain(name))
+        object.__setattr__(self, "transitions", tuple(_transitions(name, transitions)))
+        object.__setattr__(self, "effect", effect)
+
+    def spread(self, declared: Mapping[State, State]) -> list[tuple[Transition, list[State]]]:
+        """Each transition, as written, with the single states among *declared* that it leaves."""
+        named = {find_state(declared, s) for written in self.transitions for s in written.written_sources()}
+        rest = [state for state in declared if state not in named]
+        return [
+            (written, rest if isinstance(written.source, AnyState) else _found(declared, written))
+            for written in self.transitions
+        ]
+
+    def callables(self) -> Iterator[tuple[str, Callable[..., object]]]:
+        """The guards and effects, in the order written, each with a name for its role."""
+        for written in self.transitions:
+            if written.guard is not None:
+                yield f"the guard of the transition to {spelled(written.target)}", written.guard
+            if written.effect is not None:
+                yield f"the effect of the transition to {spelled(written.target)}", written.effect
+        if self.effect is not None:
+            yield "the effect", self.effect
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+class Machine:
+    """A finite state machine, checked and immutable.
+
+    *initial* is the state that a row begins in. *events* are the `Event` objects, in the order to list them.
+    *states* gives the order of the states, which is also the order of the ENUM column: an iterable of states,
+    or an `enum.Enum` class (then its members are the states, everywhere). By default it is the order of first
+    appearance, the initial state first. *name* is for messages.
+
+    `.final` are the states that no event leaves for another. `.events` maps names to Events, in order.
+    `.stored_states` are the states as the database holds them.
+
+    Two machines are equal only if they are one; a copy of a machine is itself, an unpickled one is another.
+
+    Raises:
+        InvalidMachine: the declaration is wrong; every problem is listed.
+        TypeError: *events* or *states* is nothing that can be gone through in order.
+    """
+
+    states: tuple[State, ...]
+    initial: State
+    final: tuple[State, ...]
+    name: str | None
+    events: Mapping[str, Event]
+    stored_states: tuple[str, ...]
+    # The tables behind the questions; declared states map to themselves.
+    _declared: Mapping[State, State]
+    _stored: Mapping[State, str]
+    _loaded: Mapping[str, State]
+    _transitions: Mapping[str, tuple[Transition, ...]]
+    _targets: Mapping[str, dict[State, State]]
+    _events_from: Mapping[State, tuple[str, ...]]
+    _payload: Mapping[str, tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        initial: State,
+        events: Iterable[Event],
+        states: Iterable[State] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of a machine is a str or None, not {shown(name)}")
+        declaration = _declaration(initial, events, states)
+        found = problems(declaration)
+        if found:
+            raise InvalidMachine(found, name)
+        for attribute, table in _tables(declaration).items():
+            object.__setattr__(self, attribute, table)
+        object.__setattr__(self, "name", name)
+
+    def event_name(self, event: str | Event) -> str:
+        """The name of *event*, which may be given as a name or as an `Event` of that name.
+
+        Raises:
+            UnknownEvent: there is no such event, whatever *event* is.
+        """
+        name = event.name if isinstance(event, Event) else event
+        if isinstance(name, str):
+            plain = stored_form(name)
+            if plain in self.events:
+                return plain
+        raise UnknownEvent(name, self.events)
+
+    def transitions(self, event: str | Event) -> list[Transition]:
+        """The transitions of *event*, each from one single state: by source, in the order in which they win.
+
+        An event's own effect is not repeated in them.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        return list(self._transitions[self.event_name(event)])
+
+    def targets(self, event: str | Event) -> dict[State, State]:
+        """``{source: target}`` of *event*; of several transitions from one source, the first.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        return dict(self._targets[self.event_name(event)])
+
+    def sources(self, event: str | Event) -> list[State]:
+        """The states that *event* leaves, in the order of the states.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        return list(self._targets[self.event_name(event)])
+
+    def payload(self, event: str | Event) -> tuple[str, ...]:
+        """The names that a fire of *event* must give, by first appearance in its guards and effects.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        return self._payload[self.event_name(event)]
+
+    @staticmethod
+    def callable_payload(function: Callable[..., object]) -> tuple[str, ...]:
+        """The payload that one guard or effect takes: the names after its first parameter.
+
+        A parameter with a default is payload all the same, as required as the others: the function is called
+        once per model and event, when no value is known yet.
+
+        >>> Machine.callable_payload(lambda order, amount, reason="": order.total >= amount)
+        ('amount', 'reason')
+        """
+        return tuple(parameter.name for parameter in parameters(function)[1:])
+
+    def events_from(self, state: State) -> list[str]:
+        """The names of the events that leave *state*, guards aside, in the order of the events.
+
+        Raises:
+            ValueError: *state* is not declared.
+        """
+        return list(self._events_from[self._find(state)])
+
+    def declares(self, value: object) -> bool:
+        """Whether *value* is one of the states; never raises."""
+        return find_state(self._declared, value) is not None
+
+    def stored(self, state: State) -> str:
+        """The text that the database holds for *state*.
+
+        A str-valued member is stored by its value, any other member by its name, a string as itself.
+
+        Raises:
+            ValueError: *state* is not declared, or nothing that could be a state.
+        """
+        return self._stored[self._find(state)]
+
+    def loaded(self, text: str) -> State:
+        """The state that the database holds as *text*, the inverse of `stored`.
+
+        An undeclared text is returned as it is: during a rolling deploy a newer server may have written it.
+        """
+        return self._loaded.get(text, text)
+
+    def _find(self, state: State) -> State:
+        found = find_state(self._declared, state)
+        if found is None:
+            raise ValueError(
+                f"{spelled(state)} is no state of this machine; its states are"
+                f" {listed(map(spelled, self.states))}"
+            )
+        return found
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f"{self.name!r}: "
+        return f"<Machine {name}{listed(map(spelled, self.states))}; {listed(map(repr, self.events))}>"
+
+    # What never changes needs no copy. A copied column type keeps its machine.
+    def __copy__(self) -> Machine:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Machine:
+        return self
+
+    # Not by attributes: the tables are read-only views, and the machine is checked where it arrives.
+    def __reduce__(self) -> tuple[Callable[[], Machine], tuple[()]]:
+        events = tuple(self.events.values())
+        return partial(Machine, initial=self.initial, events=events, states=self.states, name=self.name), ()
+
+
+def _plain(value: Any) -> Any:  # Any: a wrong type passes through, to be reported with everything else
+    """A string as an exact `str`; anything else, members of an Enum too, as it is."""
+    return stored_form(value) if isinstance(value, str) and not isinstance(value, enum.Enum) else value
+
+
+def _require_state(value: object, part: str, expected: str) -> None:
+    if not is_state(value):
+        raise TypeError(
+            f"the {part} of a transition is {expected}, where a state is a str or a member of an Enum class,"
+            f" not {shown(value)}"
+        )
+
+
+def _require_callable(value: object, part: str) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"the {part} is {shown(value)}: give a function that takes the mapped class, or None")
+
+
+def _in_order(values: object, what: str) -> tuple[object, ...]:
+    """*values* as a tuple.
+
+    Raises:
+        TypeError: they cannot be gone through, or in no order that lasts.
+    """
+    if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} come as a list or tuple, not as {shown(values)}")
+    return tuple(values)
+
+
+def _transitions(name: object, given: object) -> Iterator[Transition]:
+    what = f"the transitions of event {shown(name)}"
+    pairs = (
+        [Transition(*pair) for pair in given.items()]
+        if isinstance(given, Mapping)
+        else _in_order(given, what)
+    )
+    for transition in pairs:
+        if not isinstance(transition, Transition):
+            raise TypeError(f"{what} are Transition objects or one dict, not {shown(transition)}")
+        yield transition
+
+
+def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
+    """The single sources that *written* names, as far as they are declared, each once."""
+    found = (find_state(declared, source) for source in written.written_sources())
+    return list(dict.fromkeys(state for state in found if state is not None))
+
+
+def _declaration(initial: object, events: object, states: object) -> Declaration:
+    given = _in_order(events, "the events of a machine")
+    sound = [event for event in given if isinstance(event, Event)]
+    if states is None:
+        listed_states = tuple(dict.fromkeys(filter(is_state, map(_plain, _appearing(initial, sound)))))
+    else:
+        listed_states = tuple(map(_plain, _in_order(states, "the states of a machine")))
+    return Declaration(
+        states=listed_states,
+        initial=initial,
+        events=sound,
+        strangers=[event for event in given if not isinstance(event, Event)],
+        declared={state: state for state in listed_states if is_state(state)},
+    )
+
+
+def _appearing(initial: object, events: Iterable[Event]) -> Iterator[object]:
+    """The states that are named, in the order of their appearance."""
+    yield initial
+    for event in events:
+        for written in event.transitions:
+            yield from (*written.written_sources(), written.target)
+
+
+def _tables(declaration: Declaration) -> dict[str, object]:
+    """The attributes of the machine that *declaration*, found sound, describes."""
+    declared = declaration.declared
+    states = tuple(declared)
+    stored = {state: stored_form(state) for state in states}
+    ways = {event.name: _ways(event, declared) for event in declaration.events}
+    transitions = {name: tuple(chain.from_iterable(of_event.values())) for name, of_event in ways.items()}
+    left = {way.source for way in chain.from_iterable(transitions.values()) if way.source != way.target}
+    return {
+        "states": states,
+        "initial": find_state(declared, declaration.initial),
+        "final": tuple(state for state in states if state not in left),
+        "events": MappingProxyType({event.name: event for event in declaration.events}),
+        "stored_states": tuple(stored.values()),
+        "_declared": declared,
+        "_stored": stored,
+        "_loaded": {text: state for state, text in stored.items()},
+        "_transitions": transitions,
+        "_targets": {
+            name: {source: first.target for source, (first, *_) in of_event.items()}
+            for name, of_event in ways.items()
+        },
+        "_events_from": {
+            state: tuple(name for name, of_event in ways.items() if state in of_event) for state in states
+        },
+        "_payload": {event.name: _payload(event) for event in declaration.events},
+    }
+
+
+def _ways(event: Event, declared: Mapping[State, State]) -> dict[State, list[Transition]]:
+    """The transitions of *event* by the single state that they leave, in the order of the states."""
+    ways: dict[State, list[Transition]] = {state: [] for state in declared}
+    for written, sources in event.spread(declared):
+        for source in sources:
+            ways[source].append(replace(written, source=source, target=declared[written.target]))
+    return {source: transitions for source, transitions in ways.items() if transitions}
+
+
+def _payload(event: Event) -> tuple[str, ...]:
+    names = (Machine.callable_payload(function) for _, function in event.callables())
+    return tuple(dict.fromkeys(chain.from_iterable(names)))

@@ -1,0 +1,153 @@
+"""What an error of the server means for the transaction, in one table, and what follows from it.
+
+SQLAlchemy's session goes on after an error that has ended the transaction on the server (a deadlock, a snapshot
+conflict): the next write starts another transaction, and ``commit()`` keeps only the second half of the work. So
+:func:`explained` makes the session's connection unusable until ``rollback()``, before the error is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from .backends.base import is_autocommit
+from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
+
+__all__ = ["Meaning", "error_code", "explained", "meaning"]
+
+
+class Meaning(Enum):
+    """What an error says of the transaction it happened in."""
+
+    ABORTED = auto()  # the server has rolled the whole transaction back; the same work may succeed
+    LOCK_TIMEOUT = auto()  # this statement failed, the transaction is alive
+    NOT_WRITABLE = auto()  # nothing can be committed here
+    LOST = auto()  # the connection is gone, and the transaction with it, unless COMMIT was sent
+    UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
+
+
+# MySQL: https://dev.mysql.com/doc/mysql-errors/9.4/en/server-error-reference.html
+# MariaDB: https://mariadb.com/kb/en/mariadb-error-code-reference/
+_CODES: dict[int, Meaning] = {
+    1213: Meaning.ABORTED,  # deadlock; at COMMIT on Galera: certification failed
+    1020: Meaning.ABORTED,  # MariaDB: record has changed since the snapshot
+    3101: Meaning.ABORTED,  # Group Replication: certification failed
+    8002: Meaning.ABORTED,  # TiDB: SELECT FOR UPDATE conflict
+    8005: Meaning.ABORTED,  # TiDB: write conflict
+    8022: Meaning.ABORTED,  # TiDB: commit failed, retry
+    9007: Meaning.ABORTED,  # TiDB: write conflict
+    6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
+    1205: Meaning.LOCK_TIMEOUT,  # lock wait; see _ends_transaction_on_timeout
+    1317: Meaning.LOCK_TIMEOUT,  # KILL QUERY
+    1969: Meaning.LOCK_TIMEOUT,  # MariaDB: max_statement_time
+    3024: Meaning.LOCK_TIMEOUT,  # MySQL: max_execution_time
+    3572: Meaning.LOCK_TIMEOUT,  # NOWAIT
+    1290: Meaning.NOT_WRITABLE,  # --read-only
+    1836: Meaning.NOT_WRITABLE,  # read-only mode
+    1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
+    1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
+    2006: Meaning.LOST,
+    2013: Meaning.LOST,
+    2055: Meaning.LOST,
+    1927: Meaning.LOST,  # MariaDB: connection was killed
+}
+
+# SQLite's extended result codes: https://www.sqlite.org/rescode.html
+_SQLITE_NAMES: dict[str, Meaning] = {
+    "SQLITE_BUSY_SNAPSHOT": Meaning.ABORTED,
+    "SQLITE_BUSY": Meaning.LOCK_TIMEOUT,
+    "SQLITE_BUSY_TIMEOUT": Meaning.LOCK_TIMEOUT,
+    "SQLITE_BUSY_RECOVERY": Meaning.LOCK_TIMEOUT,
+    "SQLITE_LOCKED": Meaning.LOCK_TIMEOUT,
+    "SQLITE_LOCKED_SHAREDCACHE": Meaning.LOCK_TIMEOUT,
+    "SQLITE_READONLY": Meaning.NOT_WRITABLE,
+    "SQLITE_READONLY_DBMOVED": Meaning.NOT_WRITABLE,
+    "SQLITE_READONLY_DIRECTORY": Meaning.NOT_WRITABLE,
+}
+# sqlite3 names its errors from Python 3.11 on; before, the message has to do.
+_SQLITE_MESSAGES: dict[str, Meaning] = {
+    "database is locked": Meaning.LOCK_TIMEOUT,
+    "database table is locked": Meaning.LOCK_TIMEOUT,
+    "attempt to write a readonly database": Meaning.NOT_WRITABLE,
+}
+
+_SAVEPOINT_GONE = 1305
+_COMMIT_FAILED = 1180
+
+
+def error_code(error: BaseException | None) -> int | None:
+    """The server's error number, whichever driver reports it; None when there is none."""
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    if driver is None:
+        return None
+    for code in (getattr(driver, "errno", None), getattr(driver, "sqlite_errorcode", None), *driver.args[:1]):
+        if isinstance(code, int) and not isinstance(code, bool):
+            return code
+    return None
+
+
+def meaning(error: BaseException) -> Meaning:
+    """What *error*, one of SQLAlchemy's around a driver's, says of the transaction."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return Meaning.LOST
+    code = error_code(error)
+    if code == _SAVEPOINT_GONE:  # the savepoint went with the transaction: an earlier error says why
+        earlier = (meaning(cause) for cause in _earlier(error))
+        return next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    message = str(driver)
+    if code == _COMMIT_FAILED:  # wraps another error's number: 149 is Group Replication's certification
+        return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
+    name = getattr(driver, "sqlite_errorname", None)
+    if name is not None or type(driver).__module__.startswith("sqlite3"):
+        return _SQLITE_NAMES.get(str(name)) or _SQLITE_MESSAGES.get(message, Meaning.UNRELATED)
+    return _CODES.get(code, Meaning.UNRELATED) if code is not None else Meaning.UNRELATED
+
+
+def _earlier(error: BaseException) -> Iterator[BaseException]:
+    """What was being handled when *error* came up, as far back as it goes."""
+    seen = {id(error)}
+    pending = [error.__cause__, error.__context__]
+    while pending:
+        earlier = pending.pop()
+        if earlier is None or id(earlier) in seen:
+            continue
+        seen.add(id(earlier))
+        pending += [earlier.__cause__, earlier.__context__]
+        if error_code(earlier) != _SAVEPOINT_GONE:
+            yield earlier
+
+
+def explained(error: DBAPIError, connection: Connection, **row: Any) -> FireError | DBAPIError:
+    """Our error for *error*, raised by a statement on *connection*; *error* itself when it is about something else.
+
+    *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
+    whatever the session tries before ``rollback()`` raises ``PendingRollbackError``.
+    """
+    found, code = meaning(error), error_code(error)
+    if found is Meaning.LOCK_TIMEOUT and code == 1205 and _ends_transaction_on_timeout(connection):
+        found = Meaning.ABORTED
+    if found is Meaning.UNRELATED:
+        return error
+    if found is Meaning.LOCK_TIMEOUT:
+        return LockTimeout(code=code, **row)
+    if found is Meaning.LOST and is_autocommit(connection):
+        return OutcomeUnknown(code=code, **row)
+    if found is not Meaning.LOST:
+        connection.invalidate()
+    if found is Meaning.NOT_WRITABLE:
+        return NotWritable(code=code, **row)
+    return TransactionAborted(code=code, retryable=True, **row)
+
+
+def _ends_transaction_on_timeout(connection: Connection) -> bool:
+    try:
+        return bool(connection.execute(text("SELECT @@innodb_rollback_on_timeout")).scalar())
+    except DBAPIError:
+        return False
+
+
