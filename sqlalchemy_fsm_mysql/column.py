@@ -31,7 +31,7 @@ from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
-from .comparator import StateComparator
+from .comparator import STATES, StateComparator
 from .errors import InstanceStateError, InvalidMachine, StateAssignmentError, UnknownEvent, shown
 from .expressions import event_sql
 from .machine import Machine
@@ -39,7 +39,6 @@ from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
 
 Storage = Literal["enum", "varchar"]
 
-_STATES = "__state_machines__"
 _EXTRAS = "sqlalchemy_fsm_mysql"
 _IDENTIFIER_LENGTH = 64
 
@@ -324,7 +323,7 @@ def mapped_states(model: Any) -> dict[str, MappedState]:
 
     Raises: TypeError when *model* is no mapped class, or one without a state machine.
     """
-    states = model.__dict__.get(_STATES) if isinstance(model, type) else None
+    states = model.__dict__.get(STATES) if isinstance(model, type) else None
     if states is None:
         raise TypeError(f"{shown(model)} is no mapped class with a StateMachineColumn")
     return cast("dict[str, MappedState]", states)
@@ -364,7 +363,7 @@ def remember(mapper: Mapper[Any]) -> list[MappedState]:
     """Note the state columns of a new *mapper* on its class, and protect them."""
     states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
     if states:
-        setattr(mapper.class_, _STATES, states)
+        setattr(mapper.class_, STATES, states)
     for state in states.values():
         state.protect()
     return list(states.values())

@@ -10,6 +10,9 @@ from sqlalchemy.sql import visitors
 from .errors import UnknownEvent
 from .statement import EventSQL, after
 
+STATES = "__state_machines__"
+"""Where a mapped class keeps what is known of its state columns, by attribute name."""
+
 
 class StateComparator(String.Comparator[Any]):
     """The operators of a state column: those of a string, and what its machine adds."""
@@ -49,12 +52,12 @@ class StateComparator(String.Comparator[Any]):
         return machine
 
     def _event(self, name: str) -> EventSQL:
-        from .column import mapped_state  # the column's type names this class
-
         entity = self.expr._annotations.get("parententity")
         if entity is None:
             raise TypeError(f"{name!r} has guards, which need the mapped class: use Order.state, not the table's column")
-        return mapped_state(entity.mapper.class_, name, self.expr._annotations["proxy_key"]).event(name)
+        state = entity.mapper.class_.__dict__[STATES][self.expr._annotations["proxy_key"]]
+        built: EventSQL = state.event(name)
+        return built
 
 
 def _is_guarded(machine: Any, event: str) -> bool:

@@ -117,7 +117,7 @@ class Event:
         effect: Effect | None = None,
     ) -> None:
         _require_callable(effect, "effect")
-        object.__setattr__(self, "name", _plain(name))
+        object.__setattr__(self, "name", _exact(name))
         object.__setattr__(self, "transitions", tuple(_transitions(name, transitions)))
         object.__setattr__(self, "effect", effect)
 
@@ -307,9 +307,14 @@ class Machine:
         return partial(Machine, initial=self.initial, events=events, states=self.states, name=self.name), ()
 
 
-def _plain(value: Any) -> Any:  # Any: a wrong type passes through, to be reported with everything else
-    """A string as an exact `str`; anything else, members of an Enum too, as it is."""
-    return stored_form(value) if isinstance(value, str) and not isinstance(value, enum.Enum) else value
+def _exact(value: object) -> object:
+    """A string as an exact `str`, the value of a member that is one; anything else as it is."""
+    return stored_form(value) if isinstance(value, str) else value
+
+
+def _plain(value: object) -> object:
+    """The same for a state, where a member stays the member."""
+    return value if isinstance(value, enum.Enum) else _exact(value)
 
 
 def _require_state(value: object, part: str, expected: str) -> None:
@@ -358,25 +363,29 @@ def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
 def _declaration(initial: object, events: object, states: object) -> Declaration:
     given = _in_order(events, "the events of a machine")
     sound = [event for event in given if isinstance(event, Event)]
-    if states is None:
-        listed_states = tuple(dict.fromkeys(filter(is_state, map(_plain, _appearing(initial, sound)))))
-    else:
-        listed_states = tuple(map(_plain, _in_order(states, "the states of a machine")))
+    given_states = (
+        _appearing(initial, sound) if states is None else _in_order(states, "the states of a machine")
+    )
     return Declaration(
-        states=listed_states,
+        states=given_states,
         initial=initial,
         events=sound,
         strangers=[event for event in given if not isinstance(event, Event)],
-        declared={state: state for state in listed_states if is_state(state)},
+        declared=_declared(given_states),
     )
 
 
-def _appearing(initial: object, events: Iterable[Event]) -> Iterator[object]:
-    """The states that are named, in the order of their appearance."""
-    yield initial
-    for event in events:
-        for written in event.transitions:
-            yield from (*written.written_sources(), written.target)
+def _declared(states: Iterable[object]) -> dict[State, State]:
+    """Those of *states* that can be states, each once, mapped to themselves: strings as exact ones."""
+    exact = (_plain(state) for state in states)
+    return {state: state for state in exact if is_state(state)}
+
+
+def _appearing(initial: object, events: Iterable[Event]) -> tuple[object, ...]:
+    """The states that are named, each once, in the order of their appearance."""
+    written = [transition for event in events for transition in event.transitions]
+    named = chain.from_iterable((*transition.written_sources(), transition.target) for transition in written)
+    return tuple(dict.fromkeys(filter(is_state, (initial, *named))))
 
 
 def _tables(declaration: Declaration) -> dict[str, object]:

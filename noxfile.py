@@ -1,0 +1,159 @@
+"""The project's chores, each in an environment of its own; ``./dev NAME`` runs one.
+
+What the sessions install comes from pyproject.toml: the extras a user has too, and the dependency groups.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "build"]
+# Only tests_matrix names interpreters, and covers those that are there. When CI is set, nox would fail.
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+NEWEST = "SQLAlchemy>=2.1,<2.2"
+OLDEST = "SQLAlchemy==2.0.30"
+# SQLAlchemy 2.0.30 does not import on Python 3.13.
+OLDEST_ON_313 = "SQLAlchemy==2.0.31"
+PACKAGE_WITH_EXTRAS = ".[alembic,aiomysql,asyncmy,cli,diagram,pymysql]"
+
+# The installed package, without this folder on sys.path: the main job, and the marker for type checkers.
+SMOKE = """
+from importlib.resources import files
+
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn
+
+machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"})])
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine)
+
+engine = create_engine("sqlite://")
+Base.metadata.create_all(engine)
+with Session(engine) as session:
+    order = Order(id=1)
+    session.add(order)
+    moved = order.fire("Pay", session)
+    session.commit()
+    assert (moved.source, moved.target) == ("new", "paid"), moved
+    assert session.scalar(select(Order.state)) == "paid"
+assert files("sqlalchemy_fsm_mysql").joinpath("py.typed").is_file()
+print("the installed package fires")
+"""
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Race events on a few rows, watch, check: needs nothing but Python."""
+    session.install("--quiet", ".[cli,pymysql]")
+    session.run("python", "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests and doctests on the newest SQLAlchemy; with branch coverage if no argument is given."""
+    run_tests(session, NEWEST)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.parametrize("sqlalchemy", [nox.param("oldest", id="oldest"), nox.param("newest", id="newest")])
+def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
+    """The tests on every supported Python that is there, with the oldest and the newest SQLAlchemy."""
+    oldest = OLDEST_ON_313 if session.python == "3.13" else OLDEST
+    run_tests(session, NEWEST if sqlalchemy == "newest" else oldest)
+
+
+def run_tests(session: nox.Session, sqlalchemy: str) -> None:
+    session.install("--quiet", *group("test"), sqlalchemy, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("python", "-m", "coverage", "run", "-m", "pytest")
+    session.run("python", "-m", "coverage", "report")
+
+
+def install_mysqlclient(session: nox.Session) -> None:
+    """Have the driver wherever it builds; where not, say that it goes untested."""
+    # Source-only on Linux: pip needs the client's headers, Python's, pkg-config and a compiler.
+    said = session.run(
+        *("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *PROJECT["project"]["optional-dependencies"]["mysqlclient"],
+        success_codes=[0, 1],
+        silent=True,
+    )
+    probe = "import importlib.util as u; print('built' if u.find_spec('MySQLdb') else 'missing')"
+    if "built" in str(session.run("python", "-c", probe, silent=True)):
+        return
+    session.log("\n".join(str(said).splitlines()[-5:]))
+    session.warn("=" * 78)
+    session.warn("mysqlclient could not be built here and is NOT COVERED BY THIS RUN. On Debian and Ubuntu:")
+    session.warn("apt-get install default-libmysqlclient-dev libmariadb3 pkg-config gcc python3-dev")
+    session.warn("=" * 78)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and the shell scripts' syntax. The imports' direction is a test."""
+    session.install("--quiet", *group("lint"))
+    session.run("ruff", "check", ".", *session.posargs)
+    session.run("ruff", "format", "--check", ".")
+    session.run("sh", "-n", "dev", external=True)
+    session.run("bash", "-n", ".ci/run", external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict on the package and on a user's code, pyright on the latter."""
+    session.install("--quiet", *group("types"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("mypy", "--strict", *session.posargs)
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """The sdist, the wheel made of it, and the wheel at work in an environment that has nothing else."""
+    folder = Path(session.create_tmp()) / "dist"
+    for stale in folder.glob("*"):
+        stale.unlink()
+    session.install("--quiet", *group("build"))
+    session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
+
+    (wheel,) = folder.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    strays = [
+        name for name in names if not name.startswith(("sqlalchemy_fsm_mysql/", "sqlalchemy_fsm_mysql-"))
+    ]
+    if strays:
+        session.error(f"the wheel holds {strays}")
+
+    clean = folder.parent / "clean"
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    python = str(clean / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, str(wheel), external=True)
+    smoke = clean / "smoke.py"
+    smoke.write_text(SMOKE)
+    session.run(python, "-I", "-W", "error", str(smoke), external=True)
+    session.run(*pip, f"{wheel}[cli]", external=True)
+    session.run(python, "-I", "-m", "sqlalchemy_fsm_mysql", "--help", external=True, silent=True)
+    session.log(f"{len(names)} files in {wheel.name}")

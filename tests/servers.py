@@ -1,0 +1,425 @@
+"""Where the tests find their servers; for pytest (see conftest.py) and for plain scripts alike.
+
+In this order:
+
+1. ``FSM_TEST_URLS``: SQLAlchemy URLs, separated by commas. One that does not answer is an error.
+2. Docker, if an engine really answers: the images of ``IMAGES``, through testcontainers.
+3. A ``mysqld`` or ``mariadbd`` of this machine, started privately in a temporary folder. Root is not needed.
+4. On Debian and Ubuntu, as root: MariaDB from apt-get, then as before.
+
+Else `NoServer` says what each way lacked. What was started here is stopped when the process ends.
+
+>>> engine = make_engine(SQLITE)
+>>> with engine.connect() as connection:
+...     connection.exec_driver_sql("SELECT 1").scalar()
+1
+>>> engine.dispose()
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+IMAGES = ("mysql:9", "mariadb:11")
+DRIVERS = ("mysqldb", "pymysql")
+MODULES = {"mysqldb": "MySQLdb", "pymysql": "pymysql"}
+SQLITE = URL.create("sqlite")
+
+# A user's PATH often has no sbin, and the downloads of mysql.com and Homebrew put their servers elsewhere.
+PLACES = (
+    *os.get_exec_path(),
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/usr/libexec",
+    "/usr/local/mysql/bin",
+    "/opt/homebrew/bin",
+)
+
+ADVICE = """\
+The tests need a real server. Do one of:
+  - name one or more:  FSM_TEST_URLS=mysql+pymysql://root@127.0.0.1:3306 ./dev tests
+    (separated by commas; the user must be able to CREATE DATABASE)
+  - start Docker
+  - install MariaDB or MySQL (Debian, Ubuntu: apt-get install mariadb-server); it need not be running
+Without a server there is only:  ./dev tests --target sqlite"""
+
+
+class NoServer(Exception):
+    """No MySQL or MariaDB to test on; the text says what was tried and what to do."""
+
+
+class Unavailable(Exception):
+    """One way to a server is not open here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answered: its name is for test ids, *found* is the way it was found."""
+
+    url: URL
+    name: str
+    version: str
+    found: str
+
+
+# --- what scripts and conftest.py use
+
+
+@cache
+def servers() -> tuple[Server, ...]:
+    """The servers to test on, found once per process; what had to be started is stopped when it ends.
+
+    Raises:
+        NoServer: there is none, or one that FSM_TEST_URLS names does not answer.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return find(WAYS, stack)
+
+
+def server_urls() -> list[URL]:
+    """A URL for each server and each installed driver of `DRIVERS`."""
+    return list(targets(servers()).values())
+
+
+def targets(found: Sequence[Server]) -> dict[str, URL]:
+    """Each server with each installed driver, by name: ``mysql97-pymysql``, ``mariadb1011-mysqldb``."""
+    return {
+        f"{server.name}-{driver}": server.url.set(drivername=f"{server.url.get_backend_name()}+{driver}")
+        for server in found
+        for driver in installed_drivers()
+    }
+
+
+@cache
+def installed_drivers() -> tuple[str, ...]:
+    """Those of `DRIVERS` that can be imported; mysqlclient (mysqldb) is source-only on Linux."""
+    return tuple(driver for driver in DRIVERS if importlib.util.find_spec(MODULES[driver]))
+
+
+@contextmanager
+def own_database(url: URL) -> Iterator[URL]:
+    """A URL of the same server with a database that nobody else uses, dropped at the end."""
+    # Two containers can have the same process id and share one server, hence the random part.
+    name = f"fsm_test_{os.getpid()}_{secrets.token_hex(2)}"
+    execute(url, f"CREATE DATABASE {name}")
+    try:
+        yield url.set(database=name)
+    finally:
+        # A transaction that a test left open holds its tables. The default is to wait for it a whole year.
+        execute(url, "SET SESSION lock_wait_timeout = 20", f"DROP DATABASE {name}")
+
+
+def make_engine(url: URL | str, **options: Any) -> Engine:
+    """An engine as the library recommends it: READ COMMITTED on a server, unless *options* say otherwise."""
+    url = make_url(url)
+    if url.get_backend_name() != "sqlite":
+        options.setdefault("isolation_level", "READ COMMITTED")
+    return create_engine(url, **options)
+
+
+def questions(connection: Connection) -> int:
+    """How many statements this connection has sent, by the server's own count, without these questions.
+
+    The difference of two calls is the number of statements between them, BEGIN, COMMIT and ROLLBACK included.
+    """
+    # SHOW STATUS counts itself (MySQL 9.7, MariaDB 10.11 and 11.8). The info dictionary lives as long as the
+    # driver's connection, and so does the server's counter.
+    connection.info["shows"] = connection.info.get("shows", 0) + 1
+    row = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Questions'").one()
+    return int(row[1]) - connection.info["shows"]
+
+
+# --- the search
+
+
+Way = Callable[[ExitStack], list[URL]]
+
+
+def find(ways: dict[str, Way], stack: ExitStack) -> tuple[Server, ...]:
+    """The servers of the first of *ways* that is open."""
+    closed = []
+    for name, way in ways.items():
+        try:
+            urls = way(stack)
+        except Unavailable as reason:
+            closed.append(f"  {name}: {reason}")
+        else:
+            return inspect(urls, name)
+    raise NoServer("\n".join(["No MySQL or MariaDB server was found.", *closed, ADVICE]))
+
+
+def inspect(urls: Sequence[URL], found: str) -> tuple[Server, ...]:
+    """Ask each server for its version. Two of one version get names of their own: mysql97, mysql97.2."""
+    names: list[str] = []
+    result = []
+    for url in urls:
+        try:
+            version = str(execute(url, "SELECT VERSION()"))
+        except SQLAlchemyError as error:
+            raise NoServer(f"{url} does not answer ({found}): {error}\n{ADVICE}") from error
+        name = server_name(version)
+        names.append(name)
+        number = names.count(name)
+        result.append(Server(url, name if number == 1 else f"{name}.{number}", version, found))
+    return tuple(result)
+
+
+def server_name(version: str) -> str:
+    """A short name for test ids.
+
+    >>> server_name("9.7.4-2"), server_name("10.11.18-MariaDB-0+deb12u1"), server_name("5.5.5-10.6.1-MariaDB")
+    ('mysql97', 'mariadb1011', 'mariadb106')
+    """
+    # MariaDB 10 puts 5.5.5- in front for clients of replication.
+    numbers = re.match(r"(?:5\.5\.5-(?=.*MariaDB))?(\d+)\.(\d+)", version)
+    if not numbers:
+        return "unknown"
+    kind = "mariadb" if "MariaDB" in version else "mysql"
+    return f"{kind}{numbers[1]}{numbers[2]}"
+
+
+def execute(url: URL, *statements: str) -> object:
+    """Run *statements* in autocommit, on a connection of their own; the last one's scalar, if it has rows."""
+    # PyMySQL is always installed with the tests; the server's own database need not exist yet.
+    url = url.set(drivername=f"{url.get_backend_name()}+pymysql", database=None)
+    options = {"connect_timeout": 10}
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
+    with engine.connect() as connection:
+        results = [connection.exec_driver_sql(statement) for statement in statements]
+        return results[-1].scalar() if results[-1].returns_rows else None
+
+
+def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = 90) -> None:
+    """Return once the server at *url* answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            execute(url, "SELECT 1")
+        except SQLAlchemyError as error:
+            if not is_alive():
+                raise Unavailable("it was started, and ended at once") from error
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"it was started, and did not answer within {seconds:.0f} seconds"
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+# --- the ways
+
+
+def from_environment(_: ExitStack) -> list[URL]:
+    """The servers that FSM_TEST_URLS names."""
+    text = os.environ.get("FSM_TEST_URLS", "")
+    urls = [make_url(part.strip()) for part in text.split(",") if part.strip()]
+    if not urls:
+        raise Unavailable("not set")
+    strange = [url for url in urls if url.get_backend_name() not in {"mysql", "mariadb"}]
+    if strange:
+        raise NoServer(
+            f"FSM_TEST_URLS names {strange[0]}: only mysql+… and mariadb+… belong there, SQLite is always in."
+        )
+    return urls
+
+
+def from_docker(stack: ExitStack) -> list[URL]:
+    """A container of each of `IMAGES`."""
+    with warnings.catch_warnings():
+        # What testcontainers and docker deprecate is not ours to mend, and must not fail the run.
+        warnings.simplefilter("ignore")
+        try:
+            import docker
+            from testcontainers.core.container import DockerContainer
+        except ImportError as error:
+            raise Unavailable(f"{error.name} is not installed") from error
+        reason = docker_silence(docker)
+        # The docker package leaves a socket open where nobody answers: let it go while warnings are off.
+        gc.collect()
+        if reason:
+            raise Unavailable(reason)
+        try:
+            return [start_container(DockerContainer(image), stack) for image in IMAGES]
+        except (docker.errors.DockerException, OSError) as error:
+            raise Unavailable(f"the engine answers, but: {error}") from error
+
+
+def docker_silence(docker: ModuleType) -> str:
+    """Why no Docker engine answers; empty if one does."""
+    try:
+        client = docker.from_env(timeout=5)
+        client.ping()
+        client.close()
+    except (docker.errors.DockerException, OSError) as error:
+        return f"no engine answers ({str(error).partition(':')[0]})"
+    return ""
+
+
+def start_container(container: Any, stack: ExitStack) -> URL:
+    """Start it, and return its URL. Both images know the variable."""
+    container.with_env("MYSQL_ALLOW_EMPTY_PASSWORD", "1").with_exposed_ports(3306)
+    stack.callback(container.stop)
+    container.start()
+    host = container.get_container_host_ip()
+    # To MySQL's C client the name localhost means the Unix socket, whatever the port.
+    host = "127.0.0.1" if host == "localhost" else host
+    url = URL.create("mysql+pymysql", "root", host=host, port=int(container.get_exposed_port(3306)))
+    wait_until_ready(url, is_alive=lambda: True)
+    return url
+
+
+def from_this_machine(stack: ExitStack) -> list[URL]:
+    """A private server in a temporary folder, from the binaries that are installed here."""
+    binary = which("mysqld") or which("mariadbd")
+    if not binary:
+        raise Unavailable("neither mysqld nor mariadbd is installed")
+    folder = Path(tempfile.mkdtemp(prefix="fsm-"))
+    try:
+        return [start_server(binary, folder, stack)]
+    except Unavailable as error:
+        log = folder / "log"
+        lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Unavailable("\n    ".join([f"{binary}: {error}", *lines])) from error
+
+
+def start_server(binary: str, folder: Path, stack: ExitStack) -> URL:
+    """Initialise a data folder and serve it on a free port of 127.0.0.1: user root, no password."""
+    is_mariadb = "MariaDB" in output_of([binary, "--version"])
+    # Run by root, both servers refuse unless told the user.
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    data = [f"--datadir={folder / 'data'}", *user]
+    if is_mariadb:
+        script = which("mariadb-install-db") or which("mysql_install_db")
+        if not script:
+            raise Unavailable("mariadb-install-db is not installed")
+        output_of(
+            [script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data]
+        )
+    else:
+        output_of([binary, "--no-defaults", "--initialize-insecure", *data])
+
+    port = free_port()
+    options = [
+        *data,
+        "--bind-address=127.0.0.1",
+        f"--port={port}",
+        f"--socket={folder / 'socket'}",
+        f"--pid-file={folder / 'pid'}",
+        f"--log-error={folder / 'log'}",
+        "--skip-log-bin",
+        "--max-connections=300",
+        "--innodb-flush-log-at-trx-commit=0",
+        # MySQL's second port, and a folder that a packaged server insists on, are not needed.
+        *([] if is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
+    ]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [binary, "--no-defaults", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    guard(process, folder, stack)
+    url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
+    wait_until_ready(url, is_alive=lambda: process.poll() is None)
+    return url
+
+
+def guard(server: subprocess.Popen[bytes], folder: Path, stack: ExitStack) -> None:
+    """Stop *server* and remove *folder* when *stack* closes, or when this process dies without closing it."""
+    # The pipe ends with this process, also by SIGKILL: the guard then does what is left to do.
+    script = 'cat; kill "$1"; while kill -0 "$1"; do sleep 0.1; done; rm -rf "$2"'
+    watch = subprocess.Popen(
+        ["sh", "-c", script, "guard", str(server.pid), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        server.terminate()
+        server.wait()
+        watch.communicate()
+
+    stack.callback(stop)
+
+
+def from_apt(stack: ExitStack) -> list[URL]:
+    """MariaDB installed from the distribution, then a private server of it."""
+    if not which("apt-get"):
+        raise Unavailable("this is neither Debian nor Ubuntu")
+    if os.geteuid() != 0:
+        raise Unavailable("only root can install")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    output_of(["apt-get", "update", "-qq"], environment)
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends"]
+    try:
+        # The server without its service: nothing starts, no port is taken. Older releases name it otherwise.
+        output_of([*install, "mariadb-server-core"], environment)
+    except Unavailable:
+        output_of([*install, "mariadb-server"], environment)
+    return from_this_machine(stack)
+
+
+WAYS: dict[str, Way] = {
+    "FSM_TEST_URLS": from_environment,
+    "Docker": from_docker,
+    "a private server": from_this_machine,
+    "apt-get": from_apt,
+}
+
+
+def which(name: str) -> str | None:
+    """Where the program *name* is, also where only root's PATH leads."""
+    return shutil.which(name, path=os.pathsep.join(PLACES))
+
+
+def output_of(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """What *command* prints; its last line is the reason if it fails."""
+    done = subprocess.run(
+        command,
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        said = done.stdout.strip().splitlines()[-1:] or ["it said nothing"]
+        raise Unavailable(f"{' '.join(command[:3])} … failed: {said[0]}")
+    return done.stdout
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,128 @@
+"""Imports run one way, from the command line down to the errors; the pure modules need no SQLAlchemy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sqlalchemy_fsm_mysql"
+
+# Lowest first. A module imports from lower ranks and from its own; a subpackage has one rank.
+RANKS = (
+    {"errors"},
+    {"machine"},
+    {"validation", "outcome", "diagram"},
+    {"statement", "expressions"},
+    {"backends"},
+    {"column", "comparator", "history", "hooks", "transactions", "journal"},
+    {"firing", "bulk", "stateful", "enforcement", "inspection"},
+    {"cli", "demo", "alembic", "testing", "__main__", "__init__"},
+)
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+
+# A machine has itself validated when it is made; validation knows it as a type only.
+EXCEPTIONS = {("machine", "validation")}
+
+PURE = ("errors", "machine", "validation", "outcome", "diagram")
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    """Whether *node* is ``if TYPE_CHECKING:``, or ``if typing.TYPE_CHECKING:``."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below *node*, within functions too, without what only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if is_for_type_checkers(child):
+            for otherwise in child.orelse:
+                yield otherwise
+                yield from statements(otherwise)
+        else:
+            yield child
+            yield from statements(child)
+
+
+def module_name(path: Path) -> str:
+    """The dotted name within the package: ``backends.mysql``; a subpackage is its folder's name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def owner(dotted: str) -> str:
+    """The module of ours that holds the name *dotted*: itself, or the nearest one above it."""
+    while dotted and dotted not in MODULES:
+        dotted = dotted.rpartition(".")[0]
+    return dotted or "__init__"
+
+
+def imports(module: str) -> set[str]:
+    """The modules of ours that *module* imports when it runs."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    is_package = MODULES[module].name == "__init__.py"
+    here = [PACKAGE.name, *("" if module == "__init__" else module).split(".")]
+    package = [part for part in here if part][: None if is_package else -1]
+    found = set()
+    for node in statements(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names = [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
+        else:
+            continue
+        ours = [name.partition(".")[2] for name in names if name.partition(".")[0] == PACKAGE.name]
+        found.update(owner(name) for name in ours)
+    return found - {module}
+
+
+def test_every_module_has_a_rank():
+    """A new module is entered in RANKS, and in docs/architecture.md."""
+    assert {module.partition(".")[0] for module in MODULES} - set(RANK) == set()
+
+
+def test_imports_run_one_way():
+    upwards = [
+        f"{module} imports {imported}"
+        for module in MODULES
+        for imported in sorted(imports(module))
+        if RANK[imported.partition(".")[0]] > RANK[module.partition(".")[0]]
+        and (module, imported) not in EXCEPTIONS
+    ]
+    assert upwards == []
+
+
+def test_imports_have_no_cycle():
+    try:
+        TopologicalSorter({module: imports(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("module", [name for name in PURE if name in MODULES])
+def test_pure_module_needs_no_sqlalchemy(module):
+    """The package's __init__ is passed by: a stub with the real folder as its path stands for it."""
+    script = (
+        "import importlib, sys, types\n"
+        "sys.modules['sqlalchemy'] = None\n"
+        "package = types.ModuleType(sys.argv[1])\n"
+        "package.__path__ = [sys.argv[2]]\n"
+        "sys.modules[sys.argv[1]] = package\n"
+        "importlib.import_module(f'{sys.argv[1]}.{sys.argv[3]}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, PACKAGE.name, str(PACKAGE), module],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,150 @@
+"""The pieces of tests/servers.py, and the fixtures that stand on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from tests import servers
+
+PYMYSQL = make_url("mysql+pymysql://root@127.0.0.1:3306/test")
+
+
+def closed(reason: str) -> servers.Way:
+    """A way to a server that is not open."""
+
+    def way(stack: ExitStack) -> list[URL]:
+        raise servers.Unavailable(reason)
+
+    return way
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("9.7.4-2", "mysql97"),
+        ("8.0.36-0ubuntu0.22.04.1", "mysql80"),
+        ("11.8.9-MariaDB-0+deb13u1 from Debian", "mariadb118"),
+        ("5.5.5-10.11.18-MariaDB-0+deb12u1-log", "mariadb1011"),
+        ("5.5.62", "mysql55"),
+        ("nonsense", "unknown"),
+    ],
+)
+def test_name_follows_the_reported_version(version, name):
+    assert servers.server_name(version) == name
+
+
+def test_every_server_is_a_target_with_every_driver(monkeypatch):
+    monkeypatch.setattr(servers, "installed_drivers", lambda: ("mysqldb", "pymysql"))
+    found = [servers.Server(PYMYSQL, "mysql97", "9.7.4", "by hand")]
+
+    assert {name: url.drivername for name, url in servers.targets(found).items()} == {
+        "mysql97-mysqldb": "mysql+mysqldb",
+        "mysql97-pymysql": "mysql+pymysql",
+    }
+
+
+def test_environment_names_several_servers(monkeypatch):
+    monkeypatch.setenv("FSM_TEST_URLS", "mysql+mysqldb://root@one/x, mariadb+pymysql://root@two:3307,")
+
+    assert [url.host for url in servers.from_environment(ExitStack())] == ["one", "two"]
+
+
+def test_environment_refuses_another_kind_of_database(monkeypatch):
+    monkeypatch.setenv("FSM_TEST_URLS", "postgresql://root:hush@one/x")
+
+    with pytest.raises(servers.NoServer, match="only mysql") as refused:
+        servers.from_environment(ExitStack())
+    assert "hush" not in str(refused.value)
+
+
+def test_no_server_says_what_was_tried_and_what_to_do():
+    """Nothing is skipped in silence: every way says why it is closed, and the advice follows."""
+    with pytest.raises(servers.NoServer) as refused:
+        servers.find(
+            {"Docker": closed("no engine answers"), "apt-get": closed("only root can install")}, ExitStack()
+        )
+
+    message = str(refused.value)
+    assert "Docker: no engine answers" in message
+    assert "apt-get: only root can install" in message
+    assert "FSM_TEST_URLS=mysql+pymysql://" in message
+
+
+def test_named_server_that_does_not_answer_is_an_error_without_its_password():
+    port = servers.free_port()
+    silent = make_url(f"mysql+pymysql://root:hush@127.0.0.1:{port}")
+
+    with pytest.raises(servers.NoServer, match=f"{port} does not answer") as refused:
+        servers.find({"FSM_TEST_URLS": lambda stack: [silent]}, ExitStack())
+    assert "hush" not in str(refused.value)
+
+
+def test_guard_cleans_up_after_a_killed_process(tmp_path):
+    """A run that is killed leaves neither its server nor its folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    script = (
+        "import os, pathlib, signal, subprocess, sys\n"
+        "from contextlib import ExitStack\n"
+        "from tests import servers\n"
+        "server = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)\n"
+        "servers.guard(server, pathlib.Path(sys.argv[1]), ExitStack())\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(servers.__file__).parents[1]
+
+    subprocess.run([sys.executable, "-c", script, str(folder)], cwd=root, check=False)
+
+    gone = subprocess.run(
+        ["sh", "-c", 'while [ -e "$1" ]; do sleep 0.05; done', "sh", str(folder)], timeout=20, check=False
+    )
+    assert gone.returncode == 0
+
+
+def test_engine_works_in_a_database_of_its_own(engine):
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+
+
+@pytest.mark.servers_only
+def test_engine_reads_what_is_committed(engine):
+    with engine.connect() as connection:
+        assert connection.get_isolation_level() == "READ COMMITTED"
+
+
+@pytest.mark.servers_only
+def test_database_is_dropped_at_the_end(url):
+    with servers.own_database(url) as own:
+        with servers.make_engine(own).connect() as connection:
+            assert connection.scalar(text("SELECT DATABASE()")) == own.database
+            connection.engine.dispose()
+        assert own.database != url.database
+
+    with pytest.raises(SQLAlchemyError, match="Unknown database"):
+        connect_to(servers.make_engine(own))
+
+
+@pytest.mark.servers_only
+def test_questions_counts_what_stands_between_two_calls(engine):
+    """A SELECT and a ROLLBACK are two questions; asking is none, on a pooled connection's second use too."""
+    for _ in range(2):
+        with engine.connect() as connection:
+            before = servers.questions(connection)
+            assert servers.questions(connection) == before
+
+            connection.execute(text("SELECT 1"))
+            connection.rollback()
+
+            assert servers.questions(connection) - before == 2
+
+
+def connect_to(engine: Engine) -> None:
+    with engine.connect():
+        pass
