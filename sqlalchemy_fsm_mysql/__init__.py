@@ -1,52 +1,93 @@
 """A finite state machine in the MySQL row: an event is one atomic UPDATE that also says what happened."""
 
-from .column import StateMachineColumn, StateType
-from .errors import (
-    FireError,
-    FSMError,
-    GuardNotSatisfied,
-    InstanceStateError,
-    InvalidMachine,
-    LockTimeout,
-    NotWritable,
-    OutcomeUnknown,
-    RowNotFound,
-    StateAssignmentError,
-    TransactionAborted,
-    TransitionNotAllowed,
-    UnknownEvent,
-    UnknownState,
-)
-from .firing import fire_key, try_fire_key
-from .machine import ANY, Event, Machine, Transition
-from .outcome import Moved, MovedRows, Refused
-from .stateful import Stateful
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "ANY",
-    "Event",
-    "FSMError",
-    "FireError",
-    "GuardNotSatisfied",
-    "InstanceStateError",
-    "InvalidMachine",
-    "LockTimeout",
-    "Machine",
-    "Moved",
-    "MovedRows",
-    "NotWritable",
-    "OutcomeUnknown",
-    "Refused",
-    "RowNotFound",
-    "StateAssignmentError",
-    "StateMachineColumn",
-    "StateType",
-    "Stateful",
-    "TransactionAborted",
-    "Transition",
-    "TransitionNotAllowed",
-    "UnknownEvent",
-    "UnknownState",
-    "fire_key",
-    "try_fire_key",
-]
+if TYPE_CHECKING:
+    from .bulk import claim as claim
+    from .bulk import fire_where as fire_where
+    from .errors import FireError as FireError
+    from .errors import FSMError as FSMError
+    from .errors import GuardNotSatisfied as GuardNotSatisfied
+    from .errors import HistoryError as HistoryError
+    from .errors import InstanceStateError as InstanceStateError
+    from .errors import InvalidMachine as InvalidMachine
+    from .errors import LockTimeout as LockTimeout
+    from .errors import NotWritable as NotWritable
+    from .errors import OutcomeUnknown as OutcomeUnknown
+    from .errors import RowNotFound as RowNotFound
+    from .errors import StateAssignmentError as StateAssignmentError
+    from .errors import TokenConflict as TokenConflict
+    from .errors import TooManyRows as TooManyRows
+    from .errors import TransactionAborted as TransactionAborted
+    from .errors import TransactionRequired as TransactionRequired
+    from .errors import TransitionNotAllowed as TransitionNotAllowed
+    from .errors import UnknownEvent as UnknownEvent
+    from .errors import UnknownState as UnknownState
+    from .firing import find_by_token as find_by_token
+    from .firing import fire_key as fire_key
+    from .firing import fire_or_create as fire_or_create
+    from .firing import force_state as force_state
+    from .firing import try_fire_key as try_fire_key
+    from .history import TransitionHistory as TransitionHistory
+    from .history import replay as replay
+    from .hooks import on_committed as on_committed
+    from .hooks import on_moved as on_moved
+    from .hooks import remove_hook as remove_hook
+    from .machine import ANY as ANY
+    from .machine import Event as Event
+    from .machine import Machine as Machine
+    from .machine import Transition as Transition
+    from .outcome import Moved as Moved
+    from .outcome import MovedRows as MovedRows
+    from .outcome import Refused as Refused
+    from .stateful import Stateful as Stateful
+    from .stateful import StateMachineColumn as StateMachineColumn
+    from .stateful import StateType as StateType
+    from .transactions import run_transaction as run_transaction
+
+# Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
+_HOMES = {
+    "bulk": ("claim", "fire_where"),
+    "errors": (
+        "FSMError",
+        "FireError",
+        "GuardNotSatisfied",
+        "HistoryError",
+        "InstanceStateError",
+        "InvalidMachine",
+        "LockTimeout",
+        "NotWritable",
+        "OutcomeUnknown",
+        "RowNotFound",
+        "StateAssignmentError",
+        "TokenConflict",
+        "TooManyRows",
+        "TransactionAborted",
+        "TransactionRequired",
+        "TransitionNotAllowed",
+        "UnknownEvent",
+        "UnknownState",
+    ),
+    "firing": ("find_by_token", "fire_key", "fire_or_create", "force_state", "try_fire_key"),
+    "history": ("TransitionHistory", "replay"),
+    "hooks": ("on_committed", "on_moved", "remove_hook"),
+    "machine": ("ANY", "Event", "Machine", "Transition"),
+    "outcome": ("Moved", "MovedRows", "Refused"),
+    "stateful": ("StateMachineColumn", "StateType", "Stateful"),
+    "transactions": ("run_transaction",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of the table's names, and not another copy of them
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

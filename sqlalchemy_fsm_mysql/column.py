@@ -36,6 +36,7 @@ from .errors import InstanceStateError, InvalidMachine, StateAssignmentError, Un
 from .expressions import event_sql
 from .machine import Machine
 from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
+from .validation import FORCED
 
 Storage = Literal["enum", "varchar"]
 
@@ -229,14 +230,19 @@ class MappedState:
             raise ValueError(f"sets {column.name!r} to {shown(value)}; its own machine declares {known}")
         return literal(machine.stored(value), String())
 
-    def changed_with(self, name: str) -> tuple[str, ...]:
+    def changed_with(self, event: EventSQL) -> tuple[str, ...]:
         """The attributes, besides the state and the version, that the event's UPDATE may change."""
-        if name not in self._expired:
-            assigned = {column for branch in self.event(name).branches for column in branch.effects}
+        if event.name not in self._expired:
+            assigned = {column for branch in event.branches for column in branch.effects}
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
-            self._expired[name] = tuple(key for key, column in self.row.columns.items() if column in changed)
-        return self._expired[name]
+            self._expired[event.name] = tuple(key for key, column in self.row.columns.items() if column in changed)
+        return self._expired[event.name]
+
+    @cached_property
+    def forced(self) -> EventSQL:
+        """What stands for an event where a state is set past the machine."""
+        return EventSQL(FORCED, self.row, self.machine.stored_states, ())
 
     @cached_property
     def key_names(self) -> tuple[str, ...]:
@@ -357,6 +363,19 @@ def named_state(model: Any, column: Any) -> MappedState:
     if not isinstance(name, str) or name not in states:
         raise TypeError(f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}")
     return states[name]
+
+
+def sole_state(model: Any, column: Any = None) -> MappedState:
+    """The one state column of *model*, or the one that *column* names.
+
+    Raises: TypeError when *column* names none, or is needed.
+    """
+    if column is not None:
+        return named_state(model, column)
+    states = mapped_states(model)
+    if len(states) > 1:
+        raise TypeError(f"{model.__name__} has {len(states)} machines: name one by column={' or column='.join(map(repr, states))}")
+    return next(iter(states.values()))
 
 
 def remember(mapper: Mapper[Any]) -> list[MappedState]:

@@ -139,6 +139,22 @@ class InstanceStateError(FSMError):
     """The instance cannot be fired on: it is transient, detached, deleted, or of another session."""
 
 
+class TransactionRequired(FSMError):
+    """History and tokens need a transaction, and the connection is in AUTOCOMMIT, where each statement is one by itself."""
+
+
+class TooManyRows(FSMError):
+    """More rows match than `max_rows` allows; nothing was changed."""
+
+
+class HistoryError(FSMError):
+    """A row of a history does not follow from the one before it, or not by the machine; `.record` is that row."""
+
+    def __init__(self, message: str, record: Any = None) -> None:
+        self.record = record
+        super().__init__(message)
+
+
 class FireError(FSMError):
     """An event did not move its row.
 
@@ -229,6 +245,23 @@ class UnknownState(FireError):
         message = (
             f"{row_label(table, key)} refused {shown(event)}: it holds {shown(state)}, which the machine does"
             f" not declare; it declares {listed(shown(stored_form(known)) for known in self.declared)}."
+        )
+        super().__init__(message, model=model, key=key, event=event)
+
+
+class TokenConflict(FireError):
+    """The token belongs to an earlier fire of another event, or on another row; nothing was changed.
+
+    `.token` is the token.
+    """
+
+    def __init__(
+        self, *, table: str, key: object, event: str, token: str, earlier: str, model: type[Any] | None = None
+    ) -> None:
+        self.token = token
+        message = (
+            f"{row_label(table, key)} refused {shown(event)}: its token was used before, for {earlier}; "
+            "a token stands for one event on one row."
         )
         super().__init__(message, model=model, key=key, event=event)
 

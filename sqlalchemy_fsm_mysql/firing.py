@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Connection, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from .backends import backend_of
-from .column import MappedState, mapped_state, mapped_states, named_state
+from .backends.base import is_autocommit
+from .column import MappedState, mapped_state, mapped_states, named_state, sole_state
 from .errors import (
     GuardNotSatisfied,
     InstanceStateError,
     RowNotFound,
+    TokenConflict,
     TransitionNotAllowed,
     UnknownState,
+    row_label,
     shown,
+    stored_form,
 )
+from .history import checked_token, history_of, require_transaction
+from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, Branch, EventSQL
-from .transactions import explained
+from .transactions import raise_explained
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -57,33 +63,74 @@ class Shot:
     def fire(self) -> Moved[Any] | Refused[Any]:
         """Send the UPDATE, and tell what came of it.
 
-        Raises: RowNotFound, UnknownState, and what :func:`~.transactions.explained` makes of a driver's error.
+        Raises: RowNotFound, UnknownState, TokenConflict, TransactionRequired, and what
+        :func:`~.transactions.raise_explained` makes of a driver's error.
         """
-        connection = self._connection()
-        known_version = self._know_version()
+        connection = self.connection()
         try:
-            backend = backend_of(connection)
-            code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
-            if code >= MOVED:
-                return self._moved(self.event.branches[(code - MOVED) // 2], known_version, bool(code & OTHER_VERSION))
-            reading = self.event.reading(code)
-            if reading is not None:
-                return self._refused(*reading)
-            stored = backend.stored_state(connection, self.event, self.parameters) if code else None
+            return self._fire(connection) if self.token is None else self._fire_once(connection)
         except DBAPIError as error:
-            raise explained(error, connection, **self.row) from error
+            raise_explained(error, connection, **self.row)
+
+    def _fire(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        known_version = self.know_version()
+        backend = backend_of(connection)
+        code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
+        if code >= MOVED:
+            branch = self.event.branches[(code - MOVED) // 2]
+            return self.moved(connection, branch.source, branch.target, known_version, bool(code & OTHER_VERSION))
+        reading = self.event.reading(code)
+        if isinstance(reading, tuple):
+            return self._refused(*reading)
+        stored = backend.stored_state(connection, self.event, self.parameters) if code else None
         if stored is None:
             raise RowNotFound(**self.row)
         raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
 
-    def _connection(self) -> Connection:
+    def _fire_once(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        """Fire under a token. Its unique index decides between two at once; the loser takes back what it did."""
+        connection.exec_driver_sql("SAVEPOINT fsm_token")
+        refusal: Exception | None = None
+        try:
+            outcome = self._fire(connection)
+            if outcome:
+                note(self.session, token=self.token)
+                return outcome
+        except IntegrityError as error:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_token")
+            refusal = error
+        except (RowNotFound, UnknownState) as error:
+            refusal = error
+        earlier = self.mapped.extras.history.with_token(connection, self.token)
+        if earlier is not None:
+            return self._replayed(connection, earlier)
+        if refusal is not None:
+            raise refusal
+        return outcome
+
+    def _replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:
+        if (earlier.key, earlier.event) != (self.key, self.event.name):
+            label = f"{earlier.event!r} on {row_label(self.mapped.table_name, earlier.key)}"
+            raise TokenConflict(token=earlier.token or "", earlier=label, **self.row)
+        if self.instance is not None:
+            stored = backend_of(connection).stored_state(connection, self.event, self.parameters)
+            if stored is not None:
+                self._set_state(self.instance, stored)
+        return replace(earlier, model=self.mapped.model, instance=self.instance, payload=self.payload)
+
+    def connection(self) -> Connection:
+        """The connection that the row is written on."""
         # Not Session.execute(): it costs as much again as the statement. The clause tells get_bind() that this writes.
         clause, mapper = self.event.row.table.update(), self.mapped.mapper
         if self.session.connection_callable is not None and self.instance is not None:
-            return self.session.connection_callable(mapper, self.instance)
-        return self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+            connection = self.session.connection_callable(mapper, self.instance)
+        else:
+            connection = self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+        if self.mapped.extras.history is not None:
+            require_transaction(is_autocommit(connection), self.mapped)
+        return connection
 
-    def _know_version(self) -> bool:
+    def know_version(self) -> bool:
         """Add the version that the session knows of the row, and the next one where Python makes it."""
         version, mapper = self.event.row.version, self.mapped.mapper
         if version is None or mapper.version_id_generator is False:
@@ -95,24 +142,38 @@ class Shot:
             self.parameters[KNOWN_VERSION] = known
         return known is not None
 
-    def _moved(self, branch: Branch, known_version: bool, is_other_version: bool) -> Moved[Any]:
-        loaded = self.mapped.machine.loaded
+    def moved(
+        self, connection: Connection, source: str, target: str, known_version: bool, is_other_version: bool
+    ) -> Moved[Any]:
+        """The outcome of an UPDATE that moved the row, once its history, its instance and its hooks know of it."""
+        mapped, machine = self.mapped, self.mapped.machine
+        history, sequence = mapped.extras.history, None
+        if history is not None:
+            sequence = backend_of(connection).record(connection, history.sql, self._to_record(source, target))
         moved = Moved(
-            self.mapped.model,
+            mapped.model,
             self.key,
             self.event.name,
-            loaded(branch.source),
-            loaded(branch.target),
+            machine.loaded(source),
+            machine.loaded(target),
             self.instance,
             self.payload,
             self.actor,
             self.details,
             self.token,
+            sequence=sequence,
         )
         instance = self.instance if self.instance is not None else self._loaded_instance()
         if instance is not None:
             self._bring_up_to_date(instance, moved.target, known_version and instance is self.instance, is_other_version)
+        if mapped.extras.hooks:
+            announce(mapped, moved, self.session)
         return moved
+
+    def _to_record(self, source: str, target: str) -> dict[str, Any]:
+        key = {name: self.parameters[name] for name in self.mapped.key_names}
+        said = {"fsm_actor": self.actor, "fsm_details": self.details, "fsm_token": self.token}
+        return {**key, "fsm_event": self.event.name, "fsm_source": source, "fsm_target": target, **said}
 
     def _refused(self, state: str, reason: Any) -> Refused[Any]:
         mapped = self.mapped
@@ -138,7 +199,7 @@ class Shot:
         """Make *instance* show what the UPDATE did, without asking the database."""
         self._set_state(instance, target)
         version = self.event.row.version
-        changed = self.mapped.changed_with(self.event.name)
+        changed = self.mapped.changed_with(self.event)
         if version is not None:
             changed += self._settle_version(instance, known_version, is_other_version)
         if changed:
@@ -294,6 +355,8 @@ def _fire_instance(
     mapped = mapped_state(type(instance), event, column)
     sql = mapped.event(event)
     parameters = _payload_parameters(mapped, sql, payload)
+    if said["token"] is not None:
+        checked_token(said["token"], mapped)
     if session.autoflush:
         session.flush()
     identity = _persistent_key(session, instance)
@@ -309,6 +372,8 @@ def _fire_key(
     parts = mapped.key_parts(key)
     parameters = _payload_parameters(mapped, sql, payload)
     parameters.update(zip(mapped.key_names, parts))
+    if said["token"] is not None:
+        checked_token(said["token"], mapped)
     if session.autoflush:
         session.flush()
     return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said).fire()
@@ -361,3 +426,78 @@ def available_events(instance: Any, *, column: Any = None) -> list[str]:
         if mapped.machine.declares(state := mapped.state_in_memory(instance))
         for event in mapped.machine.events_from(state)
     ]
+
+
+def force_state(
+    instance: M,
+    state: Any,
+    session: Any = None,
+    /,
+    *,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+) -> Any:
+    """Set the row of *instance* to *state*, past the machine: for operators and data repair.
+
+    Only the edges are skipped: *state* has to be declared. The row may hold anything, also what no machine declares.
+    The outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that. *column* names the
+    machine when the model has several. Given an ``AsyncSession``, the call has to be awaited.
+
+    Raises: ValueError for an undeclared state; InstanceStateError, RowNotFound.
+    """
+    return in_session(session or session_of(instance), _force_state, instance, state, column, actor, details)
+
+
+def _force_state(session: Session, instance: Any, state: Any, column: Any, actor: str | None, details: Any) -> Moved[Any]:
+    mapped = sole_state(type(instance), column)
+    stored = mapped.machine.stored(state)
+    if session.autoflush:
+        session.flush()
+    identity = _persistent_key(session, instance)
+    parameters: dict[str, Any] = dict(zip(mapped.key_names, identity)) | {"fsm_state": stored}
+    shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
+    connection = shot.connection()
+    try:
+        shot.know_version()
+        held = backend_of(connection).force(connection, shot.event, parameters)
+        if held is None:
+            raise RowNotFound(**shot.row)
+        return shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored, False, False)
+    except DBAPIError as error:
+        raise_explained(error, connection, **shot.row)
+
+
+def history(instance: Any, session: Any, *, column: Any = None) -> Any:
+    """The records of the row of *instance*, oldest first; what the methods ``history`` of the models call."""
+    return in_session(session or session_of(instance), _history, instance, column)
+
+
+def _history(session: Session, instance: Any, column: Any) -> list[Any]:
+    bound = history_of(type(instance), column)
+    if session.autoflush:
+        session.flush()
+    return bound.rows(session, _persistent_key(session, instance))
+
+
+def find_by_token(column: Any, token: str, session: Any) -> Any:
+    """The committed :class:`Moved` that carries *token*, ``.replayed`` set, or None: how an OutcomeUnknown is resolved.
+
+    *column* is the recorded state column, as in ``find_by_token(Order.state, token, session)``. It is a locking read on
+    the writer: it waits for a COMMIT in flight, which a plain read can miss. Given an ``AsyncSession``, await it.
+
+    Raises: TypeError when the column has no history; ValueError for what can be no token.
+    """
+    return in_session(session, _find_by_token, column, token)
+
+
+def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | None:
+    mapped = named_state(getattr(column, "class_", None), getattr(column, "key", None))
+    checked_token(token, mapped)
+    shot = Shot(mapped, mapped.forced, session, None, {})
+    connection = shot.connection()
+    try:
+        found: Moved[Any] | None = mapped.extras.history.with_token(connection, token)
+        return found
+    except DBAPIError as error:
+        raise_explained(error, connection)

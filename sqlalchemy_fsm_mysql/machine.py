@@ -355,9 +355,9 @@ def _transitions(name: object, given: object) -> Iterator[Transition]:
 
 
 def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
-    """The single sources that *written* names, as far as they are declared, each once."""
+    """The single sources that *written* names, as far as they are declared."""
     found = (find_state(declared, source) for source in written.written_sources())
-    return list(dict.fromkeys(state for state in found if state is not None))
+    return [state for state in found if state is not None]
 
 
 def _declaration(initial: object, events: object, states: object) -> Declaration:

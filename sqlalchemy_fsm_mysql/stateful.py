@@ -9,7 +9,7 @@ from sqlalchemy import event as events
 from sqlalchemy.orm import Mapper
 
 from . import firing
-from .column import remember
+from .column import StateMachineColumn, StateType, remember
 from .errors import InvalidMachine
 from .outcome import Moved, Refused
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .firing import AnySession
 
 S = TypeVar("S")
+
+__all__ = ["StateMachineColumn", "StateType", "Stateful"]
 
 
 class Stateful:
@@ -98,8 +100,21 @@ class Stateful:
         """The events that leave the state in memory, in the machine's order. A hint, as :meth:`can_fire` is one."""
         return firing.available_events(self, column=column)
 
+    @overload
+    def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[Any]: ...
+    @overload
+    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Awaitable[list[Any]]: ...
+    def history(self, session: Any = None, /, *, column: Any = None) -> Any:
+        """The records of this row's transitions, oldest first, as instances of the history class.
 
-METHODS = ("fire", "try_fire", "can_fire", "available_events")
+        *column* names the machine when two of the model have a history.
+
+        Raises: TypeError when there is no history; InstanceStateError.
+        """
+        return firing.history(self, session, column=column)
+
+
+METHODS = ("fire", "try_fire", "can_fire", "available_events", "history")
 
 
 @events.listens_for(Mapper, "after_mapper_constructed")

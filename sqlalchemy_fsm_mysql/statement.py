@@ -23,6 +23,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
     literal,
     literal_column,
     or_,
@@ -38,6 +39,9 @@ OTHER_VERSION = 1
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
+
+# What a history records of each transition, besides its time and number; bound as fsm_event and so on.
+RECORDED = ("event", "source", "target", "actor", "details", "token")
 
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 
@@ -104,6 +108,32 @@ class StateRow:
 
     def _owns(self, element: Any) -> bool:
         return isinstance(element, Column) and element.table is self.table
+
+
+@dataclass(frozen=True)
+class HistorySQL:
+    """The table of a history: one row per transition, keyed by the record's key and a number that counts from 1."""
+
+    table: Table
+    record: tuple[Column[Any], ...]  # in the order of StateRow.key
+    cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this table
+
+    def of_record(self) -> ColumnElement[bool]:
+        """The rows of one record, by the same parameters as :meth:`StateRow.is_key`."""
+        return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)))
+
+    def next_sequence(self) -> ColumnElement[int]:
+        return func.coalesce(func.max(self.table.c.sequence), 0) + 1
+
+    def values(self) -> dict[Column[Any], ColumnElement[Any]]:
+        """What a new row holds, besides its number."""
+        columns = self.table.c
+        values: dict[Column[Any], ColumnElement[Any]] = {
+            part: bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)
+        }
+        for name in RECORDED:
+            values[columns[name]] = bindparam(f"fsm_{name}", type_=columns[name].type)
+        return values
 
 
 @dataclass(frozen=True, slots=True)

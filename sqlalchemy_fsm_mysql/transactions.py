@@ -2,14 +2,14 @@
 
 SQLAlchemy's session goes on after an error that has ended the transaction on the server (a deadlock, a snapshot
 conflict): the next write starts another transaction, and ``commit()`` keeps only the second half of the work. So
-:func:`explained` makes the session's connection unusable until ``rollback()``, before the error is raised.
+:func:`raise_explained` makes the session's connection unusable until ``rollback()``, before the error is raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from .backends.base import is_autocommit
 from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
 
-__all__ = ["Meaning", "error_code", "explained", "meaning"]
+__all__ = ["Meaning", "error_code", "meaning", "raise_explained"]
 
 
 class Meaning(Enum):
@@ -122,17 +122,24 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             yield earlier
 
 
-def explained(error: DBAPIError, connection: Connection, **row: Any) -> FireError | DBAPIError:
-    """Our error for *error*, raised by a statement on *connection*; *error* itself when it is about something else.
+def raise_explained(error: DBAPIError, connection: Connection, **row: Any) -> NoReturn:
+    """Raise our error for *error*, which a statement on *connection* raised; *error* itself when it is about something else.
 
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``.
     """
+    ours = _explained(error, connection, row)
+    if ours is None:
+        raise error
+    raise ours from error
+
+
+def _explained(error: DBAPIError, connection: Connection, row: Mapping[str, Any]) -> FireError | None:
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOCK_TIMEOUT and code == 1205 and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
     if found is Meaning.UNRELATED:
-        return error
+        return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
     if found is Meaning.LOST and is_autocommit(connection):

@@ -34,6 +34,9 @@ RESERVED_NAMES = frozenset({
 })  # fmt: skip
 RESERVED_PREFIX = "fsm_"
 
+FORCED = "force_state"
+"""What a history says in the place of an event when a state was set past the machine."""
+
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -127,6 +130,12 @@ def kinds(declaration: Declaration) -> Iterator[str]:
             yield f"state {shown(state)} is neither a str nor a hashable member of an Enum class"
     for stranger in declaration.strangers:
         yield f"event {shown(stranger)} is no Event: write Event(name, transitions)"
+
+
+def reserved_events(declaration: Declaration) -> Iterator[str]:
+    """A history has to tell an event from a state that was set past the machine."""
+    if FORCED in declaration.event_names():
+        yield f"event {FORCED!r}: this name is what a history shows for force_state(); choose another"
 
 
 def number_of_states(declaration: Declaration) -> Iterator[str]:
@@ -358,6 +367,7 @@ RULES: tuple[Callable[[Declaration], Iterable[str]], ...] = (
     number_of_states,
     state_names,
     event_names,
+    reserved_events,
     repetitions,
     initial_state,
     empty_events,

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Dialect, Executable, String, select, update
+from sqlalchemy import Connection, DateTime, Dialect, Executable, String, bindparam, insert, select, update
 from sqlalchemy.types import TypeEngine
 
-from ..statement import HIDDEN, MOVED, OTHER_VERSION, EventSQL
+from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL
+from .clock import utc_now
 
 
 class Backend:
@@ -25,6 +26,14 @@ class Backend:
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
         """The type of a state column that holds *states*."""
         return String(max(map(len, states)))
+
+    def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
+        """A text type that tells apart what differs at all: in case, in accents, in trailing spaces."""
+        return String(length)
+
+    def timestamp(self) -> TypeEngine[Any]:
+        """A type for points in time with microseconds, in UTC."""
+        return DateTime()
 
     def needs_check(self, storage: str) -> bool:
         """Whether the column's type alone lets undeclared states in."""
@@ -52,6 +61,29 @@ class Backend:
     def stored_state(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
         """What the row's state column holds now, read with a lock: a plain read may show an old snapshot."""
         return connection.execute(self.statement(event, ("state", False)), parameters).scalar_one_or_none()
+
+    def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
+        """Set the row's state to the parameter ``fsm_state``, and return what the column held; None for a missing row."""
+        with self.transaction(connection):
+            self.lock(connection, event)
+            held = self.stored_state(connection, event, parameters)
+            if held is not None:
+                connection.execute(self.statement(event, ("put", None)), parameters)
+            return held
+
+    def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
+        """Add a row to *history* for a transition of this transaction, and return its number.
+
+        The record's own row is locked by the transition, so nobody else adds one for it.
+        """
+        if "number" not in history.cache:
+            history.cache["number"] = select(history.next_sequence()).where(history.of_record()).with_for_update()
+            history.cache["insert"] = insert(history.table).values(
+                {**history.values(), history.table.c.sequence: bindparam("fsm_sequence"), history.table.c.at: utc_now()}
+            )
+        sequence = connection.execute(history.cache["number"], parameters).scalar_one()
+        connection.execute(history.cache["insert"], {**parameters, "fsm_sequence": sequence})
+        return int(sequence)
 
     def lock(self, connection: Connection, event: EventSQL) -> None:
         """Take the lock that keeps the row from moving between read and update, where the read itself does not."""
@@ -91,6 +123,11 @@ class Backend:
     def _state(self, event: EventSQL, _: Any) -> Executable:
         return select(event.row.state).where(event.row.is_key()).with_for_update()
 
+    def _put(self, event: EventSQL, _: Any) -> Executable:
+        row = event.row
+        values = [*row.implied.items(), (row.state, bindparam("fsm_state", type_=row.state.type))]
+        return update(row.table).where(row.is_key()).ordered_values(*values)
+
     def _take(self, event: EventSQL, branch: int) -> Executable:
         assignments = event.branch_assignments(event.branches[branch])
         return update(event.row.table).where(event.row.is_key()).ordered_values(*assignments)
@@ -102,6 +139,3 @@ def is_autocommit(connection: Connection) -> bool:
     if level is None:  # SQLAlchemy has no public name for the level that create_engine() was given
         level = getattr(connection.dialect, "_on_connect_isolation_level", None)
     return level == "AUTOCOMMIT"
-
-
-__all__ = ["OTHER_VERSION", "Backend", "is_autocommit"]

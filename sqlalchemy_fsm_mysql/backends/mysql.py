@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Executable, func, select, update
+from sqlalchemy import Connection, Dialect, Executable, func, insert, select, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from ..statement import HIDDEN, MOVED, Chosen, EventSQL, number
+from ..statement import HIDDEN, MOVED, Chosen, EventSQL, HistorySQL, number
 from .base import Backend
+from .clock import utc_now
 
 # Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
 OFFSET = 2**63
@@ -38,6 +39,13 @@ class MySQLBackend(Backend):
             return mysql.VARCHAR(length, charset="ascii", collation="ascii_nopad_bin")
         return mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_0900_bin")
 
+    def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
+        collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+        return mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
+
+    def timestamp(self) -> TypeEngine[Any]:
+        return mysql.DATETIME(fsp=6)
+
     def fire(
         self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool = False
     ) -> int:
@@ -50,6 +58,15 @@ class MySQLBackend(Backend):
         # No such row, or an answer that tells too little: a driver that hides the id, or one that counts changed rows
         # and not found ones. Nothing has been changed, so the locking read may decide.
         return super().fire(connection, event, parameters, known_version=known_version)
+
+    def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
+        if "record" not in history.cache:
+            sequence = func.last_insert_id(history.next_sequence())
+            values = {**history.values(), history.table.c.sequence: sequence, history.table.c.at: utc_now()}
+            rows = select(*values.values()).where(history.of_record())
+            history.cache["record"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
+        result = connection.execute(history.cache["record"], parameters)
+        return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
 
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.statement(event, ("fire", False))]

@@ -1,0 +1,37 @@
+"""``demo``: the main job, on nothing but Python."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# typer reads these annotations at run time, so nothing here is imported for type checkers only.
+
+
+def demo(
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A database to race in, such as mysql+pymysql://root@127.0.0.1:3306/test; the demo has a table of its"
+            " own there, and drops it at the end. Without it: a temporary SQLite file.",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that race.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="Orders that they race for.")] = 4,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long they race.")] = 6,
+) -> None:
+    """Let processes race events on a few shared rows, watch them, and check what they reported.
+
+    The exit status is 0 when all that was checked holds, 1 when something does not, 2 when the database cannot be used.
+    """
+    from ..demo.play import play
+    from ..demo.stage import NoStage
+
+    try:
+        status = play(Console(), url=url, workers=workers, rows=rows, seconds=seconds)
+    except NoStage as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from error
+    raise typer.Exit(status)

@@ -1,0 +1,92 @@
+"""What ``module:Model.state`` on a command line means."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import typer
+from sqlalchemy.orm import configure_mappers
+
+from ..column import MappedState, mapped_states
+from ..errors import listed
+
+SHAPE = "module:Model.state, as in shop.models:Order.state"
+
+
+def state_at(target: str) -> MappedState:
+    """The state column that *target* names. The attribute may be left out when the model has only one machine.
+
+    Modules are looked for in the current directory too.
+
+    Raises: typer.BadParameter, telling which part of *target* does not fit and what would.
+    """
+    module_name, colon, path = target.partition(":")
+    if not (module_name and colon and path):
+        raise typer.BadParameter(f"{target!r} has not the shape {SHAPE}.")
+    module = _module(module_name)
+    model, attribute = _model(module, path)
+    states = _configured(model)
+    if attribute is None:
+        if len(states) > 1:
+            raise typer.BadParameter(f"{path} has several machines: name one of {_names(path, states)}.")
+        return next(iter(states.values()))
+    if attribute not in states:
+        owner = path.rpartition(".")[0]
+        raise typer.BadParameter(f"{path} is no state machine; there is {_names(owner, states)}.")
+    return states[attribute]
+
+
+def _names(owner: str, states: dict[str, MappedState]) -> str:
+    return listed(f"{owner}.{name}" for name in states)
+
+
+def _module(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise typer.BadParameter(f"{name} imports {error.name}, which is not installed here.") from error
+        raise typer.BadParameter(
+            f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder that holds it."
+        ) from error
+    except Exception as error:
+        raise typer.BadParameter(f"importing {name} raised {type(error).__name__}: {error}") from error
+
+
+def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: whatever the module holds
+    """What *path* names in *module*, and the attribute of it that is left: the state's."""
+    owner: Any = module
+    parts = path.split(".")
+    for number, part in enumerate(parts):
+        if not hasattr(owner, part):
+            models = [name for name, value in vars(module).items() if _is_model(value)]
+            there = f"it has {listed(models)}" if models else "it has no model with a state machine"
+            raise typer.BadParameter(f"{module.__name__} has no {'.'.join(parts[: number + 1])}; {there}.")
+        if _is_model(owner):
+            return owner, ".".join(parts[number:])
+        owner = getattr(owner, part)
+    if not _is_model(owner):
+        raise typer.BadParameter(f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}.")
+    return owner, None
+
+
+def _is_model(value: object) -> bool:
+    try:
+        return bool(mapped_states(value))
+    except TypeError:
+        return False
+
+
+def _configured(model: Any) -> dict[str, MappedState]:  # Any: a mapped class
+    try:
+        configure_mappers()
+    except Exception as error:
+        raise typer.BadParameter(f"the mappers cannot be configured: {error}") from error
+    return mapped_states(model)

@@ -1,0 +1,137 @@
+"""``sql``: the statements of a machine, for a DBA to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from sqlalchemy import Dialect, Executable, make_url
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from ..backends import backend_of_dialect
+from ..column import MappedState
+from ..diagram import Graph
+from ..errors import FSMError, listed
+from ..statement import EventSQL
+from .lookup import state_at
+
+
+class DialectName(str, Enum):
+    """The databases whose SQL can be shown."""
+
+    MYSQL = "mysql"
+    MARIADB = "mariadb"
+    SQLITE = "sqlite"
+
+
+def sql(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:MODEL.STATE", help="The state column: shop.models:Order.state", show_default=False),
+    ],
+    event: Annotated[
+        str | None, typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them.")
+    ] = None,
+    dialect: Annotated[DialectName, typer.Option("--dialect", "-d", help="Whose SQL.")] = DialectName.MYSQL,
+) -> None:
+    """Print the statements that a fire of each event sends, with what is bound in them.
+
+    Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a driver puts
+    the values where :names stand.
+    """
+    state = state_at(target)
+    known = list(state.machine.events)
+    if event is not None and event not in known:
+        raise typer.BadParameter(f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event")
+    try:
+        text = "\n\n".join(_event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name})
+    except FSMError as error:
+        raise typer.BadParameter(str(error)) from error
+    console = Console()
+    if console.is_terminal:
+        console.print(Syntax(text, "sql", word_wrap=True, background_color="default", theme="ansi_dark"))
+    else:
+        typer.echo(text)
+
+
+def _dialect(name: str) -> Dialect:
+    return make_url(f"{name}://").get_dialect()(paramstyle="named")
+
+
+def _event_text(state: MappedState, name: str, dialect: Dialect) -> str:
+    event = state.event(name)
+    compiled = [_compiled(statement, dialect) for statement in backend_of_dialect(dialect).statements(event)]
+    statements = list(dict.fromkeys(broken(str(one)) + ";" for one in compiled))
+    bound = dict(pair for one in compiled for pair in _legend(state, event, one))
+    width = max(map(len, bound))
+    return "\n".join(
+        [
+            *_heading(state, name),
+            *(f"-- :{key.ljust(width)}  {meaning}" for key, meaning in bound.items()),
+            *statements,
+        ]
+    )
+
+
+def _heading(state: MappedState, name: str) -> Iterator[str]:
+    """What the event does, as comments: a line for each target."""
+    sources: dict[str, list[str]] = {}
+    for edge in Graph.of(state.machine).edges:
+        if edge.event == name:
+            guard = "" if edge.guard is None else f" [{edge.guard}]"
+            sources.setdefault(edge.target, []).append(edge.source + guard)
+    for number, (target, froms) in enumerate(sources.items()):
+        label = f"{name}: " if number == 0 else " " * (len(name) + 2)
+        yield f"-- {label}{', '.join(froms)} -> {target}"
+
+
+def _compiled(statement: Executable, dialect: Dialect) -> SQLCompiler:
+    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # Executable does not declare it
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - for the type checker
+    return compiled
+
+
+def _legend(state: MappedState, event: EventSQL, compiled: SQLCompiler) -> Iterator[tuple[str, str]]:
+    """Each bound name of *compiled* with its meaning, in the order of the text."""
+    keys = dict(zip(state.key_names, state.row.key, strict=True))
+    values: dict[str, Any] = compiled.params  # Any: a bound value is whatever its column takes
+    for name in sorted(values, key=lambda name: str(compiled).find(f":{name}")):
+        if name in keys:
+            yield name, f"the row's key, {keys[name].table.name}.{keys[name].name}"
+        elif name in event.parameters:
+            yield name, f"payload {event.parameters[name]!r}"
+        elif values[name] is None:
+            yield name, "set by the session"
+        else:
+            yield name, f"always {values[name]!r}"
+
+
+# Quoted text, which is left alone; blanks, and what ends a word without one.
+_PIECES = re.compile(r"""('(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`|\s+|[(),=])""", re.DOTALL)
+_CLAUSES = {"SET", "FROM", "WHERE"}
+
+
+def broken(statement: str) -> str:
+    """*statement* with a line for each clause and each WHEN; strings and quoted names stay as they are.
+
+    >>> print(broken("UPDATE orders SET state=CASE state WHEN 'SET AND' THEN 'b' ELSE state END WHERE id = :id"))
+    UPDATE orders
+    SET state=CASE state
+        WHEN 'SET AND' THEN 'b'
+        ELSE state END
+    WHERE id = :id
+    """
+    text, depth = "", 0
+    for piece in _PIECES.split(statement):
+        if piece in _CLAUSES or (piece == "AND" and not depth):
+            text = f"{text.rstrip()}\n{'  ' if piece == 'AND' else ''}"
+        elif piece in {"WHEN", "ELSE"}:
+            text = f"{text.rstrip()}\n{'    ' * depth}"
+        text += piece
+        depth += (piece == "CASE") - (piece == "END")
+    return text

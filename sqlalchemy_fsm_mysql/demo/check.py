@@ -1,0 +1,184 @@
+"""What the processes reported, held against what the database stores. Pure: no database, no printing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..machine import Machine
+
+Step: TypeAlias = tuple[str, str, str]
+"""An event, the source and the target that a fire reported."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was reported: how often each order took each step, and how often each event was refused in each state."""
+
+    steps: Counter[tuple[int, Step]] = field(default_factory=Counter)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)  # (event, state observed)
+    again: int = 0  # units of work run once more, because the server had ended them
+
+    def add(self, other: Tally) -> None:
+        """Count what *other* counted, too."""
+        self.steps.update(other.steps)
+        self.refused.update(other.refused)
+        self.again += other.again
+
+    @property
+    def moved(self) -> int:
+        return self.steps.total()
+
+    @property
+    def fired(self) -> int:
+        return self.moved + self.refused.total()
+
+    def edges(self) -> Counter[Step]:
+        """How often each edge of the machine was taken, over all orders."""
+        edges: Counter[Step] = Counter()
+        for (_, step), times in self.steps.items():
+            edges[step] += times
+        return edges
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An order as the database holds it at the end: its state, and the number of steps it has counted itself."""
+
+    state: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked: what must hold, in plain words, and every case in which it does not."""
+
+    claim: str
+    violations: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.violations
+
+
+def findings(
+    machine: Machine, tally: Tally, stored: Mapping[int, Stored], *, begun_with: int, lost_workers: tuple[str, ...] = ()
+) -> list[Finding]:
+    """All that must hold between *tally* and *stored*, when *begun_with* orders were there at the start.
+
+    *lost_workers* tells of each process that did not report to its end.
+    """
+    steps = _by_order(tally)
+    deleted = sum(times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source)
+    return [
+        Finding("Every process reported until its end.", lost_workers),
+        Finding(
+            f"All {tally.moved:,} steps are ones that the machine declares, and all"
+            f" {tally.refused.total():,} refusals are of events that the state seen does not allow.",
+            tuple(_undeclared(machine, tally)),
+        ),
+        Finding(
+            "No step was lost and none came twice: each row has counted its own UPDATEs, and each count is the"
+            " number of steps reported for the row.",
+            tuple(_miscounted(steps, stored)),
+        ),
+        Finding(
+            f"The steps of each order, whoever reported them, can be laid end to end: one path from {machine.initial!r} to"
+            " the state that is stored. Had two processes moved an order out of the same state at once, there would be"
+            " a gap.",
+            tuple(_broken(machine, steps, stored)),
+        ),
+        Finding(
+            f"Each order was deleted by exactly one process, which made the next order in the same transaction:"
+            f" {deleted:,} deleted, {deleted:,} made.",
+            tuple(_wrong_deletions(deleted, stored, begun_with)),
+        ),
+        Finding(
+            f"The database holds {len(stored):,} orders, each in a state that the machine declares.",
+            tuple(f"order {key} is {row.state!r}" for key, row in stored.items() if not machine.declares(row.state)),
+        ),
+    ]
+
+
+def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) -> str | None:
+    """Why *steps* are not one path from *initial* to *final* that takes each of them as often as it is counted.
+
+    None when they are. This is Euler's condition: such a path exists if and only if each state is left as often as it
+    is entered (but for the two ends), and all steps hang together with the first state.
+
+    >>> path_problem({("Go", "a", "b"): 2, ("Back", "b", "a"): 1}, "a", "b")
+    >>> path_problem({("Go", "a", "b"): 2}, "a", "b")
+    "'a' was left 2 times, but could be left 1 time; 'b' was left 0 times, but could be left 1 time"
+    """
+    entered: Counter[Hashable] = Counter({initial: 1})
+    left: Counter[Hashable] = Counter({final: 1})  # the end of the path counts as leaving the last state
+    neighbours: defaultdict[Hashable, set[Hashable]] = defaultdict(set)
+    for (_, source, target), times in steps.items():
+        entered[target] += times
+        left[source] += times
+        neighbours[source].add(target)
+        neighbours[target].add(source)
+    unbalanced = [
+        f"{state!r} was left {_times(left[state] - (state == final))}, but could be left {_times(entered[state] - (state == final))}"
+        for state in {**entered, **left}
+        if entered[state] != left[state]
+    ]
+    if unbalanced:
+        return "; ".join(unbalanced)
+    apart = set(neighbours) - _connected(neighbours, initial)
+    return f"{', '.join(sorted(map(repr, apart)))} cannot be reached from {initial!r} by these steps" if apart else None
+
+
+def _connected(neighbours: Mapping[Hashable, set[Hashable]], start: Hashable) -> set[Hashable]:
+    found, pending = {start}, [start]
+    while pending:
+        fresh = neighbours.get(pending.pop(), set()) - found
+        found |= fresh
+        pending += fresh
+    return found
+
+
+def _times(number: int) -> str:
+    return f"{number:,} time{'' if number == 1 else 's'}"
+
+
+def _by_order(tally: Tally) -> dict[int, Counter[Step]]:
+    orders: defaultdict[int, Counter[Step]] = defaultdict(Counter)
+    for (key, step), times in tally.steps.items():
+        orders[key][step] += times
+    return dict(orders)
+
+
+def _undeclared(machine: Machine, tally: Tally) -> Iterator[str]:
+    for (event, source, target), times in tally.edges().items():
+        if machine.targets(event).get(source) != target:
+            yield f"{event!r} took {source!r} to {target!r} {_times(times)}, which the machine does not declare"
+    for (event, state), times in tally.refused.items():
+        if state in machine.targets(event):
+            yield f"{event!r} was refused in {state!r} {_times(times)}, although it leaves that state"
+
+
+def _miscounted(steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]) -> Iterator[str]:
+    for key in sorted({*steps, *stored}):
+        reported = steps.get(key, Counter()).total()
+        if key not in stored:
+            yield f"order {key} is not stored, but {_times(reported)} a step of it was reported"
+        elif reported != stored[key].steps:
+            yield f"order {key} counted {stored[key].steps:,} steps, but {reported:,} were reported"
+
+
+def _broken(machine: Machine, steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]) -> Iterator[str]:
+    for key, row in stored.items():
+        problem = path_problem(steps.get(key, Counter()), machine.initial, row.state)
+        if problem is not None:
+            yield f"order {key}, stored as {row.state!r}: {problem}"
+
+
+def _wrong_deletions(deleted: int, stored: Mapping[int, Stored], begun_with: int) -> Iterator[str]:
+    gone = sum(row.state == "Deleted" for row in stored.values())
+    if gone != deleted:
+        yield f"{deleted:,} deletions were reported, but {gone:,} orders are stored as 'Deleted'"
+    if len(stored) != begun_with + deleted:
+        yield f"{begun_with:,} orders and {deleted:,} new ones make {begun_with + deleted:,}, but {len(stored):,} are stored"

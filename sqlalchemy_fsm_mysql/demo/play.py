@@ -1,0 +1,123 @@
+"""The demo from its first line to its exit status."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import Engine
+
+from .check import Finding, Stored, findings
+from .orders import TABLE, machine
+from .race import START_WITHIN, END_WITHIN, Race, racing, stored_orders
+from .screen import Show, Snapshot, show_findings, show_table, showing
+from .stage import stage
+
+LOOK_EVERY = 0.2  # seconds
+
+
+def play(console: Console, *, url: str | None, workers: int, rows: int, seconds: float) -> int:
+    """Race, show, check. Returns the exit status: 0 when all that was checked holds, 1 when something does not.
+
+    Raises: NoStage when the database cannot be used.
+    """
+    with stage(url, rows) as engine:
+        _say_what_is_coming(console, engine, workers, rows, seconds)
+        with racing(engine.url, workers, seconds) as race:
+            _wait_for_all(console, race, workers)
+            took = _watch(console, engine, race, seconds) if not race.problems else 0.0
+        stored = stored_orders(engine)
+    console.print()
+    show_table(console, machine, race.tally)
+    console.print()
+    found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
+    show_findings(console, found)
+    console.print()
+    return _verdict(console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string())
+
+
+def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
+    console.print(
+        Text.assemble(
+            (f"{workers} processes, {_orders(rows)}, {seconds:g} seconds.", "bold"),
+            " Each process picks an order and an event and fires it, again and again, through a connection of its own;"
+            " none knows what the others do. Whoever deletes an order makes a new one in the same transaction.",
+        )
+    )
+    console.print(Text(f"Table {TABLE} in {engine.url.render_as_string()}", "dim"), soft_wrap=True)
+
+
+def _orders(rows: int) -> str:
+    return f"{rows:,} order{'' if rows == 1 else 's'}"
+
+
+def _wait_for_all(console: Console, race: Race, workers: int) -> None:
+    """Return once every process is connected, or one has ended."""
+    until = time.monotonic() + START_WITHIN
+    with console.status(f"Starting {workers} processes …"):
+        while race.ready < workers and not race.problems:
+            if time.monotonic() > until:
+                race.problems.append(f"only {race.ready} of {workers} processes were ready within {START_WITHIN:.0f} s")
+            race.receive(0.05)
+
+
+def _watch(console: Console, engine: Engine, race: Race, seconds: float) -> float:
+    """Start the race and show it to its end; how long it took, in seconds."""
+    begin = time.monotonic()
+    race.go.set()
+    with showing(console) as show:
+        try:
+            _show_until_over(engine, race, show, begin, seconds)
+        except KeyboardInterrupt:
+            race.enough.set()
+    took = time.monotonic() - begin
+    race.receive(END_WITHIN)
+    if not race.is_over:
+        race.problems += [f"{process.name} did not end" for process in race.workers.values()]
+    return took
+
+
+def _show_until_over(engine: Engine, race: Race, show: Show, begin: float, seconds: float) -> None:
+    earlier = [(begin, 0)]
+    while not race.is_over and time.monotonic() < begin + seconds + END_WITHIN:
+        race.receive(LOOK_EVERY)
+        now = time.monotonic()
+        earlier = [*earlier, (now, race.tally.fired)][-6:]
+        (since, fired), elapsed = earlier[0], now - begin
+        orders = stored_orders(engine)
+        show(
+            Snapshot(
+                elapsed=elapsed,
+                seconds=seconds,
+                tally=race.tally,
+                live={key: row for key, row in orders.items() if row.state != "Deleted"},
+                states=_states(orders),
+                per_second=(race.tally.fired - fired) / (now - since),
+            )
+        )
+
+
+def _states(orders: Mapping[int, Stored]) -> dict[str, int]:
+    counts = Counter(row.state for row in orders.values())
+    return {str(state): counts.pop(str(state), 0) for state in machine.states} | dict(counts)
+
+
+def _verdict(console: Console, race: Race, found: list[Finding], took: float, where: str) -> int:
+    failed = sum(not finding.holds for finding in found)
+    if failed:
+        console.print(Text(f"{failed} of {len(found)} checks failed.", "bold red"))
+        return 1
+    tally = race.tally
+    rate = tally.fired / took if took else 0.0
+    again = "" if not tally.again else f" {tally.again:,} were run again, after the server had ended their transaction."
+    console.print(
+        Text.assemble(
+            ("Everything holds. ", "bold green"),
+            f"{tally.fired:,} fires, {tally.moved:,} moved and {tally.refused.total():,} refused: {rate:,.0f} a second on"
+            f" {where}.{again}",
+        )
+    )
+    return 0

@@ -1,0 +1,140 @@
+"""What the demo shows: a live table while the processes race, or plain lines; then the figures and the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.box import ROUNDED, SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..diagram import REFUSED, Graph
+from ..machine import Machine
+from .check import Finding, Stored, Tally
+
+COLOURS = {"Initializing": "cyan", "Running": "green", "Error": "red", "Stopped": "yellow", "Deleted": "bright_black"}
+SHOWN_ORDERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A moment of the race: *live* are the orders not deleted, *states* the number of orders in each state."""
+
+    elapsed: float  # seconds
+    seconds: float
+    tally: Tally
+    live: dict[int, Stored]
+    states: dict[str, int]
+    per_second: float
+
+
+class Show(Protocol):
+    def __call__(self, snapshot: Snapshot) -> None: ...
+
+
+@contextmanager
+def showing(console: Console) -> Iterator[Show]:
+    """A function that shows a snapshot: in place on a terminal, elsewhere as a line a second."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _lines(console)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda snapshot: live.update(_moment(snapshot), refresh=True)
+
+
+def _lines(console: Console) -> Show:
+    due = 1.0
+
+    def show(snapshot: Snapshot) -> None:
+        nonlocal due
+        if snapshot.elapsed < due:
+            return
+        due = int(snapshot.elapsed) + 1.0
+        states = "  ".join(f"{state} {number}" for state, number in snapshot.states.items())
+        tally = snapshot.tally
+        console.print(
+            f"{snapshot.elapsed:3.0f} s  {tally.fired:,} fired ({snapshot.per_second:,.0f}/s):"
+            f" {tally.moved:,} moved, {tally.refused.total():,} refused | {states}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    return show
+
+
+def _moment(snapshot: Snapshot) -> RenderableType:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Order", justify="right")
+    table.add_column("State", min_width=max(map(len, COLOURS)))
+    table.add_column("Steps", justify="right", min_width=6)
+    for key, row in list(snapshot.live.items())[:SHOWN_ORDERS]:
+        table.add_row(f"#{key}", _state(row.state), f"{row.steps:,}")
+    hidden = len(snapshot.live) - SHOWN_ORDERS
+    if hidden > 0:
+        table.add_row("…", f"and {hidden} more", "")
+    counts = Text("  ").join(_state(state).append(f" {number:,}") for state, number in snapshot.states.items())
+    bar = Table.grid(padding=(0, 1))
+    left = max(0.0, snapshot.seconds - snapshot.elapsed)
+    bar.add_row(
+        ProgressBar(total=snapshot.seconds, completed=min(snapshot.elapsed, snapshot.seconds), width=40),
+        Text(f"{left:.0f} s left; Ctrl-C ends it sooner", style="dim"),
+    )
+    return Group(table, counts, _figures(snapshot.tally, snapshot.per_second), bar)
+
+
+def _figures(tally: Tally, per_second: float) -> Text:
+    figures = Text()
+    figures.append(f"{tally.fired:,}", "bold").append(" fired  =  ")
+    figures.append(f"{tally.moved:,}", "bold").append(" moved  +  ")
+    figures.append(f"{tally.refused.total():,}", "bold").append(" refused      ")
+    return figures.append(f"{per_second:,.0f}", "bold").append(" fires/s")
+
+
+def _state(state: str) -> Text:
+    return Text(state, COLOURS.get(state, "bold red"))
+
+
+def show_table(console: Console, machine: Machine, tally: Tally) -> None:
+    """The machine's state × event table with what happened in each cell."""
+    graph, edges = Graph.of(machine), tally.edges()
+    table = Table(box=ROUNDED, show_lines=True)
+    table.add_column("", no_wrap=True)
+    for event in graph.events:
+        table.add_column(event, no_wrap=True, min_width=len("Initializing"))
+    for state in graph.states:
+        table.add_row(_state(state), *(_cell(graph, state, event, edges, tally) for event in graph.events))
+    console.print(Text("Where each event led, and how often", "bold"))
+    console.print(table)
+    console.print(Text(f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim"))
+
+
+def _cell(graph: Graph, state: str, event: str, edges: dict[tuple[str, str, str], int], tally: Tally) -> Text:
+    cell = Text()
+    for edge in graph.leaving(state, event):
+        cell.append(edge.target, COLOURS.get(edge.target, "")).append(f"\n× {edges.get((event, state, edge.target), 0):,}", "bold")
+    if not cell:
+        cell.append(f"{REFUSED}\n× {tally.refused[event, state]:,}", "dim")
+    return cell
+
+
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Each claim with its verdict; at most three violations of each."""
+    console.print(Text("Checked: what was reported, against what is stored", "bold"))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for finding in findings:
+        verdict = Text("  ok", "bold green") if finding.holds else Text("FAIL", "bold red")
+        table.add_row(verdict, Text(finding.claim))
+        for violation in finding.violations[:3]:
+            table.add_row("", Text(f"! {violation}", "red"))
+        if len(finding.violations) > 3:  # noqa: PLR2004 - as many as are shown
+            table.add_row("", Text(f"! and {len(finding.violations) - 3:,} more", "red"))
+    console.print(table)
+
