@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .stateful import Stateful as Stateful
     from .stateful import StateMachineColumn as StateMachineColumn
     from .stateful import StateType as StateType
-    from .transactions import run_transaction as run_transaction
+    from .units import run_transaction as run_transaction
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
 _HOMES = {
@@ -75,7 +75,7 @@ _HOMES = {
     "machine": ("ANY", "Event", "Machine", "Transition"),
     "outcome": ("Moved", "MovedRows", "Refused"),
     "stateful": ("StateMachineColumn", "StateType", "Stateful"),
-    "transactions": ("run_transaction",),
+    "units": ("run_transaction",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

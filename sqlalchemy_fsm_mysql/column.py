@@ -236,7 +236,9 @@ class MappedState:
             assigned = {column for branch in event.branches for column in branch.effects}
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
-            self._expired[event.name] = tuple(key for key, column in self.row.columns.items() if column in changed)
+            # As after a flush: a column_property() may be made of what has changed.
+            made = [p.key for p in self.mapper.column_attrs if p.expire_on_flush and not isinstance(p.columns[0], Column)]
+            self._expired[event.name] = (*(key for key, column in self.row.columns.items() if column in changed), *made)
         return self._expired[event.name]
 
     @cached_property

@@ -29,7 +29,7 @@ from .history import checked_token, history_of, require_transaction
 from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
-from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, Branch, EventSQL
+from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, Branch, EventSQL
 from .transactions import raise_explained
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
@@ -73,7 +73,7 @@ class Shot:
             raise_explained(error, connection, **self.row)
 
     def _fire(self, connection: Connection) -> Moved[Any] | Refused[Any]:
-        known_version = self.know_version()
+        known_version = self.know_version(connection)
         backend = backend_of(connection)
         code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
         if code >= MOVED:
@@ -82,7 +82,7 @@ class Shot:
         reading = self.event.reading(code)
         if isinstance(reading, tuple):
             return self._refused(*reading)
-        stored = backend.stored_state(connection, self.event, self.parameters) if code else None
+        stored = backend.stored_state(connection, self.event, self.parameters) if code >= UNKNOWN else None
         if stored is None:
             raise RowNotFound(**self.row)
         raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
@@ -130,14 +130,17 @@ class Shot:
             require_transaction(is_autocommit(connection), self.mapped)
         return connection
 
-    def know_version(self) -> bool:
+    def know_version(self, connection: Connection) -> bool:
         """Add the version that the session knows of the row, and the next one where Python makes it."""
         version, mapper = self.event.row.version, self.mapped.mapper
-        if version is None or mapper.version_id_generator is False:
+        if version is None:
             return False
-        known = self.instance.__dict__.get(mapper.get_property_by_column(version).key) if self.instance is not None else None
-        if not self.mapped.counts_versions:
-            self.parameters[NEXT_VERSION] = mapper.version_id_generator(known)
+        held = self._held()
+        known = held.__dict__.get(mapper.get_property_by_column(version).key) if held is not None else None
+        if not self.mapped.counts_versions and mapper.version_id_generator is not False:
+            # Made from the version in memory, the next one could be one that another session holds already.
+            stored = backend_of(connection).stored_version(connection, self.event, self.parameters)
+            self.parameters[NEXT_VERSION] = mapper.version_id_generator(stored)
         if known is not None:
             self.parameters[KNOWN_VERSION] = known
         return known is not None
@@ -163,9 +166,9 @@ class Shot:
             self.token,
             sequence=sequence,
         )
-        instance = self.instance if self.instance is not None else self._loaded_instance()
+        instance = self._held()
         if instance is not None:
-            self._bring_up_to_date(instance, moved.target, known_version and instance is self.instance, is_other_version)
+            self._bring_up_to_date(instance, moved.target, known_version, is_other_version)
         if mapped.extras.hooks:
             announce(mapped, moved, self.session)
         return moved
@@ -178,15 +181,15 @@ class Shot:
     def _refused(self, state: str, reason: Any) -> Refused[Any]:
         mapped = self.mapped
         observed = mapped.machine.loaded(state)
-        instance = self.instance if self.instance is not None else self._loaded_instance()
+        instance = self._held()
         if instance is not None and instance.__dict__.get(mapped.attribute, observed) != observed:
             self._set_state(instance, observed)
         return Refused(mapped.model, self.key, self.event.name, observed, reason, mapped.machine.sources(self.event.name))
 
-    def _loaded_instance(self) -> Any:
+    def _held(self) -> Any:
         """The instance of this row that the session holds, if any; never loads one."""
-        if not self.session.identity_map:
-            return None
+        if self.instance is not None or not self.session.identity_map:
+            return self.instance
         key = self.key if isinstance(self.key, tuple) else (self.key,)
         return self.session.identity_map.get(self.mapped.mapper.identity_key_from_primary_key(key))
 
@@ -195,7 +198,7 @@ class Shot:
         if self.session.in_nested_transaction():
             note(self.session, instance)
 
-    def _bring_up_to_date(self, instance: Any, target: Any, known_version: bool, is_other_version: bool) -> None:
+    def bring_up_to_date(self, instance: Any, target: Any, *, known_version: bool, is_other_version: bool) -> None:
         """Make *instance* show what the UPDATE did, without asking the database."""
         self._set_state(instance, target)
         version = self.event.row.version
@@ -210,6 +213,8 @@ class Shot:
         mapper = self.mapped.mapper
         name = mapper.get_property_by_column(self.event.row.version).key
         if known_version and not is_other_version:
+            if mapper.version_id_generator is False:
+                return (name,)
             known = self.parameters[KNOWN_VERSION]
             set_committed_value(instance, name, self.parameters.get(NEXT_VERSION, known + 1 if self.mapped.counts_versions else None))
             return ()
@@ -354,7 +359,7 @@ def _fire_instance(
 ) -> Moved[Any] | Refused[Any]:
     mapped = mapped_state(type(instance), event, column)
     sql = mapped.event(event)
-    parameters = _payload_parameters(mapped, sql, payload)
+    parameters = payload_parameters(mapped, sql, payload)
     if said["token"] is not None:
         checked_token(said["token"], mapped)
     if session.autoflush:
@@ -370,7 +375,7 @@ def _fire_key(
     mapped = mapped_state(model, event, column)
     sql = mapped.event(event)
     parts = mapped.key_parts(key)
-    parameters = _payload_parameters(mapped, sql, payload)
+    parameters = payload_parameters(mapped, sql, payload)
     parameters.update(zip(mapped.key_names, parts))
     if said["token"] is not None:
         checked_token(said["token"], mapped)
@@ -392,7 +397,7 @@ def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
     return identity
 
 
-def _payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
+def payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
     names = mapped.machine.payload(sql.name)
     if not payload and not names:
         return {}
@@ -459,7 +464,7 @@ def _force_state(session: Session, instance: Any, state: Any, column: Any, actor
     shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
     connection = shot.connection()
     try:
-        shot.know_version()
+        shot.know_version(connection)
         held = backend_of(connection).force(connection, shot.event, parameters)
         if held is None:
             raise RowNotFound(**shot.row)

@@ -91,6 +91,10 @@ class Transition:
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
 
+# Any: Source; the key type of a Mapping is invariant, so a dict of plain strings would not fit.
+Written: TypeAlias = Mapping[Any, State] | Iterable[Transition]
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Event:
     """What can happen to a row: a name, and the transitions that the event takes.
@@ -111,8 +115,7 @@ class Event:
     def __init__(
         self,
         name: str,
-        transitions: Mapping[Any, State]
-        | Iterable[Transition],  # Any: Source; a Mapping's key type is invariant
+        transitions: Written,
         *,
         effect: Effect | None = None,
     ) -> None:

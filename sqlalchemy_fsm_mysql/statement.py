@@ -9,7 +9,7 @@ row, and the *assignments*, in an order in which each of them still reads the ro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -226,18 +226,21 @@ class EventSQL:
         }
         return type_coerce(after(state, targets), state.type)
 
-    def assignments(self, chosen: Chosen | None = None) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+    def assignments(
+        self, chosen: Chosen | None = None, target: Callable[[Branch], ColumnElement[str]] | None = None
+    ) -> list[tuple[Column[Any], ColumnElement[Any]]]:
         """What an UPDATE of rows that the event moves has to SET, the state last.
 
         Without *chosen* each assignment decides by the row's own state and guards. With it, it decides by a code that
         was computed before the first assignment, which is the only safe way when an effect writes what a guard reads.
+        *target* spells the state that a branch leads to, where its name alone will not do.
         """
         values: dict[Column[Any], ColumnElement[Any]] = {}
         for column in _in_order(self.row, self.branches):
             pairs = [(b, b.effects[column]) for b in self.branches if column in b.effects]
             values[column] = self._choose(pairs, self.row.implied.get(column, column), chosen)
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
-        targets = [(b, state_literal(b.target)) for b in self.branches]
+        targets = [(b, target(b) if target is not None else state_literal(b.target)) for b in self.branches]
         values[self.row.state] = self._choose(targets, self.row.state, chosen, is_state=True)
         return list(values.items())
 

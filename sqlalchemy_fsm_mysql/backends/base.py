@@ -6,10 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, DateTime, Dialect, Executable, String, bindparam, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Dialect,
+    Executable,
+    String,
+    bindparam,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.types import TypeEngine
 
-from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL
+from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
 
 
@@ -21,6 +35,7 @@ class Backend:
     """
 
     has_enum: ClassVar[bool] = False
+    can_sweep: ClassVar[bool] = False
     begin: ClassVar[str] = "START TRANSACTION"
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
@@ -62,6 +77,11 @@ class Backend:
         """What the row's state column holds now, read with a lock: a plain read may show an old snapshot."""
         return connection.execute(self.statement(event, ("state", False)), parameters).scalar_one_or_none()
 
+    def stored_version(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
+        """The row's version now, read with a lock; None for a missing row."""
+        self.lock(connection, event)
+        return connection.execute(self.statement(event, ("version", None)), parameters).scalar_one_or_none()
+
     def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
         """Set the row's state to the parameter ``fsm_state``, and return what the column held; None for a missing row."""
         with self.transaction(connection):
@@ -84,6 +104,33 @@ class Backend:
         sequence = connection.execute(history.cache["number"], parameters).scalar_one()
         connection.execute(history.cache["insert"], {**parameters, "fsm_sequence": sequence})
         return int(sequence)
+
+    def sweep(
+        self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
+    ) -> dict[int, int]:
+        """Move all rows under *criterion* by one UPDATE; how many took which branch. Only where ``can_sweep``."""
+        raise NotImplementedError
+
+    def take_keys(
+        self, connection: Connection, event: EventSQL, branch: int, keys: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]
+    ) -> None:
+        """Move the locked rows with these *keys* along one branch."""
+        statement = self.statement(event, ("take_many", branch))
+        connection.execute(statement, {**parameters, "fsm_keys": _bindable(keys)})
+
+    def record_keys(
+        self, connection: Connection, history: HistorySQL, row: StateRow, keys: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]
+    ) -> None:
+        """Add a row to *history* for each of the locked rows with these *keys*."""
+        if "record_keys" not in history.cache:
+            own = dict(zip(history.record, row.key, strict=True))
+            earlier = history.table.alias("fsm_earlier")
+            same = [earlier.c[part.key] == own[part] for part in history.record]
+            number = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).scalar_subquery()
+            values = {**history.values(), **own, history.table.c.sequence: number, history.table.c.at: utc_now()}
+            rows = select(*values.values()).where(_among(row.key))
+            history.cache["record_keys"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
+        connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": _bindable(keys)})
 
     def lock(self, connection: Connection, event: EventSQL) -> None:
         """Take the lock that keeps the row from moving between read and update, where the read itself does not."""
@@ -123,14 +170,32 @@ class Backend:
     def _state(self, event: EventSQL, _: Any) -> Executable:
         return select(event.row.state).where(event.row.is_key()).with_for_update()
 
+    def _version(self, event: EventSQL, _: Any) -> Executable:
+        assert event.row.version is not None
+        return select(event.row.version).where(event.row.is_key()).with_for_update()
+
     def _put(self, event: EventSQL, _: Any) -> Executable:
         row = event.row
         values = [*row.implied.items(), (row.state, bindparam("fsm_state", type_=row.state.type))]
         return update(row.table).where(row.is_key()).ordered_values(*values)
 
+    def _take_many(self, event: EventSQL, branch: int) -> Executable:
+        assignments = event.branch_assignments(event.branches[branch])
+        return update(event.row.table).where(_among(event.row.key)).ordered_values(*assignments)
+
     def _take(self, event: EventSQL, branch: int) -> Executable:
         assignments = event.branch_assignments(event.branches[branch])
         return update(event.row.table).where(event.row.is_key()).ordered_values(*assignments)
+
+
+def _among(key: Sequence[Column[Any]]) -> ColumnElement[bool]:
+    """Whether a row's key is one of the parameter ``fsm_keys``."""
+    keys = bindparam("fsm_keys", expanding=True)
+    return key[0].in_(keys) if len(key) == 1 else tuple_(*key).in_(keys)
+
+
+def _bindable(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return [key[0] if len(key) == 1 else key for key in keys]
 
 
 def is_autocommit(connection: Connection) -> bool:

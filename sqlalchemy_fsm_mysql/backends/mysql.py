@@ -11,22 +11,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Executable, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Executable,
+    Integer,
+    case,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from ..statement import HIDDEN, MOVED, Chosen, EventSQL, HistorySQL, number
+from ..statement import HIDDEN, MOVED, Branch, Chosen, EventSQL, HistorySQL, number, state_literal
 from .base import Backend
 from .clock import utc_now
 
 # Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
 OFFSET = 2**63
+# Without an argument, LAST_INSERT_ID() is the value remembered last; halved, it fits a signed BIGINT.
+_REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1)
 
 
 class MySQLBackend(Backend):
     """One statement a fire. Where its answer is silent, a second look."""
 
     has_enum = True
+    can_sweep = True
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
         """ENUM in ascii_bin, or VARCHAR in a binary collation that does not pad: 'ready' and 'ready ' stay apart."""
@@ -68,6 +86,23 @@ class MySQLBackend(Backend):
         result = connection.execute(history.cache["record"], parameters)
         return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
 
+    def sweep(
+        self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
+    ) -> dict[int, int]:
+        """One UPDATE. Which branch a row took is counted in session variables while it is assigned.
+
+        MySQL has no UPDATE … RETURNING, and counting before or after would count other rows than were moved.
+        """
+        statement = update(event.row.table).where(criterion)
+        if len(event.branches) == 1:
+            taken = connection.execute(statement.ordered_values(*event.assignments()), parameters)
+            return {0: taken.rowcount}
+        counters = [literal_column(f"@fsm_taken_{i}", Integer()) for i in range(len(event.branches))]
+        connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
+        connection.execute(statement.ordered_values(*_counting(event, counters)), parameters)
+        numbers = connection.execute(select(*counters)).one()
+        return {i: int(number) for i, number in enumerate(numbers) if number}
+
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.statement(event, ("fire", False))]
 
@@ -75,9 +110,26 @@ class MySQLBackend(Backend):
         remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
         # LAST_INSERT_ID() without an argument is the value just remembered, so the effects of a guarded event need
         # not evaluate the guards again after an effect has changed what they read.
-        chosen = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1) if event.is_guarded else None
+        chosen = _REMEMBERED if event.is_guarded else None
         return (
             update(event.row.table)
             .where(event.row.is_key(), remembered >= number(OFFSET + MOVED))
             .ordered_values(*event.assignments(chosen))
         )
+
+
+def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+    """The assignments of *event*, of which the last, the state's, counts the branch it takes.
+
+    The first computes the row's code, before any effect has changed what the guards read.
+    """
+
+    def counted(branch: Branch) -> ColumnElement[str]:
+        counter = counters[(branch.code - MOVED) // 2]
+        return case((counter.op(":=")(counter + number(1)).is_(None), null()), else_=state_literal(branch.target))
+
+    if not event.is_guarded:
+        return event.assignments(target=counted)
+    (column, value), *rest = event.assignments(_REMEMBERED, counted)
+    remembered = func.last_insert_id(event.code() + number(OFFSET))
+    return [(column, case((remembered.is_(None), column), else_=value)), *rest]
