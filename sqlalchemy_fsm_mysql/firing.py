@@ -168,7 +168,9 @@ class Shot:
         )
         instance = self._held()
         if instance is not None:
-            self._bring_up_to_date(instance, moved.target, known_version, is_other_version)
+            self.bring_up_to_date(
+                instance, moved.target, known_version=known_version, is_other_version=is_other_version
+            )
         if mapped.extras.hooks:
             announce(mapped, moved, self.session)
         return moved

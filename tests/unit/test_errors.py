@@ -61,11 +61,15 @@ EXAMPLES = [
     UnknownEvent("Halt", ["Ready"], model=Order),
     UnknownEvent(["Halt"], []),
     StateAssignmentError("orders 42 is moved by events"),
+    errors.TransactionRequired("the connection is in AUTOCOMMIT"),
+    errors.TooManyRows("more than 10 rows match"),
+    errors.HistoryError("record 7 does not follow", record=("orders", 7)),
     InstanceStateError("orders 42 is detached"),
     FireError("orders 42 did not move", model=Order, key=42, event="Ready"),
     TransitionNotAllowed(**ROW, **REFUSAL),
     GuardNotSatisfied(**ROW, **REFUSAL),
     RowNotFound(**ROW),
+    errors.TokenConflict(**ROW, token=TOKENS["token"], earlier="'Stop' on orders 41"),
     UnknownState(**ROW, state="Lost", declared=[Job.NEW, Job.BUSY]),
     TransactionAborted(**ROW, code=1213, retryable=True),
     TransactionAborted(code=None, retryable=False),
@@ -299,6 +303,11 @@ def test_error_of_the_server_says_what_happened_and_what_to_do(error, happened, 
 @pytest.mark.parametrize("error", [LockTimeout, NotWritable, OutcomeUnknown])
 def test_error_at_commit_belongs_to_no_fire(error):
     assert vars(error(code=7)).items() >= {"code": 7, "model": None, "key": None, "event": None}.items()
+
+
+@pytest.mark.parametrize("row", [{"table": "orders"}, {"key": 42}])
+def test_row_that_is_half_known_is_left_out(row):
+    assert str(TransactionAborted(**row, retryable=True)).startswith("the server ended")
 
 
 @pytest.mark.parametrize("retryable", [True, False])

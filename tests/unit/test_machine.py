@@ -494,7 +494,7 @@ def test_payload_is_the_union_of_all_names_by_first_appearance():
         "go",
         [
             Transition("a", "b", guard=is_cheap, effect=lambda order, *, note: {"note": note}),
-            Transition("a", "a", guard=lambda order, note, limit_: order.limit < limit_),
+            Transition("a", "a", guard=lambda order, limit_, amount: order.limit < limit_ - amount),
         ],
         effect=book,
     )
@@ -625,6 +625,13 @@ def test_text_of_a_plain_member_is_not_declared():
     ]
 
 
+def test_problem_that_is_found_twice_is_told_once():
+    found = problems(
+        states=["a", "b"], events=[Event("go", [guarded("a", "c"), guarded("b", "c"), guarded("a", "b")])]
+    )
+    assert found == ["event 'go' names the state 'c', which is not declared; the states are 'a', 'b'"]
+
+
 def test_state_that_no_event_leads_to():
     why = "no events lead to it from 'a'; add a transition to it, or drop the state"
     assert problems(states=["a", "b", "c"]) == [f"state 'c' cannot be reached: {why}"]
@@ -747,6 +754,11 @@ def test_name_that_is_unusual_but_right(name):
 def test_event_whose_name_is_no_str(name):
     (problem,) = problems(events=[Event(name, {"a": "b"})])
     assert problem.endswith("has a name that is no str: give one")
+
+
+def test_event_named_as_a_history_shows_forced_states():
+    (problem,) = problems(events=[Event("force_state", {"a": "b"})])
+    assert problem.startswith("event 'force_state': this name is what a history shows for force_state()")
 
 
 def test_states_that_differ_only_in_case():
