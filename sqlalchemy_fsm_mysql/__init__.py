@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .errors import HistoryError as HistoryError
     from .errors import InstanceStateError as InstanceStateError
     from .errors import InvalidMachine as InvalidMachine
+    from .errors import KeyConflict as KeyConflict
     from .errors import LockTimeout as LockTimeout
     from .errors import NotWritable as NotWritable
     from .errors import OutcomeUnknown as OutcomeUnknown
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .errors import UnknownState as UnknownState
     from .firing import find_by_token as find_by_token
     from .firing import fire_key as fire_key
-    from .firing import fire_or_create as fire_or_create
     from .firing import force_state as force_state
     from .firing import try_fire_key as try_fire_key
     from .history import TransitionHistory as TransitionHistory
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .stateful import Stateful as Stateful
     from .stateful import StateMachineColumn as StateMachineColumn
     from .stateful import StateType as StateType
+    from .upsert import fire_or_create as fire_or_create
     from .units import run_transaction as run_transaction
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
@@ -56,6 +57,7 @@ _HOMES = {
         "HistoryError",
         "InstanceStateError",
         "InvalidMachine",
+        "KeyConflict",
         "LockTimeout",
         "NotWritable",
         "OutcomeUnknown",
@@ -69,13 +71,14 @@ _HOMES = {
         "UnknownEvent",
         "UnknownState",
     ),
-    "firing": ("find_by_token", "fire_key", "fire_or_create", "force_state", "try_fire_key"),
+    "firing": ("find_by_token", "fire_key", "force_state", "try_fire_key"),
     "history": ("TransitionHistory", "replay"),
     "hooks": ("on_committed", "on_moved", "remove_hook"),
     "machine": ("ANY", "Event", "Machine", "Transition"),
     "outcome": ("Moved", "MovedRows", "Refused"),
     "stateful": ("StateMachineColumn", "StateType", "Stateful"),
     "units": ("run_transaction",),
+    "upsert": ("fire_or_create",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

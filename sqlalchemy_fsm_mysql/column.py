@@ -23,11 +23,13 @@ from sqlalchemy import (
     TypeDecorator,
     bindparam,
     event,
+    exists,
     inspect,
     literal,
 )
 from sqlalchemy.orm import Mapped, Mapper, MappedColumn, mapped_column
-from sqlalchemy.sql.elements import conv
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BinaryExpression, conv
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
@@ -182,15 +184,25 @@ class MappedState:
         )
 
     def _in_table(self, part: Column[Any], table: Table) -> Column[Any]:
-        """The column of *table* that holds this part of the key; a joined subclass has one of its own."""
-        columns = self.mapper.get_property_by_column(part).columns
-        return next(column for column in columns if column.table is table)
+        """The column of *table* that holds this part of the key; a joined subclass has one of its own, by any name."""
+        for mapper in reversed(list(self.mapper.iterate_to_root())):
+            joins = visitors.iterate(mapper.inherit_condition) if mapper.inherit_condition is not None else ()
+            pairs = [{join.left, join.right} for join in joins if isinstance(join, BinaryExpression)]
+            own = next((pair - {part} for pair in pairs if part in pair and part.table is not table), {part})
+            (part,) = own
+        return part
 
     def _visible(self, table: Table) -> ColumnElement[bool] | None:
-        discriminator = self.mapper.polymorphic_on
-        if self.mapper.inherits is None or not isinstance(discriminator, Column) or discriminator.table is not table:
+        """When a row is one of the mapped class, and not of its base's or another child's that shares *table*."""
+        mapper, discriminator = self.mapper, self.mapper.polymorphic_on
+        is_own_table = mapper.inherits is None or (mapper.local_table is table and mapper.inherits.local_table is not table)
+        if is_own_table or not isinstance(discriminator, Column):
             return None
-        return discriminator.in_([mapper.polymorphic_identity for mapper in self.mapper.self_and_descendants])
+        is_ours = discriminator.in_([mapper.polymorphic_identity for mapper in mapper.self_and_descendants])
+        if discriminator.table is table:
+            return is_ours
+        joined = [self._in_table(part, table) == self._in_table(part, discriminator.table) for part in mapper.primary_key]
+        return exists().where(*joined, is_ours).correlate(table)
 
     def _implied(self, table: Table, version: Column[Any] | None) -> Mapping[Column[Any], ColumnElement[Any]]:
         implied = {

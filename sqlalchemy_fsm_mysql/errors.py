@@ -266,6 +266,17 @@ class TokenConflict(FireError):
         super().__init__(message, model=model, key=key, event=event)
 
 
+class KeyConflict(FireError):
+    """The row could not be created: another row holds one of its unique values. That one was left alone."""
+
+    def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
+        message = (
+            f"{row_label(table, key)} refused {shown(event)}: there is no row with this key, and another row holds one of"
+            " its unique values; nothing was changed."
+        )
+        super().__init__(message, model=model, key=key, event=event)
+
+
 class _ServerError(FireError):
     """The server or the connection said no, during a fire or at COMMIT; the driver's error is ``__cause__``.
 

@@ -68,11 +68,11 @@ class Shot:
         """
         connection = self.connection()
         try:
-            return self._fire(connection) if self.token is None else self._fire_once(connection)
+            return self.attempt(connection) if self.token is None else self._fire_once(connection)
         except DBAPIError as error:
             raise_explained(error, connection, **self.row)
 
-    def _fire(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+    def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
         known_version = self.know_version(connection)
         backend = backend_of(connection)
         code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
@@ -92,7 +92,7 @@ class Shot:
         connection.exec_driver_sql("SAVEPOINT fsm_token")
         refusal: Exception | None = None
         try:
-            outcome = self._fire(connection)
+            outcome = self.attempt(connection)
             if outcome:
                 note(self.session, token=self.token)
                 return outcome
@@ -188,6 +188,11 @@ class Shot:
             self._set_state(instance, observed)
         return Refused(mapped.model, self.key, self.event.name, observed, reason, mapped.machine.sources(self.event.name))
 
+    def refusal(self, refused: Refused[Any]) -> TransitionNotAllowed:
+        """The error that says what *refused* says."""
+        kind = GuardNotSatisfied if refused.reason == "guard" else TransitionNotAllowed
+        return kind(state=refused.state, allowed_from=refused.allowed_from, **self.row)
+
     def _held(self) -> Any:
         """The instance of this row that the session holds, if any; never loads one."""
         if self.instance is not None or not self.session.identity_map:
@@ -204,7 +209,9 @@ class Shot:
         """Make *instance* show what the UPDATE did, without asking the database."""
         self._set_state(instance, target)
         version = self.event.row.version
-        changed = self.mapped.changed_with(self.event)
+        # Of a subclass, when fired by the key of its base: it may map more of the row.
+        mapped = self.mapped if type(instance) is self.mapped.model else mapped_states(type(instance))[self.mapped.attribute]
+        changed = mapped.changed_with(self.event)
         if version is not None:
             changed += self._settle_version(instance, known_version, is_other_version)
         if changed:
@@ -212,7 +219,7 @@ class Shot:
 
     def _settle_version(self, instance: Any, known_version: bool, is_other_version: bool) -> tuple[str, ...]:
         """The next version where it is known; otherwise the attributes that have to be read again."""
-        mapper = self.mapped.mapper
+        mapper = inspect(instance).mapper
         name = mapper.get_property_by_column(self.event.row.version).key
         if known_version and not is_other_version:
             if mapper.version_id_generator is False:
@@ -231,12 +238,12 @@ def fire(instance: M, event: str, session: Any, *, column: Any = None, payload: 
 
     Raises: see :meth:`~.stateful.Stateful.fire`.
     """
-    return in_session(session or session_of(instance), _raising, _fire_instance, instance, event, column, payload, said)
+    return in_session(session or session_of(instance), _fire, _at_instance, instance, event, column, payload, said)
 
 
 def try_fire(instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any) -> Any:
     """As :func:`fire`, with a refusal as a value."""
-    return in_session(session or session_of(instance), _fire_instance, instance, event, column, payload, said)
+    return in_session(session or session_of(instance), _try_fire, _at_instance, instance, event, column, payload, said)
 
 
 @overload
@@ -272,7 +279,7 @@ def fire_key(
     TypeError for a key or a payload that does not fit; what the server may add is told in :mod:`~.transactions`.
     """
     said = {"actor": actor, "details": details, "token": token}
-    return in_session(session, _raising, _fire_key, model, key, event, column, payload, said)
+    return in_session(session, _fire, _at_key, model, key, event, column, payload, said)
 
 
 @overload
@@ -300,7 +307,7 @@ def try_fire_key(
 ) -> Any:
     """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
     said = {"actor": actor, "details": details, "token": token}
-    return in_session(session, _fire_key, model, key, event, column, payload, said)
+    return in_session(session, _try_fire, _at_key, model, key, event, column, payload, said)
 
 
 def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
@@ -340,25 +347,23 @@ def plain_key(key: tuple[Any, ...]) -> Any:
     return key[0] if len(key) == 1 else key
 
 
-def _raising(session: Session, attempt: Callable[..., Moved[Any] | Refused[Any]], /, *arguments: Any) -> Moved[Any]:
-    """The outcome of *attempt*, a refusal raised."""
-    outcome = attempt(session, *arguments)
-    if isinstance(outcome, Moved):
-        return outcome
-    kind = GuardNotSatisfied if outcome.reason == "guard" else TransitionNotAllowed
-    raise kind(
-        model=outcome.model,
-        table=mapped_state(outcome.model, outcome.event).table_name,
-        key=outcome.key,
-        event=outcome.event,
-        state=outcome.state,
-        allowed_from=outcome.allowed_from,
-    )
+def _fire(session: Session, aim: Callable[..., Shot], /, *arguments: Any) -> Moved[Any]:
+    """The outcome of the shot that *aim* returns, a refusal raised."""
+    shot = aim(session, *arguments)
+    outcome = shot.fire()
+    if isinstance(outcome, Refused):
+        raise shot.refusal(outcome)
+    return outcome
 
 
-def _fire_instance(
+def _try_fire(session: Session, aim: Callable[..., Shot], /, *arguments: Any) -> Moved[Any] | Refused[Any]:
+    """The outcome of the shot that *aim* returns."""
+    return aim(session, *arguments).fire()
+
+
+def _at_instance(
     session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
-) -> Moved[Any] | Refused[Any]:
+) -> Shot:
     mapped = mapped_state(type(instance), event, column)
     sql = mapped.event(event)
     parameters = payload_parameters(mapped, sql, payload)
@@ -367,23 +372,29 @@ def _fire_instance(
     if session.autoflush:
         session.flush()
     identity = _persistent_key(session, instance)
-    parameters.update(zip(mapped.key_names, identity))
-    return Shot(mapped, sql, session, plain_key(identity), parameters, instance, payload=payload or NO_PAYLOAD, **said).fire()
+    parameters.update(zip(mapped.key_names, identity, strict=True))
+    return Shot(mapped, sql, session, plain_key(identity), parameters, instance, payload=payload or NO_PAYLOAD, **said)
 
 
-def _fire_key(
-    session: Session, model: type[Any], key: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
-) -> Moved[Any] | Refused[Any]:
+def _at_key(
+    session: Session,
+    model: type[Any],
+    key: Any,
+    event: str,
+    column: Any,
+    payload: Mapping[str, Any],
+    said: Mapping[str, Any],
+) -> Shot:
     mapped = mapped_state(model, event, column)
     sql = mapped.event(event)
     parts = mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload)
-    parameters.update(zip(mapped.key_names, parts))
+    parameters.update(zip(mapped.key_names, parts, strict=True))
     if said["token"] is not None:
         checked_token(said["token"], mapped)
     if session.autoflush:
         session.flush()
-    return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said).fire()
+    return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said)
 
 
 def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:

@@ -44,10 +44,15 @@ class Journal:
         self.entries: list[Entry] = []
         self.committed: set[SessionTransaction] = set()
         event.listen(session, "after_commit", self._after_commit)
+        event.listen(session, "after_rollback", self._after_rollback)
         event.listen(session, "after_transaction_end", self._after_transaction_end)
 
     def _after_commit(self, session: Session) -> None:
         self.committed.add(_innermost(session))
+
+    def _after_rollback(self, session: Session) -> None:
+        # A failed flush rolls back to the savepoint long before the savepoint ends.
+        self._expire(session, self._within(_innermost(session)))
 
     def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         is_committed = transaction in self.committed
@@ -58,9 +63,15 @@ class Journal:
             self._finish()
 
     def _forget(self, session: Session, transaction: SessionTransaction) -> None:
-        gone = [entry for entry in self.entries if entry.is_within(transaction)]
+        gone = self._within(transaction)
         self.entries = [entry for entry in self.entries if not entry.is_within(transaction)]
-        for entry in gone:
+        self._expire(session, gone)
+
+    def _within(self, transaction: SessionTransaction) -> list[Entry]:
+        return [entry for entry in self.entries if entry.is_within(transaction)]
+
+    def _expire(self, session: Session, entries: list[Entry]) -> None:
+        for entry in entries:
             if entry.instance is not None and entry.instance in session:
                 session.expire(entry.instance)
 

@@ -83,6 +83,7 @@ class Moved(Generic[M]):
     token: str | None = None
     replayed: bool = False
     sequence: int | None = None
+    created: bool = False
 
     # Made on every fire: the common case, no payload, must not pay for the copy.
     def __post_init__(self) -> None:

@@ -36,9 +36,11 @@ from .errors import InvalidMachine
 # The code of a row. Even numbers only: the last bit tells that the version was not the one the session knew.
 HIDDEN, UNKNOWN, REFUSED, MOVED = 0, 2, 4, 2**20
 OTHER_VERSION = 1
+CREATED = 1  # of an upsert, which knows no version
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
+VALUE = "fsm_value_{}"
 
 # What a history records of each transition, besides its time and number; bound as fsm_event and so on.
 RECORDED = ("event", "source", "target", "actor", "details", "token")

@@ -36,6 +36,7 @@ class Backend:
 
     has_enum: ClassVar[bool] = False
     can_sweep: ClassVar[bool] = False
+    can_upsert: ClassVar[bool] = False
     begin: ClassVar[str] = "START TRANSACTION"
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
@@ -109,6 +110,16 @@ class Backend:
         self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
     ) -> dict[int, int]:
         """Move all rows under *criterion* by one UPDATE; how many took which branch. Only where ``can_sweep``."""
+        raise NotImplementedError
+
+    def upsert(
+        self, connection: Connection, event: EventSQL, names: tuple[str, ...], target: str, parameters: Mapping[str, Any]
+    ) -> int:
+        """Insert a row in the state *target* with values for the columns *names*, or fire on the one that has its key.
+
+        Returns CREATED or the row's code; HIDDEN when another row holds one of its unique values. Only where
+        ``can_upsert``, for events without guards and effects.
+        """
         raise NotImplementedError
 
     def take_keys(

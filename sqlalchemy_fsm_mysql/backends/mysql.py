@@ -8,16 +8,19 @@ judged, and locked for no longer than this one statement needs.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
     Dialect,
     Executable,
     Integer,
+    bindparam,
     case,
     func,
     insert,
@@ -30,12 +33,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from ..statement import HIDDEN, MOVED, Branch, Chosen, EventSQL, HistorySQL, number, state_literal
+from ..statement import CREATED, HIDDEN, MOVED, VALUE, Branch, Chosen, EventSQL, HistorySQL, number, state_literal
 from .base import Backend
 from .clock import utc_now
 
 # Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
 OFFSET = 2**63
+# A code needs 22 bits; the bits between it and the offset are free.
+_CODE_BITS, _NONCE_BITS = 22, 40
 # Without an argument, LAST_INSERT_ID() is the value remembered last; halved, it fits a signed BIGINT.
 _REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1)
 
@@ -45,13 +50,12 @@ class MySQLBackend(Backend):
 
     has_enum = True
     can_sweep = True
+    can_upsert = True
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
         """ENUM in ascii_bin, or VARCHAR in a binary collation that does not pad: 'ready' and 'ready ' stay apart."""
         if storage == "enum":
-            escapes = getattr(dialect, "_backslash_escapes", True)  # set from sql_mode at the first connect
-            names = [state.replace("\\", "\\\\") if escapes else state for state in states]
-            return mysql.ENUM(*names, charset="ascii", collation="ascii_bin")
+            return mysql.ENUM(*_spelled(states, dialect), charset="ascii", collation="ascii_bin")
         length = max(map(len, states))
         if getattr(dialect, "is_mariadb", False):
             return mysql.VARCHAR(length, charset="ascii", collation="ascii_nopad_bin")
@@ -86,6 +90,19 @@ class MySQLBackend(Backend):
         result = connection.execute(history.cache["record"], parameters)
         return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
 
+    def upsert(
+        self, connection: Connection, event: EventSQL, names: tuple[str, ...], target: str, parameters: Mapping[str, Any]
+    ) -> int:
+        nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS
+        result = connection.execute(self.statement(event, ("upsert", (names, target))), {**parameters, "fsm_nonce": nonce})
+        remembered = result.lastrowid or 0
+        if remembered < OFFSET and (result.rowcount != 1 or not remembered):
+            # Created without an AUTO_INCREMENT, or found on a table with triggers, which hide the id: the session knows
+            # which, and the nonce tells an answer to this statement from an earlier one's.
+            remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
+        code = remembered - OFFSET - nonce
+        return code if 0 <= code < 1 << _CODE_BITS else CREATED
+
     def sweep(
         self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
     ) -> dict[int, int]:
@@ -105,6 +122,18 @@ class MySQLBackend(Backend):
 
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.statement(event, ("fire", False))]
+
+    def _upsert(self, event: EventSQL, shape: tuple[tuple[str, ...], str]) -> Executable:
+        (names, target), row = shape, event.row
+        values = {row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names}
+        values[row.state] = state_literal(target)
+        nonce = bindparam("fsm_nonce", type_=BigInteger())
+        code = case((row.is_key(), event.code()), else_=number(HIDDEN)) + nonce + number(OFFSET)
+        least = nonce + number(OFFSET + MOVED)
+        first, *rest = event.assignments()
+        assigned = [(first[0], case((func.last_insert_id(code) >= least, first[1]), else_=first[0]))]
+        assigned += [(column, case((func.last_insert_id() >= least, value), else_=column)) for column, value in rest]
+        return mysql.insert(row.table).values(values).on_duplicate_key_update([(c.name, value) for c, value in assigned])
 
     def _fire(self, event: EventSQL, known_version: bool) -> Executable:
         remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
@@ -133,3 +162,11 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
     (column, value), *rest = event.assignments(_REMEMBERED, counted)
     remembered = func.last_insert_id(event.code() + number(OFFSET))
     return [(column, case((remembered.is_(None), column), else_=value)), *rest]
+
+
+def _spelled(states: Sequence[str], dialect: Dialect) -> Sequence[str]:
+    """*states* as ``mysql.ENUM`` has to be given them: older SQLAlchemy leaves a backslash in its DDL as it stands."""
+    escapes = getattr(dialect, "_backslash_escapes", True)  # set from sql_mode at the first connect
+    if not escapes or mysql.ENUM("\\").compile(dialect=dialect) != "ENUM('\\')":
+        return states
+    return [state.replace("\\", "\\\\") for state in states]

@@ -64,17 +64,20 @@ def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: wha
     """What *path* names in *module*, and the attribute of it that is left: the state's."""
     owner: Any = module
     parts = path.split(".")
-    for number, part in enumerate(parts):
-        if not hasattr(owner, part):
-            models = [name for name, value in vars(module).items() if _is_model(value)]
-            there = f"it has {listed(models)}" if models else "it has no model with a state machine"
-            raise typer.BadParameter(f"{module.__name__} has no {'.'.join(parts[: number + 1])}; {there}.")
-        if _is_model(owner):
-            return owner, ".".join(parts[number:])
-        owner = getattr(owner, part)
+    while parts and not _is_model(owner):
+        if not hasattr(owner, parts[0]):
+            raise typer.BadParameter(f"{module.__name__} has no {path}; {_models(module)}.")
+        owner = getattr(owner, parts.pop(0))
     if not _is_model(owner):
-        raise typer.BadParameter(f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}.")
-    return owner, None
+        raise typer.BadParameter(
+            f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}."
+        )
+    return owner, ".".join(parts) or None
+
+
+def _models(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if _is_model(value)]
+    return f"it has {listed(names)}" if names else "it has no model with a state machine"
 
 
 def _is_model(value: object) -> bool:

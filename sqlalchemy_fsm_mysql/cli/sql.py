@@ -32,10 +32,13 @@ class DialectName(str, Enum):
 def sql(
     target: Annotated[
         str,
-        typer.Argument(metavar="MODULE:MODEL.STATE", help="The state column: shop.models:Order.state", show_default=False),
+        typer.Argument(
+            metavar="MODULE:MODEL.STATE", help="The state column: shop.models:Order.state", show_default=False
+        ),
     ],
     event: Annotated[
-        str | None, typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them.")
+        str | None,
+        typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them."),
     ] = None,
     dialect: Annotated[DialectName, typer.Option("--dialect", "-d", help="Whose SQL.")] = DialectName.MYSQL,
 ) -> None:
@@ -47,9 +50,13 @@ def sql(
     state = state_at(target)
     known = list(state.machine.events)
     if event is not None and event not in known:
-        raise typer.BadParameter(f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event")
+        raise typer.BadParameter(
+            f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event"
+        )
     try:
-        text = "\n\n".join(_event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name})
+        text = "\n\n".join(
+            _event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name}
+        )
     except FSMError as error:
         raise typer.BadParameter(str(error)) from error
     console = Console()

@@ -64,14 +64,21 @@ class Finding:
 
 
 def findings(
-    machine: Machine, tally: Tally, stored: Mapping[int, Stored], *, begun_with: int, lost_workers: tuple[str, ...] = ()
+    machine: Machine,
+    tally: Tally,
+    stored: Mapping[int, Stored],
+    *,
+    begun_with: int,
+    lost_workers: tuple[str, ...] = (),
 ) -> list[Finding]:
     """All that must hold between *tally* and *stored*, when *begun_with* orders were there at the start.
 
     *lost_workers* tells of each process that did not report to its end.
     """
     steps = _by_order(tally)
-    deleted = sum(times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source)
+    deleted = sum(
+        times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source
+    )
     return [
         Finding("Every process reported until its end.", lost_workers),
         Finding(
@@ -97,7 +104,11 @@ def findings(
         ),
         Finding(
             f"The database holds {len(stored):,} orders, each in a state that the machine declares.",
-            tuple(f"order {key} is {row.state!r}" for key, row in stored.items() if not machine.declares(row.state)),
+            tuple(
+                f"order {key} is {row.state!r}"
+                for key, row in stored.items()
+                if not machine.declares(row.state)
+            ),
         ),
     ]
 
@@ -128,7 +139,11 @@ def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) 
     if unbalanced:
         return "; ".join(unbalanced)
     apart = set(neighbours) - _connected(neighbours, initial)
-    return f"{', '.join(sorted(map(repr, apart)))} cannot be reached from {initial!r} by these steps" if apart else None
+    return (
+        f"{', '.join(sorted(map(repr, apart)))} cannot be reached from {initial!r} by these steps"
+        if apart
+        else None
+    )
 
 
 def _connected(neighbours: Mapping[Hashable, set[Hashable]], start: Hashable) -> set[Hashable]:
@@ -169,7 +184,9 @@ def _miscounted(steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]
             yield f"order {key} counted {stored[key].steps:,} steps, but {reported:,} were reported"
 
 
-def _broken(machine: Machine, steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]) -> Iterator[str]:
+def _broken(
+    machine: Machine, steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]
+) -> Iterator[str]:
     for key, row in stored.items():
         problem = path_problem(steps.get(key, Counter()), machine.initial, row.state)
         if problem is not None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from .check import Finding, Stored, findings
 from .orders import TABLE, machine
-from .race import START_WITHIN, END_WITHIN, Race, racing, stored_orders
+from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
 from .screen import Show, Snapshot, show_findings, show_table, showing
 from .stage import stage
 
@@ -36,7 +36,9 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     show_findings(console, found)
     console.print()
-    return _verdict(console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string())
+    return _verdict(
+        console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string()
+    )
 
 
 def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
@@ -60,7 +62,9 @@ def _wait_for_all(console: Console, race: Race, workers: int) -> None:
     with console.status(f"Starting {workers} processes …"):
         while race.ready < workers and not race.problems:
             if time.monotonic() > until:
-                race.problems.append(f"only {race.ready} of {workers} processes were ready within {START_WITHIN:.0f} s")
+                race.problems.append(
+                    f"only {race.ready} of {workers} processes were ready within {START_WITHIN:.0f} s"
+                )
             race.receive(0.05)
 
 
@@ -112,7 +116,11 @@ def _verdict(console: Console, race: Race, found: list[Finding], took: float, wh
         return 1
     tally = race.tally
     rate = tally.fired / took if took else 0.0
-    again = "" if not tally.again else f" {tally.again:,} were run again, after the server had ended their transaction."
+    again = (
+        ""
+        if not tally.again
+        else f" {tally.again:,} were run again, after the server had ended their transaction."
+    )
     console.print(
         Text.assemble(
             ("Everything holds. ", "bold green"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,7 +58,7 @@ def make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:  # Any: a driver's connection
-        # With a write-ahead log the one who watches reads without waiting for the writers, nor they for him. The file is
+        # With a write-ahead log the one who watches reads without waiting for the writers, and they write without waiting. The file is
         # thrown away afterwards, so no fire need wait for the disk.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
@@ -127,8 +128,11 @@ def racing(url: URL, workers: int, seconds: float) -> Iterator[Race]:
     for number in range(1, workers + 1):
         here, there = context.Pipe(duplex=False)
         name = f"process {number}"
-        process = context.Process(target=run, args=(name, url, seconds, there, go, enough), name=name, daemon=True)
-        process.start()
+        process = context.Process(
+            target=run, kwargs=task, name=name, daemon=True
+        )
+        with _deaf_to_ctrl_c():
+            process.start()
         there.close()
         started[here] = process
         processes.append((process, here))
@@ -145,9 +149,21 @@ def racing(url: URL, workers: int, seconds: float) -> Iterator[Race]:
                 process.join()
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Ignore SIGINT, and have a process that is started now ignore it: who watches says when it is enough."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def run(name: str, url: URL, seconds: float, reports: Connection, go: Signal, enough: Signal) -> None:
     """What one process does, from its start to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who watches: he says when it is enough
     with suppress(BrokenPipeError):
         try:
             _race(url, seconds, reports, go, enough)

@@ -18,7 +18,13 @@ from ..diagram import REFUSED, Graph
 from ..machine import Machine
 from .check import Finding, Stored, Tally
 
-COLOURS = {"Initializing": "cyan", "Running": "green", "Error": "red", "Stopped": "yellow", "Deleted": "bright_black"}
+COLOURS = {
+    "Initializing": "cyan",
+    "Running": "green",
+    "Error": "red",
+    "Stopped": "yellow",
+    "Deleted": "bright_black",
+}
 SHOWN_ORDERS = 12
 
 
@@ -78,7 +84,9 @@ def _moment(snapshot: Snapshot) -> RenderableType:
     hidden = len(snapshot.live) - SHOWN_ORDERS
     if hidden > 0:
         table.add_row("…", f"and {hidden} more", "")
-    counts = Text("  ").join(_state(state).append(f" {number:,}") for state, number in snapshot.states.items())
+    counts = Text("  ").join(
+        _state(state).append(f" {number:,}") for state, number in snapshot.states.items()
+    )
     bar = Table.grid(padding=(0, 1))
     left = max(0.0, snapshot.seconds - snapshot.elapsed)
     bar.add_row(
@@ -111,13 +119,19 @@ def show_table(console: Console, machine: Machine, tally: Tally) -> None:
         table.add_row(_state(state), *(_cell(graph, state, event, edges, tally) for event in graph.events))
     console.print(Text("Where each event led, and how often", "bold"))
     console.print(table)
-    console.print(Text(f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim"))
+    console.print(
+        Text(
+            f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim"
+        )
+    )
 
 
 def _cell(graph: Graph, state: str, event: str, edges: dict[tuple[str, str, str], int], tally: Tally) -> Text:
     cell = Text()
     for edge in graph.leaving(state, event):
-        cell.append(edge.target, COLOURS.get(edge.target, "")).append(f"\n× {edges.get((event, state, edge.target), 0):,}", "bold")
+        cell.append(edge.target, COLOURS.get(edge.target, "")).append(
+            f"\n× {edges.get((event, state, edge.target), 0):,}", "bold"
+        )
     if not cell:
         cell.append(f"{REFUSED}\n× {tally.refused[event, state]:,}", "dim")
     return cell
@@ -137,4 +151,3 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
         if len(finding.violations) > 3:  # noqa: PLR2004 - as many as are shown
             table.add_row("", Text(f"! and {len(finding.violations) - 3:,} more", "red"))
     console.print(table)
-

@@ -36,7 +36,9 @@ def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise NoStage("That is no database URL. One looks like mysql+pymysql://user:password@host:3306/database") from error
+        raise NoStage(
+            "That is no database URL. One looks like mysql+pymysql://user:password@host:3306/database"
+        ) from error
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise NoStage("Processes cannot share a SQLite database in memory: leave --url out, or name a file.")
     if not url.database:
@@ -65,7 +67,11 @@ def _set(url: URL, rows: int) -> Iterator[Engine]:
 
 def _engine(url: URL) -> Engine:
     try:
-        engine = make_engine(url)
+        if url.get_dialect().is_async:
+            raise NoStage(
+                f"{url.drivername} is for asyncio, and the demo is not: use mysql+pymysql:// instead."
+            )
+        return make_engine(url)
     except ModuleNotFoundError as error:
         raise NoStage(
             f"The driver {error.name} is not installed. PyMySQL is enough: pip install 'sqlalchemy-fsm-mysql[pymysql]',"
@@ -73,9 +79,6 @@ def _engine(url: URL) -> Engine:
         ) from error
     except (NoSuchModuleError, ArgumentError) as error:
         raise NoStage(f"{url} cannot be used: {first_line(error)}") from error
-    if engine.dialect.is_async:
-        raise NoStage(f"{url.drivername} is for asyncio, and the demo is not: use mysql+pymysql:// instead.")
-    return engine
 
 
 def _clear(engine: Engine) -> None:

@@ -32,7 +32,9 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> st
     graph = machine if isinstance(machine, Graph) else Graph.of(machine)
     rows = [[_escaped(cell) for cell in row] for row in cells(graph, counts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    header, *body = (_line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows)
+    header, *body = (
+        _line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows
+    )
     rule = "|".join(["", *("-" * (width + 2) for width in widths), ""])
     return "\n".join([header, rule, *body])
 
@@ -40,7 +42,10 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> st
 def cells(graph: Graph, counts: Counts | None = None) -> list[list[str]]:
     """The table's text, a header row of events first, for whoever draws its own lines."""
     header = ["", *graph.events]
-    return [header, *([state, *(_cell(graph, state, event, counts) for event in graph.events)] for state in graph.states)]
+    return [
+        header,
+        *([state, *(_cell(graph, state, event, counts) for event in graph.events)] for state in graph.states),
+    ]
 
 
 def _cell(graph: Graph, state: str, event: str, counts: Counts | None) -> str:

@@ -1,0 +1,194 @@
+""":func:`fire_or_create`: an event on a row that may not be there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from sqlalchemy import Connection, insert, inspect
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from .backends import backend_of
+from .column import MappedState, mapped_state
+from .errors import KeyConflict, RowNotFound, UnknownState
+from .firing import AnySession, Shot, fire, in_session, payload_parameters, plain_key
+from .history import checked_token
+from .outcome import NO_PAYLOAD, Moved, Refused
+from .statement import CREATED, HIDDEN, MOVED, VALUE
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+M = TypeVar("M")
+
+
+@overload
+def fire_or_create(
+    instance: M, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ..., details: Any = ...,
+    token: str | None = ..., **payload: Any,
+) -> Moved[M]: ...
+@overload
+def fire_or_create(
+    instance: M, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ..., details: Any = ...,
+    token: str | None = ..., **payload: Any,
+) -> Awaitable[Moved[M]]: ...
+def fire_or_create(
+    instance: M,
+    event: str,
+    session: Any,
+    /,
+    *,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+    token: str | None = None,
+    **payload: Any,
+) -> Any:
+    """Fire *event* on the row with the key of *instance*; a missing row is created as *instance* has it, and moved.
+
+    *instance* is a new object with its primary key set. ``.created`` of the outcome tells which it was. A row that is
+    created is in the state that the event leads to from the initial one; an existing row keeps its columns and moves as by
+    ``fire()``. A refusal is a refusal in both: nothing is created in a state that the event would not leave.
+
+    On MySQL and MariaDB it is one ``INSERT … ON DUPLICATE KEY UPDATE``, unless the event has guards or effects, which
+    need a row to be evaluated on: then it is fired, and only if there is no row, inserted and fired. Afterwards *instance*
+    is in the session, unless that holds another object for the row: then ``.instance`` is that one.
+
+    Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an incomplete
+    key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
+    """
+    said = {"actor": actor, "details": details, "token": token}
+    return in_session(session, _fire_or_create, instance, event, column, payload, said)
+
+
+def _fire_or_create(
+    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
+) -> Moved[Any]:
+    state = inspect(instance)
+    if state.has_identity:
+        moved: Moved[Any] = fire(instance, event, session, column=column, payload=payload, **said)
+        return moved
+    mapped = mapped_state(type(instance), event, column)
+    sql = mapped.event(event)
+    values = _values(mapped, instance)
+    parameters = payload_parameters(mapped, sql, payload)
+    if said["token"] is not None:
+        checked_token(said["token"], mapped)
+    if state.pending:
+        session.expunge(instance)  # a flush would insert it
+    if session.autoflush:
+        session.flush()
+    key = tuple(values[part.key] for part in sql.row.key)
+    parameters |= dict(zip(mapped.key_names, key, strict=True))
+    creation = Creation(mapped, sql, session, plain_key(key), parameters, payload=payload or NO_PAYLOAD, values=values, **said)
+    outcome = creation.fire()
+    if isinstance(outcome, Refused):
+        raise creation.refusal(outcome)
+    return replace(outcome, instance=_attached(session, mapped, instance, outcome))
+
+
+def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
+    """What the new row holds, by the table's column keys; what is not set is left to the columns' defaults."""
+    row = mapped.row
+    if len(mapped.mapper.tables) > 1:
+        raise TypeError(f"{mapped.model.__name__} is mapped to several tables; fire_or_create() writes one")
+    values = {column.key: instance.__dict__[name] for name, column in row.columns.items() if name in instance.__dict__}
+    missing = [part.key for part in row.key if values.get(part.key) is None]
+    if missing:
+        raise TypeError(f"fire_or_create() needs the whole key of {mapped.model.__name__}: {', '.join(missing)} is not set")
+    mapped.key_parts(tuple(values[part.key] for part in row.key))
+    state = values.pop(row.state.key, None)
+    if state not in (None, mapped.machine.initial):
+        raise ValueError(f"fire_or_create() creates from the initial state {mapped.machine.initial!r}, and the instance has {state!r}")
+    generator = mapped.mapper.version_id_generator
+    if row.version is not None and row.version.key not in values and generator is not False:
+        values[row.version.key] = generator(None)
+    return values
+
+
+def _attached(session: Session, mapped: MappedState, instance: Any, moved: Moved[Any]) -> Any:
+    """The session's object for the row: *instance*, unless there was one before."""
+    key = moved.key if isinstance(moved.key, tuple) else (moved.key,)
+    held = session.identity_map.get(mapped.mapper.identity_key_from_primary_key(key))
+    if held is not None:
+        return held
+    make_transient_to_detached(instance)
+    session.add(instance)
+    if not moved.created:  # the row's own columns count, not what the instance was made with
+        session.expire(instance)
+    else:
+        session.expire(instance, [c.key for c in mapped.mapper.column_attrs if c.key not in instance.__dict__])
+    set_committed_value(instance, mapped.attribute, moved.target)
+    return instance
+
+
+@dataclass(slots=True)
+class Creation(Shot):
+    """A shot at a row that it creates if it is missing."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        initial = self.mapped.machine.stored(self.mapped.machine.initial)
+        branches = self.event.from_source().get(initial, [])
+        if not branches:
+            return self._fire_existing(connection)
+        backend = backend_of(connection)
+        if not backend.can_upsert or not self._is_plain():
+            return self._fire_then_create(connection)
+        self.know_version(connection)
+        values = {VALUE.format(name): value for name, value in self.values.items()}
+        code = backend.upsert(connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values})
+        if code == CREATED:
+            return self._created(self.moved(connection, initial, branches[0].target, False, False))
+        if code >= MOVED:
+            branch = self.event.branches[(code - MOVED) // 2]
+            return self.moved(connection, branch.source, branch.target, False, False)
+        if code == HIDDEN:
+            raise KeyConflict(**self.row)
+        reading = self.event.reading(code)
+        if isinstance(reading, tuple):
+            return self._refused(*reading)
+        stored = backend.stored_state(connection, self.event, self.parameters)
+        raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
+
+    def _is_plain(self) -> bool:
+        """Whether the move needs nothing that has to be evaluated on the row."""
+        by_python = [c for c in self.event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
+        return not by_python and not any(branch.guard is not None or branch.effects for branch in self.event.branches)
+
+    def _fire_existing(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        """Fire on an event that a new row would refuse."""
+        try:
+            return Shot.attempt(self, connection)
+        except RowNotFound:
+            return self._refused(self.mapped.machine.stored(self.mapped.machine.initial), "state")
+
+    def _fire_then_create(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        try:
+            return Shot.attempt(self, connection)
+        except RowNotFound:
+            pass
+        initial = self.mapped.machine.stored(self.mapped.machine.initial)
+        table = self.event.row.table
+        connection.exec_driver_sql("SAVEPOINT fsm_create")
+        try:
+            connection.execute(insert(table).values({**self.values, self.event.row.state.key: initial}))
+        except IntegrityError as error:  # somebody was faster, or another row holds a unique value
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_create")
+            try:
+                return Shot.attempt(self, connection)
+            except RowNotFound:
+                raise KeyConflict(**self.row) from error
+        outcome = Shot.attempt(self, connection)
+        if isinstance(outcome, Moved):
+            return self._created(outcome)
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_create")
+        return outcome
+
+    def _created(self, moved: Moved[Any]) -> Moved[Any]:
+        return replace(moved, created=True)
+
