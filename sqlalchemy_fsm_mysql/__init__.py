@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from .stateful import Stateful as Stateful
     from .stateful import StateMachineColumn as StateMachineColumn
     from .stateful import StateType as StateType
-    from .upsert import fire_or_create as fire_or_create
     from .units import run_transaction as run_transaction
+    from .upsert import fire_or_create as fire_or_create
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
 _HOMES = {

@@ -36,13 +36,33 @@ Progress = Callable[[int, "int | None"], Any]
 
 @overload
 def fire_where(
-    model: type[M], event: str, session: AnySession, /, *criteria: Any, column: Any = ..., batch_size: int | None = ...,
-    max_rows: int | None = ..., progress: Progress | None = ..., actor: str | None = ..., details: Any = ..., **payload: Any,
+    model: type[M],
+    event: str,
+    session: AnySession,
+    /,
+    *criteria: Any,
+    column: Any = ...,
+    batch_size: int | None = ...,
+    max_rows: int | None = ...,
+    progress: Progress | None = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
 ) -> MovedRows[M]: ...
 @overload
 def fire_where(
-    model: type[M], event: str, session: AsyncSession, /, *criteria: Any, column: Any = ..., batch_size: int | None = ...,
-    max_rows: int | None = ..., progress: Progress | None = ..., actor: str | None = ..., details: Any = ..., **payload: Any,
+    model: type[M],
+    event: str,
+    session: AsyncSession,
+    /,
+    *criteria: Any,
+    column: Any = ...,
+    batch_size: int | None = ...,
+    max_rows: int | None = ...,
+    progress: Progress | None = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
 ) -> Awaitable[MovedRows[M]]: ...
 def fire_where(
     model: type[M],
@@ -76,18 +96,38 @@ def fire_where(
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ValueError(f"{name}={size!r}; it is a number of rows, at least 1")
     said = {"actor": actor, "details": details}
-    return in_session(session, _fire_where, model, event, column, criteria, (batch_size, max_rows, progress), payload, said)
+    return in_session(
+        session, _fire_where, model, event, column, criteria, (batch_size, max_rows, progress), payload, said
+    )
 
 
 @overload
 def claim(
-    model: type[M], event: str, session: AnySession, /, *criteria: Any, limit: int, order_by: Any = ..., column: Any = ...,
-    actor: str | None = ..., details: Any = ..., **payload: Any,
+    model: type[M],
+    event: str,
+    session: AnySession,
+    /,
+    *criteria: Any,
+    limit: int,
+    order_by: Any = ...,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
 ) -> list[M]: ...
 @overload
 def claim(
-    model: type[M], event: str, session: AsyncSession, /, *criteria: Any, limit: int, order_by: Any = ...,
-    column: Any = ..., actor: str | None = ..., details: Any = ..., **payload: Any,
+    model: type[M],
+    event: str,
+    session: AsyncSession,
+    /,
+    *criteria: Any,
+    limit: int,
+    order_by: Any = ...,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
 ) -> Awaitable[list[M]]: ...
 def claim(
     model: type[M],
@@ -193,14 +233,26 @@ class Sweep:
 
     def _to_record(self, branch: Branch) -> dict[str, Any]:
         said = {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}
-        return {"fsm_event": self.event.name, "fsm_source": branch.source, "fsm_target": branch.target, **said}
+        return {
+            "fsm_event": self.event.name,
+            "fsm_source": branch.source,
+            "fsm_target": branch.target,
+            **said,
+        }
 
     def moved(self, branch: Branch, key: tuple[Any, ...], instance: Any = None) -> Moved[Any]:
         """What a hook is told of one of the rows."""
         loaded = self.mapped.machine.loaded
         source, target = loaded(branch.source), loaded(branch.target)
         return Moved(
-            self.mapped.model, plain_key(key), self.event.name, source, target, instance, self.payload, **self.said
+            self.mapped.model,
+            plain_key(key),
+            self.event.name,
+            source,
+            target,
+            instance,
+            self.payload,
+            **self.said,
         )
 
     def _bring_up_to_date(self, branch: Branch, keys: list[tuple[Any, ...]]) -> None:
@@ -249,7 +301,12 @@ def _chunks(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _sweep(
-    session: Session, model: type[Any], event: str, column: Any, criteria: Sequence[Any], payload: Mapping[str, Any],
+    session: Session,
+    model: type[Any],
+    event: str,
+    column: Any,
+    criteria: Sequence[Any],
+    payload: Mapping[str, Any],
     said: Mapping[str, Any],
 ) -> Sweep:
     mapped = mapped_state(model, event, column)
@@ -268,7 +325,9 @@ def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     clause = getattr(criterion, "__clause_element__", None)
     expression = clause() if callable(clause) else criterion
     if not isinstance(expression, ColumnElement):
-        raise TypeError(f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}")
+        raise TypeError(
+            f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
+        )
 
     def replaced(element: Any, **_: Any) -> Any:
         return table.c[element.key] if isinstance(element, Column) and element.table is table else None
@@ -278,8 +337,14 @@ def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
 
 
 def _fire_where(
-    session: Session, model: type[Any], event: str, column: Any, criteria: Sequence[Any],
-    sizes: tuple[int | None, int | None, Progress | None], payload: Mapping[str, Any], said: Mapping[str, Any],
+    session: Session,
+    model: type[Any],
+    event: str,
+    column: Any,
+    criteria: Sequence[Any],
+    sizes: tuple[int | None, int | None, Progress | None],
+    payload: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> MovedRows[Any]:
     batch_size, max_rows, progress = sizes
     sweep = _sweep(session, model, event, column, criteria, payload, said)
@@ -332,16 +397,27 @@ def _batches(sweep: Sweep, batch_size: int | None) -> Iterator[Sweep]:
 
 
 def _claim(
-    session: Session, model: type[Any], event: str, column: Any, criteria: Sequence[Any], limit: int, order_by: Any,
-    payload: Mapping[str, Any], said: Mapping[str, Any],
+    session: Session,
+    model: type[Any],
+    event: str,
+    column: Any,
+    criteria: Sequence[Any],
+    limit: int,
+    order_by: Any,
+    payload: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> list[Any]:
     sweep = _sweep(session, model, event, column, criteria, payload, said)
     connection = sweep.connection()
     if is_autocommit(connection):
-        raise TransactionRequired("claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock")
+        raise TransactionRequired(
+            "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
+        )
     key, code = sweep.event.row.key, sweep.event.code().label("fsm_code")
     order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
-    query = select(model, *key, code).where(sweep.criterion).order_by(*order).limit(limit).with_for_update(skip_locked=True)
+    query = (
+        select(model, *key, code).where(sweep.criterion).order_by(*order).limit(limit).with_for_update(skip_locked=True)
+    )
     arguments = {"mapper": sweep.mapped.mapper, "clause": sweep.event.row.table.update()}
     try:
         backend_of(connection).lock(connection, sweep.event)
@@ -359,5 +435,3 @@ def _claim(
             branch = sweep.event.branches[(taken - MOVED) // 2]
             announce(sweep.mapped, sweep.moved(branch, key_values, instance), session)
     return instances
-
-

@@ -27,7 +27,7 @@ from sqlalchemy import (
     inspect,
     literal,
 )
-from sqlalchemy.orm import Mapped, Mapper, MappedColumn, mapped_column
+from sqlalchemy.orm import Mapped, MappedColumn, Mapper, mapped_column
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, conv
 from sqlalchemy.types import TypeEngine
@@ -165,7 +165,9 @@ class MappedState:
     def row(self) -> StateRow:
         """Where the state lives; known once all mappers are configured."""
         table = cast(Table, self.column.table)
-        here = {c: prop.key for prop in self.mapper.column_attrs for c in prop.columns if getattr(c, "table", None) is table}
+        here = {
+            c: prop.key for prop in self.mapper.column_attrs for c in prop.columns if getattr(c, "table", None) is table
+        }
         version = self.mapper.version_id_col
         if version is not None and version.table is not table:
             problem = (
@@ -195,13 +197,17 @@ class MappedState:
     def _visible(self, table: Table) -> ColumnElement[bool] | None:
         """When a row is one of the mapped class, and not of its base's or another child's that shares *table*."""
         mapper, discriminator = self.mapper, self.mapper.polymorphic_on
-        is_own_table = mapper.inherits is None or (mapper.local_table is table and mapper.inherits.local_table is not table)
+        is_own_table = mapper.inherits is None or (
+            mapper.local_table is table and mapper.inherits.local_table is not table
+        )
         if is_own_table or not isinstance(discriminator, Column):
             return None
         is_ours = discriminator.in_([mapper.polymorphic_identity for mapper in mapper.self_and_descendants])
         if discriminator.table is table:
             return is_ours
-        joined = [self._in_table(part, table) == self._in_table(part, discriminator.table) for part in mapper.primary_key]
+        joined = [
+            self._in_table(part, table) == self._in_table(part, discriminator.table) for part in mapper.primary_key
+        ]
         return exists().where(*joined, is_ours).correlate(table)
 
     def _implied(self, table: Table, version: Column[Any] | None) -> Mapping[Column[Any], ColumnElement[Any]]:
@@ -249,8 +255,13 @@ class MappedState:
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
             # As after a flush: a column_property() may be made of what has changed.
-            made = [p.key for p in self.mapper.column_attrs if p.expire_on_flush and not isinstance(p.columns[0], Column)]
-            self._expired[event.name] = (*(key for key, column in self.row.columns.items() if column in changed), *made)
+            made = [
+                p.key for p in self.mapper.column_attrs if p.expire_on_flush and not isinstance(p.columns[0], Column)
+            ]
+            self._expired[event.name] = (
+                *(key for key, column in self.row.columns.items() if column in changed),
+                *made,
+            )
         return self._expired[event.name]
 
     @cached_property
@@ -299,7 +310,11 @@ class MappedState:
 
         def assigned(instance: Any, value: Any, previous: Any, initiator: Any) -> Any:
             self._refuse_assignment(instance, value)
-            return value if value is None and not inspect(instance).has_identity else self.machine.loaded(self._stored(value))
+            return (
+                value
+                if value is None and not inspect(instance).has_identity
+                else self.machine.loaded(self._stored(value))
+            )
 
         def removed(instance: Any, value: Any, initiator: Any) -> None:
             self._refuse_assignment(instance, None)
@@ -316,7 +331,11 @@ class MappedState:
 
     def _refuse_assignment(self, instance: Any, value: Any) -> None:
         # What is there already may be assigned again: Session.merge() does that.
-        if not self.protected or not inspect(instance).has_identity or instance.__dict__.get(self.attribute, _NOTHING) == value:
+        if (
+            not self.protected
+            or not inspect(instance).has_identity
+            or instance.__dict__.get(self.attribute, _NOTHING) == value
+        ):
             return
         raise StateAssignmentError(
             f"{self.model.__name__}.{self.attribute} of a stored instance is moved by events, not assigned: "
@@ -363,7 +382,9 @@ def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
         raise UnknownEvent(event, [name for state in states.values() for name in state.machine.events], model=model)
     if len(having) > 1:
         names = " or ".join(f"column={state.attribute!r}" for state in having)
-        raise TypeError(f"{len(having)} machines of {model.__name__} have the event {shown(event)}: name one by {names}")
+        raise TypeError(
+            f"{len(having)} machines of {model.__name__} have the event {shown(event)}: name one by {names}"
+        )
     return having[0]
 
 
@@ -375,7 +396,9 @@ def named_state(model: Any, column: Any) -> MappedState:
     states = mapped_states(model)
     name = column if isinstance(column, str) else getattr(column, "key", None)
     if not isinstance(name, str) or name not in states:
-        raise TypeError(f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}")
+        raise TypeError(
+            f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}"
+        )
     return states[name]
 
 
@@ -388,7 +411,9 @@ def sole_state(model: Any, column: Any = None) -> MappedState:
         return named_state(model, column)
     states = mapped_states(model)
     if len(states) > 1:
-        raise TypeError(f"{model.__name__} has {len(states)} machines: name one by column={' or column='.join(map(repr, states))}")
+        raise TypeError(
+            f"{model.__name__} has {len(states)} machines: name one by column={' or column='.join(map(repr, states))}"
+        )
     return next(iter(states.values()))
 
 

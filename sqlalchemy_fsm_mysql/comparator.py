@@ -40,7 +40,9 @@ class StateComparator(String.Comparator[Any]):
         machine = self._machine(event)
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
-            targets = {machine.stored(source): machine.stored(target) for source, target in machine.targets(event).items()}
+            targets = {
+                machine.stored(source): machine.stored(target) for source, target in machine.targets(event).items()
+            }
             return type_coerce(after(self.expr, targets), self.expr.type)
         built = self._event(event)
         return _composed(built.after(), built, self.expr, payload)
@@ -54,7 +56,9 @@ class StateComparator(String.Comparator[Any]):
     def _event(self, name: str) -> EventSQL:
         entity = self.expr._annotations.get("parententity")
         if entity is None:
-            raise TypeError(f"{name!r} has guards, which need the mapped class: use Order.state, not the table's column")
+            raise TypeError(
+                f"{name!r} has guards, which need the mapped class: use Order.state, not the table's column"
+            )
         state = entity.mapper.class_.__dict__[STATES][self.expr._annotations["proxy_key"]]
         built: EventSQL = state.event(name)
         return built
@@ -67,7 +71,9 @@ def _is_guarded(machine: Any, event: str) -> bool:
 def _check(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
     unexpected = [name for name in given if name not in names]
     if unexpected:
-        raise TypeError(f"{event!r} has no payload {', '.join(map(repr, unexpected))}; it has {', '.join(map(repr, names)) or 'none'}")
+        raise TypeError(
+            f"{event!r} has no payload {', '.join(map(repr, unexpected))}; it has {', '.join(map(repr, names)) or 'none'}"
+        )
 
 
 def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, Any]) -> Any:

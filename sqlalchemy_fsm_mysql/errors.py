@@ -126,9 +126,7 @@ class UnknownEvent(FSMError, LookupError):
         self.known = list(known)
         self.model = model
         owner = "the machine" if model is None else model.__name__
-        super().__init__(
-            f"{owner} has no event {shown(event)}; it has {listed(map(shown, self.known)) or 'none'}."
-        )
+        super().__init__(f"{owner} has no event {shown(event)}; it has {listed(map(shown, self.known)) or 'none'}.")
 
 
 class StateAssignmentError(FSMError):
@@ -208,18 +206,14 @@ class GuardNotSatisfied(TransitionNotAllowed):
 
     def _reason(self, event: str) -> str:
         state = shown(stored_form(self.state))
-        return (
-            f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} holds for this row."
-        )
+        return f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} holds for this row."
 
 
 class RowNotFound(FireError):
     """No row has this key: it was never there, or is deleted, or not visible to this transaction."""
 
     def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
-        message = (
-            f"{row_label(table, key)} refused {shown(event)}: there is no row with this key; create it first."
-        )
+        message = f"{row_label(table, key)} refused {shown(event)}: there is no row with this key; create it first."
         super().__init__(message, model=model, key=key, event=event)
 
 
@@ -333,11 +327,7 @@ class TransactionAborted(_ServerError):
         super().__init__(code=code, table=table, key=key, event=event, model=model)
 
     def _advice(self) -> str:
-        return (
-            self._remedy
-            if self.retryable
-            else "roll back; the same work fails again until the cause is mended"
-        )
+        return self._remedy if self.retryable else "roll back; the same work fails again until the cause is mended"
 
 
 class LockTimeout(_ServerError):
@@ -355,9 +345,7 @@ class NotWritable(_ServerError):
     """The server takes no writes: it is read-only, a replica, or a node without quorum. Nothing moved."""
 
     _what = "the server takes no writes"
-    _remedy = (
-        "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
-    )
+    _remedy = "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
 
 
 class OutcomeUnknown(_ServerError):

@@ -40,7 +40,13 @@ def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, sta
 
 class _Builder:
     def __init__(self, model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> None:
-        self.model, self.machine, self.event, self.row, self.state_value = model, machine, event, row, state_value
+        self.model, self.machine, self.event, self.row, self.state_value = (
+            model,
+            machine,
+            event,
+            row,
+            state_value,
+        )
         self.parameters: dict[str, str] = {}
         self.problems: list[str] = []
 
@@ -80,7 +86,10 @@ class _Builder:
             return {}
         values = self._call(effect, "effect")
         if not isinstance(values, Mapping):
-            self._problem("effect", f"returned {type(values).__name__}; it has to return a dict of attribute name to SQL")
+            self._problem(
+                "effect",
+                f"returned {type(values).__name__}; it has to return a dict of attribute name to SQL",
+            )
             return {}
         assigned = {}
         for attribute, value in values.items():
@@ -94,14 +103,23 @@ class _Builder:
         try:
             return function(self.model, **{name: bindparam(name) for name in names})
         except Exception as error:
-            hint = " (SQL expressions are combined with & | ~, not with and, or, not)" if "Boolean value" in str(error) else ""
-            raise InvalidMachine([f"event {self.event!r}: its {role} raised {error!r}{hint}"], self.machine.name) from error
+            hint = (
+                " (SQL expressions are combined with & | ~, not with and, or, not)"
+                if "Boolean value" in str(error)
+                else ""
+            )
+            raise InvalidMachine(
+                [f"event {self.event!r}: its {role} raised {error!r}{hint}"], self.machine.name
+            ) from error
 
     def _assignable(self, attribute: Any) -> Column[Any] | None:
         column = self.row.columns.get(attribute) if isinstance(attribute, str) else None
         if column is None:
             known = ", ".join(repr(name) for name in self.row.columns)
-            self._problem("effect", f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}")
+            self._problem(
+                "effect",
+                f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}",
+            )
         elif column is self.row.state:
             self._problem("effect", f"sets {attribute!r}, the machine's own state: only the transition's target does")
         elif column in self.row.key or column is self.row.version:

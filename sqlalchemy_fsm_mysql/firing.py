@@ -29,7 +29,7 @@ from .history import checked_token, history_of, require_transaction
 from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
-from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, Branch, EventSQL
+from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL
 from .transactions import raise_explained
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
@@ -58,7 +58,12 @@ class Shot:
     @property
     def row(self) -> dict[str, Any]:
         """What an error says of this shot."""
-        return {"model": self.mapped.model, "table": self.mapped.table_name, "key": self.key, "event": self.event.name}
+        return {
+            "model": self.mapped.model,
+            "table": self.mapped.table_name,
+            "key": self.key,
+            "event": self.event.name,
+        }
 
     def fire(self) -> Moved[Any] | Refused[Any]:
         """Send the UPDATE, and tell what came of it.
@@ -186,7 +191,9 @@ class Shot:
         instance = self._held()
         if instance is not None and instance.__dict__.get(mapped.attribute, observed) != observed:
             self._set_state(instance, observed)
-        return Refused(mapped.model, self.key, self.event.name, observed, reason, mapped.machine.sources(self.event.name))
+        return Refused(
+            mapped.model, self.key, self.event.name, observed, reason, mapped.machine.sources(self.event.name)
+        )
 
     def refusal(self, refused: Refused[Any]) -> TransitionNotAllowed:
         """The error that says what *refused* says."""
@@ -210,7 +217,9 @@ class Shot:
         self._set_state(instance, target)
         version = self.event.row.version
         # Of a subclass, when fired by the key of its base: it may map more of the row.
-        mapped = self.mapped if type(instance) is self.mapped.model else mapped_states(type(instance))[self.mapped.attribute]
+        mapped = (
+            self.mapped if type(instance) is self.mapped.model else mapped_states(type(instance))[self.mapped.attribute]
+        )
         changed = mapped.changed_with(self.event)
         if version is not None:
             changed += self._settle_version(instance, known_version, is_other_version)
@@ -225,7 +234,11 @@ class Shot:
             if mapper.version_id_generator is False:
                 return (name,)
             known = self.parameters[KNOWN_VERSION]
-            set_committed_value(instance, name, self.parameters.get(NEXT_VERSION, known + 1 if self.mapped.counts_versions else None))
+            set_committed_value(
+                instance,
+                name,
+                self.parameters.get(NEXT_VERSION, known + 1 if self.mapped.counts_versions else None),
+            )
             return ()
         if inspect(instance).modified:
             return ()  # edits of an older version: the next flush has to find that out, so the version stays
@@ -241,20 +254,40 @@ def fire(instance: M, event: str, session: Any, *, column: Any = None, payload: 
     return in_session(session or session_of(instance), _fire, _at_instance, instance, event, column, payload, said)
 
 
-def try_fire(instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any) -> Any:
+def try_fire(
+    instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any
+) -> Any:
     """As :func:`fire`, with a refusal as a value."""
     return in_session(session or session_of(instance), _try_fire, _at_instance, instance, event, column, payload, said)
 
 
 @overload
 def fire_key(
-    model: type[M], key: Any, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ...,
-    details: Any = ..., token: str | None = ..., **payload: Any,
+    model: type[M],
+    key: Any,
+    event: str,
+    session: AnySession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Moved[M]: ...
 @overload
 def fire_key(
-    model: type[M], key: Any, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
-    details: Any = ..., token: str | None = ..., **payload: Any,
+    model: type[M],
+    key: Any,
+    event: str,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Awaitable[Moved[M]]: ...
 def fire_key(
     model: type[M],
@@ -284,13 +317,31 @@ def fire_key(
 
 @overload
 def try_fire_key(
-    model: type[M], key: Any, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ...,
-    details: Any = ..., token: str | None = ..., **payload: Any,
+    model: type[M],
+    key: Any,
+    event: str,
+    session: AnySession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Moved[M] | Refused[M]: ...
 @overload
 def try_fire_key(
-    model: type[M], key: Any, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
-    details: Any = ..., token: str | None = ..., **payload: Any,
+    model: type[M],
+    key: Any,
+    event: str,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Awaitable[Moved[M] | Refused[M]]: ...
 def try_fire_key(
     model: type[M],
@@ -331,14 +382,19 @@ def session_of(instance: Any) -> Session:
     """
     session = inspect(instance).session
     if session is None:
-        raise InstanceStateError(f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key")
+        raise InstanceStateError(
+            f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
+        )
     return session
 
 
 def shown_instance(instance: Any) -> str:
     """*instance* for a message: its class and key, never its values."""
     state = inspect(instance)
-    kind = next((kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)), "persistent")
+    kind = next(
+        (kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)),
+        "persistent",
+    )
     return f"the {kind} {type(instance).__name__} {shown(plain_key(state.identity)) if state.identity else 'without a key'}"
 
 
@@ -362,7 +418,12 @@ def _try_fire(session: Session, aim: Callable[..., Shot], /, *arguments: Any) ->
 
 
 def _at_instance(
-    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
+    session: Session,
+    instance: Any,
+    event: str,
+    column: Any,
+    payload: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> Shot:
     mapped = mapped_state(type(instance), event, column)
     sql = mapped.event(event)
@@ -402,7 +463,11 @@ def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
     if state.session is not session and state.session is not None:
         raise InstanceStateError(f"{shown_instance(instance)} belongs to another session: fire with that one")
     if not state.persistent:
-        what = "flush it first" if state.pending else "only a stored one of this session can be fired on; fire_key() takes a key"
+        what = (
+            "flush it first"
+            if state.pending
+            else "only a stored one of this session can be fired on; fire_key() takes a key"
+        )
         raise InstanceStateError(f"{shown_instance(instance)} is not stored: {what}")
     if not session.autoflush and instance in session.deleted:
         raise InstanceStateError(f"{shown_instance(instance)} is marked for deletion in this session")
@@ -467,7 +532,9 @@ def force_state(
     return in_session(session or session_of(instance), _force_state, instance, state, column, actor, details)
 
 
-def _force_state(session: Session, instance: Any, state: Any, column: Any, actor: str | None, details: Any) -> Moved[Any]:
+def _force_state(
+    session: Session, instance: Any, state: Any, column: Any, actor: str | None, details: Any
+) -> Moved[Any]:
     mapped = sole_state(type(instance), column)
     stored = mapped.machine.stored(state)
     if session.autoflush:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeEngine
 
-from .backends import Backend, backend_of_dialect
+from .backends import backend_of_dialect
 from .column import MappedState, mapped_states, named_state
 from .errors import HistoryError, InvalidMachine, State, TransactionRequired, row_label, shown, stored_form
 from .machine import Machine
@@ -108,7 +108,9 @@ class TransitionHistory:
             return
         mapped = _recorded(cls, cls.__dict__["__records__"])
         if "__mapper__" in cls.__dict__:
-            raise InvalidMachine([f"{cls.__name__}: write TransitionHistory before the declarative base among its bases"])
+            raise InvalidMachine(
+                [f"{cls.__name__}: write TransitionHistory before the declarative base among its bases"]
+            )
         for part in mapped.mapper.primary_key:
             name = f"record_{mapped.mapper.get_property_by_column(part).key}"
             type_ = part.type.copy() if isinstance(part.type, SchemaEventTarget) else part.type
@@ -129,7 +131,9 @@ def _recorded(cls: type[Any], records: Any) -> MappedState:
         if len(models) != 1:
             what = "no mapped class" if not models else f"{len(models)} mapped classes"
             raise InvalidMachine(
-                [f"{cls.__name__}.__records__ = {records!r} names {what}: declare the model first, or give Model.attribute"]
+                [
+                    f"{cls.__name__}.__records__ = {records!r} names {what}: declare the model first, or give Model.attribute"
+                ]
             )
         model: Any = models[0]
     else:
@@ -198,7 +202,9 @@ def history_of(model: Any, column: Any = None) -> History:
     states = [named_state(model, column)] if column is not None else list(mapped_states(model).values())
     histories = [state.extras.history for state in states if state.extras.history is not None]
     if not histories:
-        raise TypeError(f"{model.__name__} has no TransitionHistory: declare one whose __records__ names its state column")
+        raise TypeError(
+            f"{model.__name__} has no TransitionHistory: declare one whose __records__ names its state column"
+        )
     if len(histories) > 1:
         raise TypeError(f"{len(histories)} machines of {model.__name__} have a history: name one by column=")
     return cast(History, histories[0])
@@ -213,7 +219,9 @@ def checked_token(token: Any, mapped: MappedState) -> str:
     if not isinstance(token, str):
         raise TypeError(f"a token is a string, not {type(token).__name__}")
     if mapped.extras.history is None:
-        raise TypeError(f"a token needs a TransitionHistory to keep it, and {mapped.model.__name__}.{mapped.attribute} has none")
+        raise TypeError(
+            f"a token needs a TransitionHistory to keep it, and {mapped.model.__name__}.{mapped.attribute} has none"
+        )
     if not 1 <= len(token) <= TOKEN_LENGTH or not token.isprintable():
         raise ValueError(f"a token has 1 to {TOKEN_LENGTH} printable characters, not {shown(token)} ({len(token)})")
     return token

@@ -111,7 +111,9 @@ def _after_commit(function: Callable[[Moved[Any]], Any], moved: Moved[Any]) -> N
         _log.exception("on_committed: %r failed; the transition is committed all the same", function)
 
 
-def _registration(when: Literal["moved", "committed"], column: Any, event: Any, source: Any, target: Any) -> Callable[[F], F]:
+def _registration(
+    when: Literal["moved", "committed"], column: Any, event: Any, source: Any, target: Any
+) -> Callable[[F], F]:
     mapped = _mapped(column)
     events, sources, targets = _several(event), _several(source), _several(target)
     for name in events or ():

@@ -288,8 +288,7 @@ class Machine:
         found = find_state(self._declared, state)
         if found is None:
             raise ValueError(
-                f"{spelled(state)} is no state of this machine; its states are"
-                f" {listed(map(spelled, self.states))}"
+                f"{spelled(state)} is no state of this machine; its states are {listed(map(spelled, self.states))}"
             )
         return found
 
@@ -346,11 +345,7 @@ def _in_order(values: object, what: str) -> tuple[object, ...]:
 
 def _transitions(name: object, given: object) -> Iterator[Transition]:
     what = f"the transitions of event {shown(name)}"
-    pairs = (
-        [Transition(*pair) for pair in given.items()]
-        if isinstance(given, Mapping)
-        else _in_order(given, what)
-    )
+    pairs = [Transition(*pair) for pair in given.items()] if isinstance(given, Mapping) else _in_order(given, what)
     for transition in pairs:
         if not isinstance(transition, Transition):
             raise TypeError(f"{what} are Transition objects or one dict, not {shown(transition)}")
@@ -366,9 +361,7 @@ def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
 def _declaration(initial: object, events: object, states: object) -> Declaration:
     given = _in_order(events, "the events of a machine")
     sound = [event for event in given if isinstance(event, Event)]
-    given_states = (
-        _appearing(initial, sound) if states is None else _in_order(states, "the states of a machine")
-    )
+    given_states = _appearing(initial, sound) if states is None else _in_order(states, "the states of a machine")
     return Declaration(
         states=given_states,
         initial=initial,
@@ -410,8 +403,7 @@ def _tables(declaration: Declaration) -> dict[str, object]:
         "_loaded": {text: state for state, text in stored.items()},
         "_transitions": transitions,
         "_targets": {
-            name: {source: first.target for source, (first, *_) in of_event.items()}
-            for name, of_event in ways.items()
+            name: {source: first.target for source, (first, *_) in of_event.items()} for name, of_event in ways.items()
         },
         "_events_from": {
             state: tuple(name for name, of_event in ways.items() if state in of_event) for state in states

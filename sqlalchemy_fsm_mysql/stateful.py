@@ -28,13 +28,29 @@ class Stateful:
 
     @overload
     def fire(
-        self: S, event: str, session: AnySession | None = ..., /, *, column: Any = ..., actor: str | None = ...,
-        details: Any = ..., token: str | None = ..., **payload: Any,
+        self: S,
+        event: str,
+        session: AnySession | None = ...,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
     ) -> Moved[S]: ...
     @overload
     def fire(
-        self: S, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
-        details: Any = ..., token: str | None = ..., **payload: Any,
+        self: S,
+        event: str,
+        session: AsyncSession,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
     ) -> Awaitable[Moved[S]]: ...
     def fire(
         self,
@@ -64,13 +80,29 @@ class Stateful:
 
     @overload
     def try_fire(
-        self: S, event: str, session: AnySession | None = ..., /, *, column: Any = ..., actor: str | None = ...,
-        details: Any = ..., token: str | None = ..., **payload: Any,
+        self: S,
+        event: str,
+        session: AnySession | None = ...,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
     ) -> Moved[S] | Refused[S]: ...
     @overload
     def try_fire(
-        self: S, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ...,
-        details: Any = ..., token: str | None = ..., **payload: Any,
+        self: S,
+        event: str,
+        session: AsyncSession,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
     ) -> Awaitable[Moved[S] | Refused[S]]: ...
     def try_fire(
         self,
@@ -128,7 +160,9 @@ def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
     clashes = [name for name in METHODS if getattr(model, name, getattr(Stateful, name)) is not getattr(Stateful, name)]
     if clashes:
         names = ", ".join(map(repr, clashes))
-        raise InvalidMachine([f"{model.__name__} defines {names} itself, which its state column would give it: rename it"])
+        raise InvalidMachine(
+            [f"{model.__name__} defines {names} itself, which its state column would give it: rename it"]
+        )
     for name in METHODS:
         if not hasattr(model, name):
             setattr(model, name, getattr(Stateful, name))

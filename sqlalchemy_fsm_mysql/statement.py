@@ -58,7 +58,9 @@ def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[
     >>> print(after(column("state"), {"new": "paid"}))
     CASE state WHEN :param_1 THEN :param_2 ELSE state END
     """
-    whens = [(_name(source), _name(target) if isinstance(target, str) else target) for source, target in targets.items()]
+    whens = [
+        (_name(source), _name(target) if isinstance(target, str) else target) for source, target in targets.items()
+    ]
     return case(*whens, value=column, else_=column) if whens else column
 
 
@@ -186,7 +188,9 @@ class EventSQL:
         value, also when a condition beside it is false.
         """
         sources = self.from_source()
-        whens = [(state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)]
+        whens = [
+            (state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)
+        ]
         code = case(*whens, value=self.row.state, else_=number(UNKNOWN))
         if self.row.visible is not None:
             code = case((self.row.visible, code), else_=number(HIDDEN))
@@ -301,13 +305,17 @@ def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
                 if read is not column and read in branch.effects:
                     before.setdefault(read, set()).add(column)
     position = {column: i for i, column in enumerate(row.table.c)}
-    graph = {column: sorted(before[column], key=position.__getitem__) for column in sorted(before, key=position.__getitem__)}
+    graph = {
+        column: sorted(before[column], key=position.__getitem__) for column in sorted(before, key=position.__getitem__)
+    }
     try:
         return list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         cycle = " → ".join(repr(column.name) for column in error.args[1])
         raise InvalidMachine(
-            [f"effects of {row.table.name} read each other's columns in a circle ({cycle}); MySQL assigns from left to right"]
+            [
+                f"effects of {row.table.name} read each other's columns in a circle ({cycle}); MySQL assigns from left to right"
+            ]
         ) from error
 
 

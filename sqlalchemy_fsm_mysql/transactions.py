@@ -156,5 +156,3 @@ def _ends_transaction_on_timeout(connection: Connection) -> bool:
         return bool(connection.execute(text("SELECT @@innodb_rollback_on_timeout")).scalar())
     except DBAPIError:
         return False
-
-

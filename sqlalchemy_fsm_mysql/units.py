@@ -70,7 +70,9 @@ def run_transaction(
     import stamina  # imported here for the sake of those who do without: it costs as much as the rest of this library
 
     def is_worth_another(error: Exception) -> bool:
-        return (isinstance(error, TransactionAborted) and error.retryable) or (idempotent and isinstance(error, OutcomeUnknown))
+        return (isinstance(error, TransactionAborted) and error.retryable) or (
+            idempotent and isinstance(error, OutcomeUnknown)
+        )
 
     limits: dict[str, Any] = {"attempts": attempts, "timeout": timeout}
     waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
@@ -104,7 +106,9 @@ def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R
         return result
 
 
-async def _attempt_async(session_factory: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[R]]) -> R:
+async def _attempt_async(
+    session_factory: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[R]]
+) -> R:
     async with session_factory() as session:
         _require_no_transaction(session)
         await session.begin()
@@ -160,5 +164,3 @@ def raise_of_commit(error: Exception, tokens: list[str]) -> Any:
     if found is Meaning.LOST or code == 1047:  # Galera lost its quorum in the middle of it
         raise OutcomeUnknown(code=code, tokens=tokens) from error
     raise_of_unit(error)
-
-

@@ -27,13 +27,29 @@ M = TypeVar("M")
 
 @overload
 def fire_or_create(
-    instance: M, event: str, session: AnySession, /, *, column: Any = ..., actor: str | None = ..., details: Any = ...,
-    token: str | None = ..., **payload: Any,
+    instance: M,
+    event: str,
+    session: AnySession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Moved[M]: ...
 @overload
 def fire_or_create(
-    instance: M, event: str, session: AsyncSession, /, *, column: Any = ..., actor: str | None = ..., details: Any = ...,
-    token: str | None = ..., **payload: Any,
+    instance: M,
+    event: str,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
 ) -> Awaitable[Moved[M]]: ...
 def fire_or_create(
     instance: M,
@@ -65,7 +81,12 @@ def fire_or_create(
 
 
 def _fire_or_create(
-    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Mapping[str, Any]
+    session: Session,
+    instance: Any,
+    event: str,
+    column: Any,
+    payload: Mapping[str, Any],
+    said: Mapping[str, Any],
 ) -> Moved[Any]:
     state = inspect(instance)
     if state.has_identity:
@@ -83,7 +104,9 @@ def _fire_or_create(
         session.flush()
     key = tuple(values[part.key] for part in sql.row.key)
     parameters |= dict(zip(mapped.key_names, key, strict=True))
-    creation = Creation(mapped, sql, session, plain_key(key), parameters, payload=payload or NO_PAYLOAD, values=values, **said)
+    creation = Creation(
+        mapped, sql, session, plain_key(key), parameters, payload=payload or NO_PAYLOAD, values=values, **said
+    )
     outcome = creation.fire()
     if isinstance(outcome, Refused):
         raise creation.refusal(outcome)
@@ -98,11 +121,15 @@ def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
     values = {column.key: instance.__dict__[name] for name, column in row.columns.items() if name in instance.__dict__}
     missing = [part.key for part in row.key if values.get(part.key) is None]
     if missing:
-        raise TypeError(f"fire_or_create() needs the whole key of {mapped.model.__name__}: {', '.join(missing)} is not set")
+        raise TypeError(
+            f"fire_or_create() needs the whole key of {mapped.model.__name__}: {', '.join(missing)} is not set"
+        )
     mapped.key_parts(tuple(values[part.key] for part in row.key))
     state = values.pop(row.state.key, None)
     if state not in (None, mapped.machine.initial):
-        raise ValueError(f"fire_or_create() creates from the initial state {mapped.machine.initial!r}, and the instance has {state!r}")
+        raise ValueError(
+            f"fire_or_create() creates from the initial state {mapped.machine.initial!r}, and the instance has {state!r}"
+        )
     generator = mapped.mapper.version_id_generator
     if row.version is not None and row.version.key not in values and generator is not False:
         values[row.version.key] = generator(None)
@@ -141,7 +168,9 @@ class Creation(Shot):
             return self._fire_then_create(connection)
         self.know_version(connection)
         values = {VALUE.format(name): value for name, value in self.values.items()}
-        code = backend.upsert(connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values})
+        code = backend.upsert(
+            connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values}
+        )
         if code == CREATED:
             return self._created(self.moved(connection, initial, branches[0].target, False, False))
         if code >= MOVED:
@@ -191,4 +220,3 @@ class Creation(Shot):
 
     def _created(self, moved: Moved[Any]) -> Moved[Any]:
         return replace(moved, created=True)
-

@@ -56,7 +56,12 @@ class Backend:
         return storage != "enum" or not self.has_enum
 
     def fire(
-        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool = False
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
     ) -> int:
         """Fire *event* on the row that *parameters* name, and return the row's code (see :mod:`..statement`).
 
@@ -100,20 +105,33 @@ class Backend:
         if "number" not in history.cache:
             history.cache["number"] = select(history.next_sequence()).where(history.of_record()).with_for_update()
             history.cache["insert"] = insert(history.table).values(
-                {**history.values(), history.table.c.sequence: bindparam("fsm_sequence"), history.table.c.at: utc_now()}
+                {
+                    **history.values(),
+                    history.table.c.sequence: bindparam("fsm_sequence"),
+                    history.table.c.at: utc_now(),
+                }
             )
         sequence = connection.execute(history.cache["number"], parameters).scalar_one()
         connection.execute(history.cache["insert"], {**parameters, "fsm_sequence": sequence})
         return int(sequence)
 
     def sweep(
-        self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        event: EventSQL,
+        criterion: ColumnElement[bool],
+        parameters: Mapping[str, Any],
     ) -> dict[int, int]:
         """Move all rows under *criterion* by one UPDATE; how many took which branch. Only where ``can_sweep``."""
         raise NotImplementedError
 
     def upsert(
-        self, connection: Connection, event: EventSQL, names: tuple[str, ...], target: str, parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        event: EventSQL,
+        names: tuple[str, ...],
+        target: str,
+        parameters: Mapping[str, Any],
     ) -> int:
         """Insert a row in the state *target* with values for the columns *names*, or fire on the one that has its key.
 
@@ -123,14 +141,24 @@ class Backend:
         raise NotImplementedError
 
     def take_keys(
-        self, connection: Connection, event: EventSQL, branch: int, keys: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        event: EventSQL,
+        branch: int,
+        keys: Sequence[tuple[Any, ...]],
+        parameters: Mapping[str, Any],
     ) -> None:
         """Move the locked rows with these *keys* along one branch."""
         statement = self.statement(event, ("take_many", branch))
         connection.execute(statement, {**parameters, "fsm_keys": _bindable(keys)})
 
     def record_keys(
-        self, connection: Connection, history: HistorySQL, row: StateRow, keys: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        history: HistorySQL,
+        row: StateRow,
+        keys: Sequence[tuple[Any, ...]],
+        parameters: Mapping[str, Any],
     ) -> None:
         """Add a row to *history* for each of the locked rows with these *keys*."""
         if "record_keys" not in history.cache:
@@ -138,7 +166,12 @@ class Backend:
             earlier = history.table.alias("fsm_earlier")
             same = [earlier.c[part.key] == own[part] for part in history.record]
             number = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).scalar_subquery()
-            values = {**history.values(), **own, history.table.c.sequence: number, history.table.c.at: utc_now()}
+            values = {
+                **history.values(),
+                **own,
+                history.table.c.sequence: number,
+                history.table.c.at: utc_now(),
+            }
             rows = select(*values.values()).where(_among(row.key))
             history.cache["record_keys"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": _bindable(keys)})
@@ -174,7 +207,7 @@ class Backend:
         takes = [self.statement(event, ("take", i)) for i in range(len(event.branches))]
         return [self.statement(event, ("read", False)), *takes]
 
-    def _read(self, event: EventSQL, known_version: bool) -> Executable:
+    def _read(self, event: EventSQL, known_version: Any) -> Executable:
         code = event.code(known_version=known_version).label("code")
         return select(code).where(event.row.is_key()).with_for_update()
 

@@ -33,7 +33,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from ..statement import CREATED, HIDDEN, MOVED, VALUE, Branch, Chosen, EventSQL, HistorySQL, number, state_literal
+from ..statement import (
+    CREATED,
+    HIDDEN,
+    MOVED,
+    VALUE,
+    Branch,
+    Chosen,
+    EventSQL,
+    HistorySQL,
+    number,
+    state_literal,
+)
 from .base import Backend
 from .clock import utc_now
 
@@ -69,7 +80,12 @@ class MySQLBackend(Backend):
         return mysql.DATETIME(fsp=6)
 
     def fire(
-        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool = False
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
     ) -> int:
         result = connection.execute(self.statement(event, ("fire", known_version)), parameters)
         code = (result.lastrowid or 0) - OFFSET
@@ -91,10 +107,17 @@ class MySQLBackend(Backend):
         return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
 
     def upsert(
-        self, connection: Connection, event: EventSQL, names: tuple[str, ...], target: str, parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        event: EventSQL,
+        names: tuple[str, ...],
+        target: str,
+        parameters: Mapping[str, Any],
     ) -> int:
         nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS
-        result = connection.execute(self.statement(event, ("upsert", (names, target))), {**parameters, "fsm_nonce": nonce})
+        result = connection.execute(
+            self.statement(event, ("upsert", (names, target))), {**parameters, "fsm_nonce": nonce}
+        )
         remembered = result.lastrowid or 0
         if remembered < OFFSET and (result.rowcount != 1 or not remembered):
             # Created without an AUTO_INCREMENT, or found on a table with triggers, which hide the id: the session knows
@@ -104,7 +127,11 @@ class MySQLBackend(Backend):
         return code if 0 <= code < 1 << _CODE_BITS else CREATED
 
     def sweep(
-        self, connection: Connection, event: EventSQL, criterion: ColumnElement[bool], parameters: Mapping[str, Any]
+        self,
+        connection: Connection,
+        event: EventSQL,
+        criterion: ColumnElement[bool],
+        parameters: Mapping[str, Any],
     ) -> dict[int, int]:
         """One UPDATE. Which branch a row took is counted in session variables while it is assigned.
 
@@ -133,9 +160,11 @@ class MySQLBackend(Backend):
         first, *rest = event.assignments()
         assigned = [(first[0], case((func.last_insert_id(code) >= least, first[1]), else_=first[0]))]
         assigned += [(column, case((func.last_insert_id() >= least, value), else_=column)) for column, value in rest]
-        return mysql.insert(row.table).values(values).on_duplicate_key_update([(c.name, value) for c, value in assigned])
+        return (
+            mysql.insert(row.table).values(values).on_duplicate_key_update([(c.name, value) for c, value in assigned])
+        )
 
-    def _fire(self, event: EventSQL, known_version: bool) -> Executable:
+    def _fire(self, event: EventSQL, known_version: Any) -> Executable:
         remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
         # LAST_INSERT_ID() without an argument is the value just remembered, so the effects of a guarded event need
         # not evaluate the guards again after an effect has changed what they read.

@@ -14,7 +14,7 @@ _NEEDED = {"typer", "rich"}
 
 
 def main() -> None:
-    """Run the command line and exit with its status: 2 when it was called wrongly, or the extra is not installed."""
+    """Run the command line and exit with its status: 2 when called wrongly, or without the extra."""
     try:
         from .app import app
     except ModuleNotFoundError as error:

@@ -15,8 +15,8 @@ def demo(
         str | None,
         typer.Option(
             metavar="URL",
-            help="A database to race in, such as mysql+pymysql://root@127.0.0.1:3306/test; the demo has a table of its"
-            " own there, and drops it at the end. Without it: a temporary SQLite file.",
+            help="A database to race in, such as mysql+pymysql://root@127.0.0.1:3306/test; the demo has a"
+            " table of its own there, and drops it at the end. Without it: a temporary SQLite file.",
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that race.")] = 8,
@@ -25,7 +25,8 @@ def demo(
 ) -> None:
     """Let processes race events on a few shared rows, watch them, and check what they reported.
 
-    The exit status is 0 when all that was checked holds, 1 when something does not, 2 when the database cannot be used.
+    The exit status is 0 when all that was checked holds, 1 when something does not, 2 when the database
+    cannot be used.
     """
     from ..demo.play import play
     from ..demo.stage import NoStage

@@ -18,7 +18,7 @@ SHAPE = "module:Model.state, as in shop.models:Order.state"
 
 
 def state_at(target: str) -> MappedState:
-    """The state column that *target* names. The attribute may be left out when the model has only one machine.
+    """The state column that *target* names. Its attribute may be left out when it is the only one.
 
     Modules are looked for in the current directory too.
 
@@ -54,7 +54,8 @@ def _module(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise typer.BadParameter(f"{name} imports {error.name}, which is not installed here.") from error
         raise typer.BadParameter(
-            f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder that holds it."
+            f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder"
+            " that holds it."
         ) from error
     except Exception as error:
         raise typer.BadParameter(f"importing {name} raised {type(error).__name__}: {error}") from error

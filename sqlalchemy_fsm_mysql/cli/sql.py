@@ -44,8 +44,8 @@ def sql(
 ) -> None:
     """Print the statements that a fire of each event sends, with what is bound in them.
 
-    Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a driver puts
-    the values where :names stand.
+    Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a
+    driver puts the values where :names stand.
     """
     state = state_at(target)
     known = list(state.machine.events)
@@ -54,9 +54,7 @@ def sql(
             f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event"
         )
     try:
-        text = "\n\n".join(
-            _event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name}
-        )
+        text = "\n\n".join(_event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name})
     except FSMError as error:
         raise typer.BadParameter(str(error)) from error
     console = Console()
@@ -67,7 +65,9 @@ def sql(
 
 
 def _dialect(name: str) -> Dialect:
-    return make_url(f"{name}://").get_dialect()(paramstyle="named")
+    kind: Any = make_url(f"{name}://").get_dialect()  # Any: Dialect declares no __init__, every dialect has one
+    dialect: Dialect = kind(paramstyle="named")
+    return dialect
 
 
 def _event_text(state: MappedState, name: str, dialect: Dialect) -> str:
@@ -126,12 +126,12 @@ _CLAUSES = {"SET", "FROM", "WHERE"}
 def broken(statement: str) -> str:
     """*statement* with a line for each clause and each WHEN; strings and quoted names stay as they are.
 
-    >>> print(broken("UPDATE orders SET state=CASE state WHEN 'SET AND' THEN 'b' ELSE state END WHERE id = :id"))
+    >>> print(broken("UPDATE orders SET state=CASE state WHEN 'SET AND' THEN 'b' ELSE 'c' END WHERE id = 1"))
     UPDATE orders
     SET state=CASE state
         WHEN 'SET AND' THEN 'b'
-        ELSE state END
-    WHERE id = :id
+        ELSE 'c' END
+    WHERE id = 1
     """
     text, depth = "", 0
     for piece in _PIECES.split(statement):

@@ -15,7 +15,7 @@ Step: TypeAlias = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Tally:
-    """What was reported: how often each order took each step, and how often each event was refused in each state."""
+    """What was reported: how often each order took each step, and each state refused each event."""
 
     steps: Counter[tuple[int, Step]] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)  # (event, state observed)
@@ -45,7 +45,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An order as the database holds it at the end: its state, and the number of steps it has counted itself."""
+    """An order as the database holds it: its state, and the number of steps it has counted itself."""
 
     state: str
     steps: int
@@ -76,9 +76,7 @@ def findings(
     *lost_workers* tells of each process that did not report to its end.
     """
     steps = _by_order(tally)
-    deleted = sum(
-        times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source
-    )
+    deleted = sum(times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source)
     return [
         Finding("Every process reported until its end.", lost_workers),
         Finding(
@@ -87,37 +85,33 @@ def findings(
             tuple(_undeclared(machine, tally)),
         ),
         Finding(
-            "No step was lost and none came twice: each row has counted its own UPDATEs, and each count is the"
-            " number of steps reported for the row.",
+            "No step was lost and none came twice: each row has counted its own UPDATEs, and its count is"
+            " the number of steps reported for it.",
             tuple(_miscounted(steps, stored)),
         ),
         Finding(
-            f"The steps of each order, whoever reported them, can be laid end to end: one path from {machine.initial!r} to"
-            " the state that is stored. Had two processes moved an order out of the same state at once, there would be"
-            " a gap.",
+            "The steps of each order, whoever reported them, can be laid end to end: one path from"
+            f" {machine.initial!r} to the state that is stored. Had two processes moved an order out of the"
+            " same state at once, there would be a gap.",
             tuple(_broken(machine, steps, stored)),
         ),
         Finding(
-            f"Each order was deleted by exactly one process, which made the next order in the same transaction:"
-            f" {deleted:,} deleted, {deleted:,} made.",
+            "Each order was deleted by exactly one process, which made the next order in the same"
+            f" transaction: {deleted:,} deleted, {deleted:,} made.",
             tuple(_wrong_deletions(deleted, stored, begun_with)),
         ),
         Finding(
             f"The database holds {len(stored):,} orders, each in a state that the machine declares.",
-            tuple(
-                f"order {key} is {row.state!r}"
-                for key, row in stored.items()
-                if not machine.declares(row.state)
-            ),
+            tuple(f"order {key} is {row.state!r}" for key, row in stored.items() if not machine.declares(row.state)),
         ),
     ]
 
 
 def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) -> str | None:
-    """Why *steps* are not one path from *initial* to *final* that takes each of them as often as it is counted.
+    """Why *steps* are not one path from *initial* to *final* that takes each of them as often as counted.
 
-    None when they are. This is Euler's condition: such a path exists if and only if each state is left as often as it
-    is entered (but for the two ends), and all steps hang together with the first state.
+    None when they are. This is Euler's condition: such a path exists if and only if each state is left as
+    often as it is entered (but for the two ends), and all steps hang together with the first state.
 
     >>> path_problem({("Go", "a", "b"): 2, ("Back", "b", "a"): 1}, "a", "b")
     >>> path_problem({("Go", "a", "b"): 2}, "a", "b")
@@ -132,18 +126,15 @@ def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) 
         neighbours[source].add(target)
         neighbours[target].add(source)
     unbalanced = [
-        f"{state!r} was left {_times(left[state] - (state == final))}, but could be left {_times(entered[state] - (state == final))}"
+        f"{state!r} was left {_times(left[state] - end)}, but could be left {_times(entered[state] - end)}"
         for state in {**entered, **left}
         if entered[state] != left[state]
+        for end in [int(state == final)]
     ]
     if unbalanced:
         return "; ".join(unbalanced)
     apart = set(neighbours) - _connected(neighbours, initial)
-    return (
-        f"{', '.join(sorted(map(repr, apart)))} cannot be reached from {initial!r} by these steps"
-        if apart
-        else None
-    )
+    return f"{', '.join(sorted(map(repr, apart)))} cannot be reached from {initial!r} by these steps" if apart else None
 
 
 def _connected(neighbours: Mapping[Hashable, set[Hashable]], start: Hashable) -> set[Hashable]:
@@ -169,7 +160,7 @@ def _by_order(tally: Tally) -> dict[int, Counter[Step]]:
 def _undeclared(machine: Machine, tally: Tally) -> Iterator[str]:
     for (event, source, target), times in tally.edges().items():
         if machine.targets(event).get(source) != target:
-            yield f"{event!r} took {source!r} to {target!r} {_times(times)}, which the machine does not declare"
+            yield f"{event!r} took {source!r} to {target!r} {_times(times)}, which is not declared"
     for (event, state), times in tally.refused.items():
         if state in machine.targets(event):
             yield f"{event!r} was refused in {state!r} {_times(times)}, although it leaves that state"
@@ -184,9 +175,7 @@ def _miscounted(steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]
             yield f"order {key} counted {stored[key].steps:,} steps, but {reported:,} were reported"
 
 
-def _broken(
-    machine: Machine, steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]
-) -> Iterator[str]:
+def _broken(machine: Machine, steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]) -> Iterator[str]:
     for key, row in stored.items():
         problem = path_problem(steps.get(key, Counter()), machine.initial, row.state)
         if problem is not None:
@@ -198,4 +187,5 @@ def _wrong_deletions(deleted: int, stored: Mapping[int, Stored], begun_with: int
     if gone != deleted:
         yield f"{deleted:,} deletions were reported, but {gone:,} orders are stored as 'Deleted'"
     if len(stored) != begun_with + deleted:
-        yield f"{begun_with:,} orders and {deleted:,} new ones make {begun_with + deleted:,}, but {len(stored):,} are stored"
+        expected = begun_with + deleted
+        yield f"{begun_with:,} orders and {deleted:,} new ones make {expected:,}; {len(stored):,} are stored"

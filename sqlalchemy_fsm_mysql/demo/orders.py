@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 class Order(Stateful, Base):
-    """An order. Each UPDATE of a row adds one to its `steps`, so a row knows by itself how often it was moved."""
+    """An order. Each UPDATE adds one to its `steps`, so a row knows by itself how often it was moved."""
 
     __tablename__ = TABLE
     __table_args__ = {"comment": COMMENT}  # noqa: RUF012 - SQLAlchemy reads a plain dict

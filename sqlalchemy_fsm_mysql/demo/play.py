@@ -20,7 +20,7 @@ LOOK_EVERY = 0.2  # seconds
 
 
 def play(console: Console, *, url: str | None, workers: int, rows: int, seconds: float) -> int:
-    """Race, show, check. Returns the exit status: 0 when all that was checked holds, 1 when something does not.
+    """Race, show, check. Returns the exit status: 0 when all that was checked holds, else 1.
 
     Raises: NoStage when the database cannot be used.
     """
@@ -36,17 +36,16 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     show_findings(console, found)
     console.print()
-    return _verdict(
-        console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string()
-    )
+    return _verdict(console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string())
 
 
 def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
     console.print(
         Text.assemble(
             (f"{workers} processes, {_orders(rows)}, {seconds:g} seconds.", "bold"),
-            " Each process picks an order and an event and fires it, again and again, through a connection of its own;"
-            " none knows what the others do. Whoever deletes an order makes a new one in the same transaction.",
+            " Each process picks an order and an event and fires it, again and again, through a connection of"
+            " its own; none knows what the others do. Whoever deletes an order makes a new one in the same"
+            " transaction.",
         )
     )
     console.print(Text(f"Table {TABLE} in {engine.url.render_as_string()}", "dim"), soft_wrap=True)
@@ -62,9 +61,7 @@ def _wait_for_all(console: Console, race: Race, workers: int) -> None:
     with console.status(f"Starting {workers} processes …"):
         while race.ready < workers and not race.problems:
             if time.monotonic() > until:
-                race.problems.append(
-                    f"only {race.ready} of {workers} processes were ready within {START_WITHIN:.0f} s"
-                )
+                race.problems.append(f"only {race.ready} of {workers} processes were ready within {START_WITHIN:.0f} s")
             race.receive(0.05)
 
 
@@ -116,16 +113,12 @@ def _verdict(console: Console, race: Race, found: list[Finding], took: float, wh
         return 1
     tally = race.tally
     rate = tally.fired / took if took else 0.0
-    again = (
-        ""
-        if not tally.again
-        else f" {tally.again:,} were run again, after the server had ended their transaction."
-    )
+    again = "" if not tally.again else f" {tally.again:,} were run again, after the server had ended their transaction."
     console.print(
         Text.assemble(
             ("Everything holds. ", "bold green"),
-            f"{tally.fired:,} fires, {tally.moved:,} moved and {tally.refused.total():,} refused: {rate:,.0f} a second on"
-            f" {where}.{again}",
+            f"{tally.fired:,} fires, {tally.moved:,} moved and {tally.refused.total():,} refused:"
+            f" {rate:,.0f} a second on {where}.{again}",
         )
     )
     return 0

@@ -1,4 +1,4 @@
-"""The processes of the demo. Each has an engine and a connection of its own, and shares nothing but the table."""
+"""The processes of the demo. Each has an engine and a connection of its own; they share only the table."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ END_WITHIN = 60.0  # seconds, for the last fire of each process: as long as a lo
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """What a process has to know: where to fire and how long. It starts at `go`, and ends early at `enough`."""
+
+    name: str
+    url: URL
+    seconds: float
+    go: Signal
+    enough: Signal
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """A process is connected and waits for the start."""
 
@@ -50,7 +61,7 @@ class Broken:
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine as the demo's processes use it: READ COMMITTED on a server, and on SQLite WAL and patience."""
+    """An engine as the demo's processes use it: READ COMMITTED on a server; WAL and patience on SQLite."""
     if url.get_backend_name() != "sqlite":
         return create_engine(url, isolation_level="READ COMMITTED")
     # SQLite lets one process write at a time; the others wait for up to this many seconds.
@@ -58,8 +69,8 @@ def make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:  # Any: a driver's connection
-        # With a write-ahead log the one who watches reads without waiting for the writers, and they write without waiting. The file is
-        # thrown away afterwards, so no fire need wait for the disk.
+        # With a write-ahead log the one who watches reads without waiting for the writers, and they write
+        # without waiting. The file is thrown away afterwards, so no fire need wait for the disk.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -127,10 +138,8 @@ def racing(url: URL, workers: int, seconds: float) -> Iterator[Race]:
     processes = []
     for number in range(1, workers + 1):
         here, there = context.Pipe(duplex=False)
-        name = f"process {number}"
-        process = context.Process(
-            target=run, kwargs=task, name=name, daemon=True
-        )
+        task = Task(f"process {number}", url, seconds, go, enough)
+        process = context.Process(target=run, args=(task, there), name=task.name, daemon=True)
         with _deaf_to_ctrl_c():
             process.start()
         there.close()
@@ -162,28 +171,28 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def run(name: str, url: URL, seconds: float, reports: Connection, go: Signal, enough: Signal) -> None:
+def run(task: Task, reports: Connection) -> None:
     """What one process does, from its start to its end."""
     with suppress(BrokenPipeError):
         try:
-            _race(url, seconds, reports, go, enough)
+            _race(task, reports)
         except Exception as error:  # noqa: BLE001 - whatever it is, it has to be told
-            reports.send(Broken(f"{name} ended by {type(error).__name__}: {first_line(error)}"))
+            reports.send(Broken(f"{task.name} ended by {type(error).__name__}: {first_line(error)}"))
         else:
             reports.send(Done())
 
 
-def _race(url: URL, seconds: float, reports: Connection, go: Signal, enough: Signal) -> None:
-    dice = random.Random()  # noqa: S311 - no cryptography
-    engine = make_engine(url)
+def _race(task: Task, reports: Connection) -> None:
+    dice = random.Random()
+    engine = make_engine(task.url)
     with Session(engine) as session:
         live = _live(session)
         reports.send(Ready())
-        if not go.wait(START_WITHIN):
+        if not task.go.wait(START_WITHIN):
             return
-        tally, end = Tally(), time.monotonic() + seconds
+        tally, end = Tally(), time.monotonic() + task.seconds
         report_at = time.monotonic() + dice.uniform(0, REPORT_EVERY)
-        while (now := time.monotonic()) < end and not enough.is_set():
+        while (now := time.monotonic()) < end and not task.enough.is_set():
             (name,) = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
             if _fired(session, dice.choice(live), name, tally):
                 live = _live(session, since=live[0])
@@ -201,7 +210,7 @@ def _live(session: Session, since: int = 0) -> Sequence[int]:
 
 
 def _fired(session: Session, key: int, name: str, tally: Tally) -> bool:
-    """Fire the event *name* on the order, count what came of it, and tell whether the order is deleted by now."""
+    """Fire the event *name* on the order, count what came of it, and tell whether the order is deleted."""
     outcome = _again_until_committed(session, lambda: _unit_of_work(session, key, name), tally)
     if isinstance(outcome, Refused):
         tally.refused[name, str(outcome.state)] += 1
@@ -212,7 +221,8 @@ def _fired(session: Session, key: int, name: str, tally: Tally) -> bool:
 
 def _unit_of_work(session: Session, key: int, name: str) -> Moved[Order] | Refused[Order]:
     outcome = try_fire_key(Order, key, name, session)
-    # Many may ask for the deletion at once, and one alone is told that it was the one who moved the order there.
+    # Many may ask for the deletion at once, and one alone is told that it was the one who moved the order
+    # there.
     if isinstance(outcome, Moved) and outcome.changed and outcome.target == "Deleted":
         session.add(Order())
     session.commit()

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table while the processes race, or plain lines; then the figures and the findings."""
+"""What the demo shows: a live table, or plain lines, while the processes race; then figures and findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN_ORDERS = 12
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A moment of the race: *live* are the orders not deleted, *states* the number of orders in each state."""
+    """A moment of the race: *live* are the orders not deleted, *states* how many orders are in each state."""
 
     elapsed: float  # seconds
     seconds: float
@@ -84,9 +84,7 @@ def _moment(snapshot: Snapshot) -> RenderableType:
     hidden = len(snapshot.live) - SHOWN_ORDERS
     if hidden > 0:
         table.add_row("…", f"and {hidden} more", "")
-    counts = Text("  ").join(
-        _state(state).append(f" {number:,}") for state, number in snapshot.states.items()
-    )
+    counts = Text("  ").join(_state(state).append(f" {number:,}") for state, number in snapshot.states.items())
     bar = Table.grid(padding=(0, 1))
     left = max(0.0, snapshot.seconds - snapshot.elapsed)
     bar.add_row(
@@ -120,9 +118,7 @@ def show_table(console: Console, machine: Machine, tally: Tally) -> None:
     console.print(Text("Where each event led, and how often", "bold"))
     console.print(table)
     console.print(
-        Text(
-            f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim"
-        )
+        Text(f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim")
     )
 
 

@@ -1,4 +1,4 @@
-"""Where the demo plays: a SQLite file of its own, or a table of its own in the database that ``--url`` names."""
+"""Where the demo plays: a SQLite file of its own, or a table of its own in the database of ``--url``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class NoStage(Exception):
 def stage(url: str | None, rows: int) -> Iterator[Engine]:
     """An engine on a database with *rows* new orders; gone at the end.
 
-    Raises: NoStage when the database cannot be used, or holds a table of the demo's name that is not the demo's.
+    Raises: NoStage when the database cannot be used, or holds a table of the demo's name that is not the
+    demo's.
     """
     if url is None:
         with tempfile.TemporaryDirectory(prefix="fsm-demo-") as folder:
@@ -68,14 +69,12 @@ def _set(url: URL, rows: int) -> Iterator[Engine]:
 def _engine(url: URL) -> Engine:
     try:
         if url.get_dialect().is_async:
-            raise NoStage(
-                f"{url.drivername} is for asyncio, and the demo is not: use mysql+pymysql:// instead."
-            )
+            raise NoStage(f"{url.drivername} is for asyncio, and the demo is not: use mysql+pymysql:// instead.")
         return make_engine(url)
     except ModuleNotFoundError as error:
         raise NoStage(
-            f"The driver {error.name} is not installed. PyMySQL is enough: pip install 'sqlalchemy-fsm-mysql[pymysql]',"
-            " and a URL that begins with mysql+pymysql://"
+            f"The driver {error.name} is not installed. PyMySQL is enough: pip install"
+            " 'sqlalchemy-fsm-mysql[pymysql]', and a URL that begins with mysql+pymysql://"
         ) from error
     except (NoSuchModuleError, ArgumentError) as error:
         raise NoStage(f"{url} cannot be used: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""A machine for people to look at: :class:`Graph` is what there is to draw, and each other module is one way to draw it."""
+"""A machine for people to look at: :class:`Graph` is what there is to draw, each module a way to draw it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What there is to draw of a machine, in plain text: states as the database stores them, events, and the edges.
+"""What there is to draw of a machine, in plain text: states as they are stored, events, and the edges.
 
-A renderer needs nothing else, and asks nothing of a machine. The order of everything is the machine's, so that a
-drawing of the same machine is the same text.
+A renderer needs nothing else, and asks nothing of a machine. The order of everything is the machine's, so
+that a drawing of the same machine is the same text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Counts: TypeAlias = Mapping[tuple[str, str, str], int]
 class Edge:
     """One event leading from one state to one state.
 
-    `guard` is the name of the guard, None when there is none. `effects` are the names of the effects, the event's own
-    first. A lambda is named ``guard`` or ``effect``.
+    `guard` is the name of the guard, None when there is none. `effects` are the names of the effects, the
+    event's own first. A lambda is named ``guard`` or ``effect``.
     """
 
     event: str
@@ -33,7 +33,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A machine's states, events and edges. Edges come by event, then by source, then in the order in which they win."""
+    """A machine's states, events and edges. Edges come by event, then by source, then in winning order."""
 
     states: tuple[str, ...]
     initial: str
@@ -49,7 +49,8 @@ class Graph:
         >>> from sqlalchemy_fsm_mysql import Event
         >>> graph = Graph.of(Machine(initial="new", events=[Event("Pay", {"new": "paid"})]))
         >>> graph.states, graph.final, graph.edges
-        (('new', 'paid'), ('paid',), (Edge(event='Pay', source='new', target='paid', guard=None, effects=()),))
+        (('new', 'paid'), ('paid',), (Edge(event='Pay', source='new', target='paid', guard=None,
+        effects=()),))
         """
         return cls(
             states=machine.stored_states,

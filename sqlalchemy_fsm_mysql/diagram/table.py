@@ -1,4 +1,4 @@
-"""A machine as a table: a row for each state, a column for each event, and in the cell where the event leads."""
+"""A machine as a table: a row for each state, a column for each event, in the cell where it leads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SPECIAL = re.compile(r"[\\`*<>\[\]|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> str:
-    """*machine* as a Markdown table whose columns line up in plain text, too; with *counts*, how often each edge was taken.
+    """*machine* as a Markdown table that lines up in plain text, too; *counts* tells how often each edge was taken.
 
-    A dash is an event that the state refuses. Several targets are alternatives with their guards, the first that holds
-    wins.
+    A dash is an event that the state refuses. Several targets are alternatives with their guards, the first
+    that holds wins.
 
     >>> from sqlalchemy_fsm_mysql import Event
-    >>> machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})])
-    >>> print(markdown_table(machine, {("Pay", "new", "paid"): 1200}))
+    >>> events = [Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})]
+    >>> print(markdown_table(Machine(initial="new", events=events), {("Pay", "new", "paid"): 1200}))
     |      | Pay          | Drop     |
     |------|--------------|----------|
     | new  | paid × 1,200 | void × 0 |
@@ -32,9 +32,7 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> st
     graph = machine if isinstance(machine, Graph) else Graph.of(machine)
     rows = [[_escaped(cell) for cell in row] for row in cells(graph, counts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    header, *body = (
-        _line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows
-    )
+    header, *body = (_line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows)
     rule = "|".join(["", *("-" * (width + 2) for width in widths), ""])
     return "\n".join([header, rule, *body])
 
