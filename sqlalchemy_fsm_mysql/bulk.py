@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, literal_column, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
@@ -16,19 +16,20 @@ from .backends import backend_of
 from .backends.base import is_autocommit
 from .column import MappedState, mapped_state
 from .errors import TooManyRows, TransactionRequired
+from .expressions import selects_from
 from .firing import AnySession, Shot, in_session, payload_parameters, plain_key
 from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, MovedRows
-from .statement import MOVED, Branch, EventSQL
-from .transactions import raise_explained
+from .statement import MOVED, NEXT_VERSION, Branch, EventSQL
+from .transactions import flush_first, raise_explained
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 M = TypeVar("M")
 
-# Rows a statement touches at most where their keys go through this process: it bounds memory and the statement's length.
+# Rows a statement touches at most where their keys go through this process: bounds memory and the statement.
 CHUNK = 1000
 
 Progress = Callable[[int, "int | None"], Any]
@@ -93,7 +94,7 @@ def fire_where(
     if not criteria:
         raise TypeError(f"fire_where() needs criteria: which {model.__name__} rows? true() stands for all of them")
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
-        if size is not None and (not isinstance(size, int) or size < 1):
+        if size is not None and not _is_number_of_rows(size):
             raise ValueError(f"{name}={size!r}; it is a number of rows, at least 1")
     said = {"actor": actor, "details": details}
     return in_session(
@@ -144,16 +145,25 @@ def claim(
 ) -> Any:
     """Take up to *limit* rows that match and that nobody else holds, fire *event* on them, and return their instances.
 
-    Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for each
-    other, and no two get the same row. The instances come in the order of *order_by* (one expression or several; the
-    primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
+    Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for
+    each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
+    the primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
 
     Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
     """
-    if not isinstance(limit, int) or limit < 1:
+    if not _is_number_of_rows(limit):
         raise ValueError(f"limit={limit!r}; it is a number of rows, at least 1")
     said = {"actor": actor, "details": details}
     return in_session(session, _claim, model, event, column, criteria, limit, order_by, payload, said)
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A row that is locked: its key, what the event does to it, and its version where Python makes the next one."""
+
+    key: tuple[Any, ...]
+    code: int
+    version: Any = None
 
 
 @dataclass
@@ -178,8 +188,9 @@ class Sweep:
     def run(self) -> Counter[int]:
         """Move the rows that match; how many took which branch."""
         connection, backend = self.connection(), backend_of(self.connection())
+        needs_keys = self.mapped.extras.history is not None or self.mapped.makes_versions or self.reads_itself()
         try:
-            if self.mapped.extras.history is None and backend.can_sweep:
+            if backend.can_sweep and not needs_keys:
                 taken = Counter(backend.sweep(connection, self.event, self.criterion, self.parameters))
                 if taken.total():
                     self._expire_all()
@@ -192,6 +203,8 @@ class Sweep:
 
     def _run_by_keys(self, connection: Connection) -> Counter[int]:
         """As :meth:`run`, chunk by chunk along the primary key: lock, read the codes, write by key."""
+        if self.reads_itself():  # a chunk would see what the one before has moved, so all keys come first
+            return self.take(connection, self.pick(connection, None))
         taken: Counter[int] = Counter()
         beyond: tuple[Any, ...] | None = None
         while True:
@@ -200,36 +213,49 @@ class Sweep:
             if not rows:
                 return taken
             taken += self.take(connection, rows)
-            beyond = rows[-1][0]
+            beyond = rows[-1].key
 
-    def pick(self, connection: Connection, limit: int) -> list[tuple[tuple[Any, ...], int]]:
-        """Lock up to *limit* of the rows, in the order of their keys, and read what the event does to each."""
+    def reads_itself(self) -> bool:
+        """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
+        return any(selects_from(element, self.event.row.table) for element in visitors.iterate(self.criterion))
+
+    def columns(self) -> list[ColumnElement[Any]]:
+        """What has to be read of a row to move it: the parts of a :class:`Locked`."""
         row = self.event.row
-        query = (
-            select(*row.key, self.event.code().label("fsm_code"))
-            .where(self.criterion)
-            .order_by(*row.key)
-            .limit(limit)
-            .with_for_update()
-        )
-        found = connection.execute(query, self.parameters).all()
-        return [(tuple(values[:-1]), values[-1]) for values in found if values[-1] >= MOVED]
+        version = [row.version] if self.mapped.makes_versions and row.version is not None else []
+        return [*row.key, self.event.code().label("fsm_code"), *version]
 
-    def take(self, connection: Connection, rows: Sequence[tuple[tuple[Any, ...], int]]) -> Counter[int]:
-        """Move locked rows, of which the codes are known: one UPDATE a branch, and one INSERT when there is a history."""
+    def locked(self, values: Sequence[Any]) -> Locked:
+        parts = len(self.event.row.key)
+        return Locked(tuple(values[:parts]), *values[parts:])
+
+    def pick(self, connection: Connection, limit: int | None) -> list[Locked]:
+        """Lock up to *limit* of the rows, in the order of their keys, and read what the event does to each."""
+        query = select(*self.columns()).where(self.criterion).order_by(*self.event.row.key).limit(limit)
+        query = query.with_for_update()
+        return [self.locked(values) for values in connection.execute(query, self.parameters).all()]
+
+    def take(self, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
+        """Move locked rows whose codes are known: one UPDATE a branch, and one INSERT when there is a history."""
         backend, history = backend_of(connection), self.mapped.extras.history
-        keys: dict[int, list[tuple[Any, ...]]] = {}
-        for key, code in rows:
-            keys.setdefault((code - MOVED) // 2, []).append(key)
-        for index, of_branch in keys.items():
+        taken: Counter[int] = Counter()
+        keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
+        for row in rows:
+            keys.setdefault(((row.code - MOVED) // 2, row.version), []).append(row.key)
+        for (index, version), alike in keys.items():
             branch = self.event.branches[index]
-            for some in _chunks(of_branch):
+            parameters = {**self.parameters, **self._next_version(version)}
+            for some in _chunks(alike):
                 if history is not None:
-                    values = {**self.parameters, **self._to_record(branch)}
+                    values = {**parameters, **self._to_record(branch)}
                     backend.record_keys(connection, history.sql, self.event.row, some, values)
-                backend.take_keys(connection, self.event, index, some, self.parameters)
-            self._bring_up_to_date(branch, of_branch)
-        return Counter({index: len(of_branch) for index, of_branch in keys.items()})
+                backend.take_keys(connection, self.event, index, some, parameters)
+            self._bring_up_to_date(branch, alike)
+            taken[index] += len(alike)
+        return taken
+
+    def _next_version(self, version: Any) -> dict[str, Any]:
+        return {NEXT_VERSION: self.mapped.mapper.version_id_generator(version)} if self.mapped.makes_versions else {}
 
     def _to_record(self, branch: Branch) -> dict[str, Any]:
         said = {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}
@@ -256,6 +282,7 @@ class Sweep:
         )
 
     def _bring_up_to_date(self, branch: Branch, keys: list[tuple[Any, ...]]) -> None:
+        self._note()
         held = self.session.identity_map
         if not held:
             return
@@ -264,18 +291,26 @@ class Sweep:
             instance = held.get(self.mapped.mapper.identity_key_from_primary_key(key))
             if instance is not None:
                 shot = Shot(self.mapped, self.event, self.session, plain_key(key), {}, instance)
-                shot.bring_up_to_date(instance, target, known_version=False, is_other_version=False)
+                shot.bring_up_to_date(instance, target)
 
     def _expire_all(self) -> None:
         """Expire what an UPDATE of unknown rows may have changed in any instance that the session holds."""
+        self._note()
         row = self.event.row
         names = {self.mapped.attribute, *self.mapped.changed_with(self.event)}
         names |= {name for name, column in row.columns.items() if column is row.version}
         for instance in self.session.identity_map.values():
             if isinstance(instance, self.mapped.model):
                 self.session.expire(instance, names)
-                if self.session.in_nested_transaction():
-                    note(self.session, instance)
+
+    def _note(self) -> None:
+        # Also for instances that will be loaded between now and the savepoint's rollback.
+        if self.session.in_nested_transaction():
+            note(self.session, model=self.mapped.model)
+
+
+def _is_number_of_rows(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def is_beyond(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -312,10 +347,9 @@ def _sweep(
     mapped = mapped_state(model, event, column)
     sql = mapped.event(event)
     parameters = payload_parameters(mapped, sql, payload)
-    core = [_core(mapped, criterion) for criterion in criteria]
+    core = _on_row(mapped, [_core(mapped, criterion) for criterion in criteria])
     visible = [] if sql.row.visible is None else [sql.row.visible]
-    if session.autoflush:
-        session.flush()
+    flush_first(session, mapped.mapper, model=mapped.model, event=event)
     return Sweep(mapped, sql, session, and_(sql.can(), *visible, *core), parameters, said, payload or NO_PAYLOAD)
 
 
@@ -334,6 +368,23 @@ def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
 
     result: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, replaced)
     return result
+
+
+def _on_row(mapped: MappedState, criteria: Sequence[ColumnElement[bool]]) -> Sequence[ColumnElement[bool]]:
+    """*criteria*, of which those that read other tables, too, are one EXISTS: a row matches once or not at all.
+
+    A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
+    """
+    table, mapper = mapped.row.table, mapped.mapper
+    apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in criteria]
+    if not any(apart):
+        return criteria
+    elsewhere = [criterion for criterion, is_apart in zip(criteria, apart, strict=True) if is_apart]
+    read = select(table).where(*elsewhere).get_final_froms()
+    joined = [one.inherit_condition for one in mapper.iterate_to_root() if one.inherit_condition is not None]
+    joins = joined if any(part in mapper.tables and part is not table for part in read) else []
+    matches = select(literal_column("1")).where(*joins, *elsewhere).correlate(table).exists()
+    return [matches, *(criterion for criterion, is_apart in zip(criteria, apart, strict=True) if not is_apart)]
 
 
 def _fire_where(
@@ -371,7 +422,7 @@ def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
             if len(rows) > max_rows:
                 model = sweep.mapped.model.__name__
                 raise TooManyRows(
-                    f"{sweep.event.name!r} would move more than max_rows={max_rows} rows of {model}; nothing was changed"
+                    f"{sweep.event.name!r} would move over max_rows={max_rows} rows of {model}; nothing was changed"
                 )
             return sweep.take(connection, rows)
     except DBAPIError as error:
@@ -413,10 +464,14 @@ def _claim(
         raise TransactionRequired(
             "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
         )
-    key, code = sweep.event.row.key, sweep.event.code().label("fsm_code")
+    key = sweep.event.row.key
     order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
     query = (
-        select(model, *key, code).where(sweep.criterion).order_by(*order).limit(limit).with_for_update(skip_locked=True)
+        select(model, *sweep.columns())
+        .where(sweep.criterion)
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
     arguments = {"mapper": sweep.mapped.mapper, "clause": sweep.event.row.table.update()}
     try:
@@ -425,13 +480,13 @@ def _claim(
         found = session.execute(
             query, sweep.parameters, execution_options={"populate_existing": True}, bind_arguments=arguments
         ).all()
-        rows = [(tuple(values[1:-1]), values[-1]) for values in found]
+        rows = [sweep.locked(values[1:]) for values in found]
         sweep.take(connection, rows)
     except DBAPIError as error:
         raise_explained(error, connection, model=model, event=event)
     instances = [values[0] for values in found]
     if sweep.mapped.extras.hooks:
-        for instance, (key_values, taken) in zip(instances, rows, strict=True):
-            branch = sweep.event.branches[(taken - MOVED) // 2]
-            announce(sweep.mapped, sweep.moved(branch, key_values, instance), session)
+        for instance, row in zip(instances, rows, strict=True):
+            branch = sweep.event.branches[(row.code - MOVED) // 2]
+            announce(sweep.mapped, sweep.moved(branch, row.key, instance), session)
     return instances

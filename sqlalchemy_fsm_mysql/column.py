@@ -27,14 +27,14 @@ from sqlalchemy import (
     inspect,
     literal,
 )
-from sqlalchemy.orm import Mapped, MappedColumn, Mapper, mapped_column
+from sqlalchemy.orm import MappedColumn, Mapper, mapped_column
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, conv
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
 from .comparator import STATES, StateComparator
-from .errors import InstanceStateError, InvalidMachine, StateAssignmentError, UnknownEvent, shown
+from .errors import InvalidMachine, StateAssignmentError, UnknownEvent, shown
 from .expressions import event_sql
 from .machine import Machine
 from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
@@ -75,7 +75,7 @@ class StateType(TypeDecorator[Any]):
 
     impl = String
     cache_ok = True
-    comparator_factory = StateComparator  # type: ignore[assignment]  # a property in SQLAlchemy's stubs
+    comparator_factory = StateComparator
 
     def __init__(self, machine: Machine, *, storage: Storage = "enum", protected: bool = True) -> None:
         if storage not in ("enum", "varchar"):
@@ -85,7 +85,7 @@ class StateType(TypeDecorator[Any]):
         event.listen(self, "after_parent_attach", _add_check)
 
     def copy(self, **_: Any) -> StateType:
-        return StateType(self.machine, storage=cast(Storage, self.storage), protected=self.protected)
+        return StateType(self.machine, storage=self.storage, protected=self.protected)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         type_ = backend_of_dialect(dialect).column_type(dialect, self.machine.stored_states, self.storage)
@@ -98,8 +98,8 @@ class StateType(TypeDecorator[Any]):
         return lambda value: self.process_bind_param(value, dialect)
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
-        plain = String().literal_processor(dialect)
-        assert plain is not None
+        # SQLAlchemy leaves String's literal_processor without types.
+        plain: Callable[[str], str] = String().literal_processor(dialect)  # type: ignore[no-untyped-call]
         return lambda value: plain(self.machine.stored(value))
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
@@ -159,16 +159,19 @@ class MappedState:
 
     @property
     def table_name(self) -> str:
-        return cast(Table, self.column.table).name
+        return self.column.table.name
 
     @cached_property
     def row(self) -> StateRow:
         """Where the state lives; known once all mappers are configured."""
-        table = cast(Table, self.column.table)
+        table = self.column.table
         here = {
-            c: prop.key for prop in self.mapper.column_attrs for c in prop.columns if getattr(c, "table", None) is table
+            cast("Column[Any]", c): prop.key
+            for prop in self.mapper.column_attrs
+            for c in prop.columns
+            if getattr(c, "table", None) is table
         }
-        version = self.mapper.version_id_col
+        version = cast("Column[Any] | None", self.mapper.version_id_col)
         if version is not None and version.table is not table:
             problem = (
                 f"{self.model.__name__}.{self.attribute} is in table {table.name!r} and version_id_col in "
@@ -178,7 +181,7 @@ class MappedState:
         return StateRow(
             table=table,
             state=self.column,
-            key=tuple(self._in_table(part, table) for part in self.mapper.primary_key),
+            key=tuple(self._in_table(cast("Column[Any]", part), table) for part in self.mapper.primary_key),
             columns={name: column for column, name in here.items()},
             visible=self._visible(table),
             version=version,
@@ -189,7 +192,7 @@ class MappedState:
         """The column of *table* that holds this part of the key; a joined subclass has one of its own, by any name."""
         for mapper in reversed(list(self.mapper.iterate_to_root())):
             joins = visitors.iterate(mapper.inherit_condition) if mapper.inherit_condition is not None else ()
-            pairs = [{join.left, join.right} for join in joins if isinstance(join, BinaryExpression)]
+            pairs: list[set[Any]] = [{join.left, join.right} for join in joins if isinstance(join, BinaryExpression)]
             own = next((pair - {part} for pair in pairs if part in pair and part.table is not table), {part})
             (part,) = own
         return part
@@ -206,13 +209,14 @@ class MappedState:
         if discriminator.table is table:
             return is_ours
         joined = [
-            self._in_table(part, table) == self._in_table(part, discriminator.table) for part in mapper.primary_key
+            self._in_table(part, table) == self._in_table(part, discriminator.table)
+            for part in cast("tuple[Column[Any], ...]", mapper.primary_key)
         ]
         return exists().where(*joined, is_ours).correlate(table)
 
     def _implied(self, table: Table, version: Column[Any] | None) -> Mapping[Column[Any], ColumnElement[Any]]:
-        implied = {
-            column: column.onupdate.arg
+        implied: dict[Column[Any], ColumnElement[Any]] = {
+            column: cast("Any", column.onupdate).arg
             for column in table.c
             if column.onupdate is not None and column.onupdate.is_clause_element and column is not self.column
         }
@@ -220,6 +224,12 @@ class MappedState:
             counts = self.counts_versions
             implied[version] = version + 1 if counts else bindparam(NEXT_VERSION, type_=version.type)
         return implied
+
+    def next_version(self, version: Any) -> Any:
+        """What the model's generator makes of *version*; None is that of a row that is new."""
+        generator = self.mapper.version_id_generator
+        assert callable(generator)
+        return generator(version)
 
     @cached_property
     def counts_versions(self) -> bool:
@@ -301,7 +311,7 @@ class MappedState:
         raise TypeError(f"the key of {self.model.__name__} is ({', '.join(names)}), got {shown(key)}")
 
     def state_in_memory(self, instance: Any) -> Any:
-        """The state that *instance* shows, without any SQL: the initial one before the first flush, None when expired."""
+        """The state that *instance* shows, without SQL: the initial one before the first flush, None when expired."""
         state = instance.__dict__.get(self.attribute)
         return self.machine.initial if state is None and not inspect(instance).has_identity else state
 
@@ -425,6 +435,3 @@ def remember(mapper: Mapper[Any]) -> list[MappedState]:
     for state in states.values():
         state.protect()
     return list(states.values())
-
-
-__all__ = ["InstanceStateError", "Mapped", "MappedState", "StateMachineColumn", "StateType"]

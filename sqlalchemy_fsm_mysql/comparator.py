@@ -8,6 +8,7 @@ from sqlalchemy import BindParameter, Column, ColumnElement, String, bindparam, 
 from sqlalchemy.sql import visitors
 
 from .errors import UnknownEvent
+from .machine import Machine
 from .statement import EventSQL, after
 
 STATES = "__state_machines__"
@@ -28,9 +29,11 @@ class StateComparator(String.Comparator[Any]):
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
             sources = [literal(machine.stored(source), String()) for source in machine.sources(event)]
-            return self.expr.in_(sources)
+            can: ColumnElement[bool] = self.expr.in_(sources)
+            return can
         built = self._event(event)
-        return _composed(built.can(), built, self.expr, payload)
+        composed: ColumnElement[bool] = _composed(built.can(), built, self.expr, payload)
+        return composed
 
     def after(self, event: str, /, **payload: Any) -> ColumnElement[Any]:
         """The state after *event*, as a SQL expression; the state itself where the event is refused.
@@ -45,10 +48,11 @@ class StateComparator(String.Comparator[Any]):
             }
             return type_coerce(after(self.expr, targets), self.expr.type)
         built = self._event(event)
-        return _composed(built.after(), built, self.expr, payload)
+        composed: ColumnElement[Any] = _composed(built.after(), built, self.expr, payload)
+        return composed
 
-    def _machine(self, event: str) -> Any:
-        machine = self.expr.type.machine
+    def _machine(self, event: object) -> Machine:
+        machine: Machine = getattr(self.expr.type, "machine")  # noqa: B009 - StateType's, which names this class
         if not isinstance(event, str) or event not in machine.events:
             raise UnknownEvent(event, list(machine.events))
         return machine
@@ -64,16 +68,15 @@ class StateComparator(String.Comparator[Any]):
         return built
 
 
-def _is_guarded(machine: Any, event: str) -> bool:
+def _is_guarded(machine: Machine, event: str) -> bool:
     return any(transition.guard is not None for transition in machine.transitions(event))
 
 
 def _check(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
     unexpected = [name for name in given if name not in names]
     if unexpected:
-        raise TypeError(
-            f"{event!r} has no payload {', '.join(map(repr, unexpected))}; it has {', '.join(map(repr, names)) or 'none'}"
-        )
+        known = ", ".join(map(repr, names)) or "none"
+        raise TypeError(f"{event!r} has no payload {', '.join(map(repr, unexpected))}; it has {known}")
 
 
 def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, Any]) -> Any:

@@ -138,7 +138,7 @@ class InstanceStateError(FSMError):
 
 
 class TransactionRequired(FSMError):
-    """History and tokens need a transaction, and the connection is in AUTOCOMMIT, where each statement is one by itself."""
+    """History, tokens and claims need a transaction, and in AUTOCOMMIT each statement is one by itself."""
 
 
 class TooManyRows(FSMError):
@@ -265,8 +265,8 @@ class KeyConflict(FireError):
 
     def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
         message = (
-            f"{row_label(table, key)} refused {shown(event)}: there is no row with this key, and another row holds one of"
-            " its unique values; nothing was changed."
+            f"{row_label(table, key)} refused {shown(event)}: there is no row with this key, and another row holds"
+            " one of its unique values; nothing was changed."
         )
         super().__init__(message, model=model, key=key, event=event)
 

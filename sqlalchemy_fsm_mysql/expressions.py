@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     Alias,
@@ -22,12 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 
-from .errors import InvalidMachine
+from .errors import InvalidMachine, State
 from .machine import Machine
 from .statement import MOVED, PAYLOAD, Branch, EventSQL, StateRow
 
-# Turns the value that an effect gives for another machine's state into SQL, or raises ValueError.
-StateValue = Callable[[Column[Any], Any], ColumnElement[Any]]
+# Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
+# ValueError for a state that the other machine does not declare.
+StateValue = Callable[[Column[Any], Any], "ColumnElement[Any] | None"]
 
 
 def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> EventSQL:
@@ -55,7 +56,7 @@ class _Builder:
         common = self._effects(self.machine.events[self.event].effect)
         branches = tuple(
             Branch(
-                source=stored(transition.source),
+                source=stored(cast(State, transition.source)),
                 target=stored(transition.target),
                 guard=self._guard(transition.guard),
                 effects=common | self._effects(transition.effect),
@@ -180,12 +181,12 @@ def _element(value: Any) -> Any:
 def _misplaced(expression: Any, table: Table) -> Iterator[str]:
     """What in *expression* an UPDATE of *table* cannot hold."""
     for element in _outside_subqueries(expression):
-        if isinstance(element, Column) and element.table is not None and element.table is not table:
+        if isinstance(element, Column) and element.table is not table:
             yield (
                 f"reads {element.table.name}.{element.name}, but the state is in {table.name!r}: "
                 "another table is read by a subquery, as in exists(select(…).where(…))"
             )
-    if any(_reads_again(element, table) for element in visitors.iterate(expression)):
+    if any(selects_from(element, table) for element in visitors.iterate(expression)):
         yield (
             f"selects from {table.name!r} itself, which MySQL refuses in an UPDATE of it (error 1093): "
             "use the row's own columns, or keep the figure in a column of another table"
@@ -200,7 +201,8 @@ def _outside_subqueries(element: Any) -> Iterator[Any]:
         yield from _outside_subqueries(child)
 
 
-def _reads_again(element: Any, table: Table) -> bool:
+def selects_from(element: Any, table: Table) -> bool:
+    """Whether *element* is a subquery, or part of one, on *table* itself."""
     if isinstance(element, Alias):
         return element.element is table
     if not isinstance(element, Select):

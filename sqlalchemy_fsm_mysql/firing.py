@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Connection, inspect
@@ -12,7 +13,6 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from .backends import backend_of
-from .backends.base import is_autocommit
 from .column import MappedState, mapped_state, mapped_states, named_state, sole_state
 from .errors import (
     GuardNotSatisfied,
@@ -30,7 +30,7 @@ from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL
-from .transactions import raise_explained
+from .transactions import flush_first, raise_explained
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +38,14 @@ if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
 M = TypeVar("M")
 R = TypeVar("R")
 AnySession: TypeAlias = "Session | scoped_session[Any]"
+
+
+class Version(Enum):
+    """The row's version before the event, beside the one that the session knew."""
+
+    UNKNOWN = auto()  # the session knew none
+    AS_KNOWN = auto()
+    OTHER = auto()
 
 
 @dataclass(slots=True)
@@ -83,7 +91,10 @@ class Shot:
         code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
         if code >= MOVED:
             branch = self.event.branches[(code - MOVED) // 2]
-            return self.moved(connection, branch.source, branch.target, known_version, bool(code & OTHER_VERSION))
+            version = Version.UNKNOWN
+            if known_version:
+                version = Version.OTHER if code & OTHER_VERSION else Version.AS_KNOWN
+            return self.moved(connection, branch.source, branch.target, version)
         reading = self.event.reading(code)
         if isinstance(reading, tuple):
             return self._refused(*reading)
@@ -127,12 +138,15 @@ class Shot:
         """The connection that the row is written on."""
         # Not Session.execute(): it costs as much again as the statement. The clause tells get_bind() that this writes.
         clause, mapper = self.event.row.table.update(), self.mapped.mapper
-        if self.session.connection_callable is not None and self.instance is not None:
-            connection = self.session.connection_callable(mapper, self.instance)
-        else:
-            connection = self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+        try:
+            if self.session.connection_callable is not None and self.instance is not None:
+                connection = self.session.connection_callable(mapper, self.instance)
+            else:
+                connection = self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+        except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
+            raise_explained(error, self.session.get_bind(mapper, clause=clause), **self.row)
         if self.mapped.extras.history is not None:
-            require_transaction(is_autocommit(connection), self.mapped)
+            require_transaction(connection, self.mapped)
         return connection
 
     def know_version(self, connection: Connection) -> bool:
@@ -145,14 +159,12 @@ class Shot:
         if not self.mapped.counts_versions and mapper.version_id_generator is not False:
             # Made from the version in memory, the next one could be one that another session holds already.
             stored = backend_of(connection).stored_version(connection, self.event, self.parameters)
-            self.parameters[NEXT_VERSION] = mapper.version_id_generator(stored)
+            self.parameters[NEXT_VERSION] = self.mapped.next_version(stored)
         if known is not None:
             self.parameters[KNOWN_VERSION] = known
         return known is not None
 
-    def moved(
-        self, connection: Connection, source: str, target: str, known_version: bool, is_other_version: bool
-    ) -> Moved[Any]:
+    def moved(self, connection: Connection, source: str, target: str, version: Version = Version.UNKNOWN) -> Moved[Any]:
         """The outcome of an UPDATE that moved the row, once its history, its instance and its hooks know of it."""
         mapped, machine = self.mapped, self.mapped.machine
         history, sequence = mapped.extras.history, None
@@ -173,9 +185,7 @@ class Shot:
         )
         instance = self._held()
         if instance is not None:
-            self.bring_up_to_date(
-                instance, moved.target, known_version=known_version, is_other_version=is_other_version
-            )
+            self.bring_up_to_date(instance, moved.target, version)
         if mapped.extras.hooks:
             announce(mapped, moved, self.session)
         return moved
@@ -212,25 +222,24 @@ class Shot:
         if self.session.in_nested_transaction():
             note(self.session, instance)
 
-    def bring_up_to_date(self, instance: Any, target: Any, *, known_version: bool, is_other_version: bool) -> None:
+    def bring_up_to_date(self, instance: Any, target: Any, version: Version = Version.UNKNOWN) -> None:
         """Make *instance* show what the UPDATE did, without asking the database."""
         self._set_state(instance, target)
-        version = self.event.row.version
         # Of a subclass, when fired by the key of its base: it may map more of the row.
         mapped = (
             self.mapped if type(instance) is self.mapped.model else mapped_states(type(instance))[self.mapped.attribute]
         )
         changed = mapped.changed_with(self.event)
-        if version is not None:
-            changed += self._settle_version(instance, known_version, is_other_version)
+        if self.event.row.version is not None:
+            changed += self._settle_version(instance, version)
         if changed:
             self.session.expire(instance, changed)
 
-    def _settle_version(self, instance: Any, known_version: bool, is_other_version: bool) -> tuple[str, ...]:
+    def _settle_version(self, instance: Any, version: Version) -> tuple[str, ...]:
         """The next version where it is known; otherwise the attributes that have to be read again."""
         mapper = inspect(instance).mapper
         name = mapper.get_property_by_column(self.event.row.version).key
-        if known_version and not is_other_version:
+        if version is Version.AS_KNOWN:
             if mapper.version_id_generator is False:
                 return (name,)
             known = self.parameters[KNOWN_VERSION]
@@ -380,7 +389,7 @@ def session_of(instance: Any) -> Session:
 
     Raises: InstanceStateError when it is in none.
     """
-    session = inspect(instance).session
+    session: Session | None = inspect(instance).session
     if session is None:
         raise InstanceStateError(
             f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
@@ -395,7 +404,8 @@ def shown_instance(instance: Any) -> str:
         (kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)),
         "persistent",
     )
-    return f"the {kind} {type(instance).__name__} {shown(plain_key(state.identity)) if state.identity else 'without a key'}"
+    key = shown(plain_key(state.identity)) if state.identity else "without a key"
+    return f"the {kind} {type(instance).__name__} {key}"
 
 
 def plain_key(key: tuple[Any, ...]) -> Any:
@@ -430,8 +440,7 @@ def _at_instance(
     parameters = payload_parameters(mapped, sql, payload)
     if said["token"] is not None:
         checked_token(said["token"], mapped)
-    if session.autoflush:
-        session.flush()
+    flush_first(session, mapped.mapper, model=mapped.model, event=event)
     identity = _persistent_key(session, instance)
     parameters.update(zip(mapped.key_names, identity, strict=True))
     return Shot(mapped, sql, session, plain_key(identity), parameters, instance, payload=payload or NO_PAYLOAD, **said)
@@ -453,8 +462,7 @@ def _at_key(
     parameters.update(zip(mapped.key_names, parts, strict=True))
     if said["token"] is not None:
         checked_token(said["token"], mapped)
-    if session.autoflush:
-        session.flush()
+    flush_first(session, mapped.mapper, model=mapped.model, event=event)
     return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said)
 
 
@@ -490,7 +498,7 @@ def payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str,
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
-    """Whether *event* leaves the state that *instance* shows in memory. No SQL: it may be stale, and guards are not asked.
+    """Whether *event* leaves the state that *instance* shows in memory. No SQL: it may be stale; guards are not asked.
 
     Raises: UnknownEvent.
     """
@@ -537,10 +545,9 @@ def _force_state(
 ) -> Moved[Any]:
     mapped = sole_state(type(instance), column)
     stored = mapped.machine.stored(state)
-    if session.autoflush:
-        session.flush()
+    flush_first(session, mapped.mapper, model=mapped.model, event=mapped.forced.name)
     identity = _persistent_key(session, instance)
-    parameters: dict[str, Any] = dict(zip(mapped.key_names, identity)) | {"fsm_state": stored}
+    parameters: dict[str, Any] = dict(zip(mapped.key_names, identity, strict=True)) | {"fsm_state": stored}
     shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
     connection = shot.connection()
     try:
@@ -548,7 +555,7 @@ def _force_state(
         held = backend_of(connection).force(connection, shot.event, parameters)
         if held is None:
             raise RowNotFound(**shot.row)
-        return shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored, False, False)
+        return shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
     except DBAPIError as error:
         raise_explained(error, connection, **shot.row)
 

@@ -19,12 +19,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Dialect, String, Table, TypeDecorator, select
+from sqlalchemy import JSON, Connection, DateTime, Dialect, String, Table, TypeDecorator, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
+from .backends.base import is_autocommit
 from .column import MappedState, mapped_states, named_state
 from .errors import HistoryError, InvalidMachine, State, TransactionRequired, row_label, shown, stored_form
 from .machine import Machine
@@ -54,7 +55,7 @@ class ExactText(TypeDecorator[str]):
 
 
 class RecordedState(ExactText):
-    """A state as the history keeps it: text, so that it outlives the machine's changes; a declared one is loaded as such."""
+    """A state as the history keeps it: text, which outlives the machine's changes; a declared one is loaded as such."""
 
     cache_ok = True
 
@@ -130,14 +131,13 @@ def _recorded(cls: type[Any], records: Any) -> MappedState:
         models = [mapper.class_ for mapper in cls.registry.mappers if mapper.class_.__name__ == model_name]
         if len(models) != 1:
             what = "no mapped class" if not models else f"{len(models)} mapped classes"
-            raise InvalidMachine(
-                [
-                    f"{cls.__name__}.__records__ = {records!r} names {what}: declare the model first, or give Model.attribute"
-                ]
+            problem = (
+                f"{cls.__name__}.__records__ = {records!r} names {what}: declare the model first, or give its attribute"
             )
+            raise InvalidMachine([problem])
         model: Any = models[0]
     else:
-        model, attribute = getattr(records, "class_", None), getattr(records, "key", None)
+        model, attribute = getattr(records, "class_", None), str(getattr(records, "key", None))
     try:
         mapped = named_state(model, attribute)
     except TypeError as error:
@@ -158,7 +158,7 @@ class History:
     def sql(self) -> HistorySQL:
         table = cast(Table, self.model.__table__)
         names = [self.mapped.mapper.get_property_by_column(part).key for part in self.mapped.mapper.primary_key]
-        return HistorySQL(table, tuple(cast("Column[Any]", table.c[f"record_{name}"]) for name in names))
+        return HistorySQL(table, tuple(table.c[f"record_{name}"] for name in names))
 
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
         return {KEY.format(i): part for i, part in enumerate(key)}
@@ -227,12 +227,12 @@ def checked_token(token: Any, mapped: MappedState) -> str:
     return token
 
 
-def require_transaction(is_autocommit: bool, mapped: MappedState) -> None:
+def require_transaction(connection: Connection, mapped: MappedState) -> None:
     """Raises: TransactionRequired where the state and its history cannot be committed together."""
-    if is_autocommit:
+    if is_autocommit(connection):
         raise TransactionRequired(
-            f"{mapped.model.__name__}.{mapped.attribute} has a history, which is committed together with the state, and this "
-            "connection is in AUTOCOMMIT: use another isolation level, such as READ COMMITTED"
+            f"{mapped.model.__name__}.{mapped.attribute} has a history, which is committed together with the state, "
+            "and this connection is in AUTOCOMMIT: use another isolation level, such as READ COMMITTED"
         )
 
 

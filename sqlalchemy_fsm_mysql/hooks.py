@@ -73,8 +73,9 @@ def on_committed(
     """Call the decorated ``f(moved)`` once for each move of *column*, after the outermost COMMIT has succeeded.
 
     Never for what a rollback or a savepoint's rollback undid. Best effort: a process that dies after COMMIT has not
-    called it, so what must not be lost reads the history instead. The transaction is over and cannot be failed any more:
-    what *f* raises is logged, and the other functions are still called. The filters are those of :func:`on_moved`.
+    called it, so what must not be lost reads the history instead. The transaction is over and cannot be failed any
+    more: what *f* raises is logged, and the other functions are still called. The filters are those of
+    :func:`on_moved`.
 
     Raises: as :func:`on_moved`.
     """
@@ -107,7 +108,7 @@ def announce(mapped: MappedState, moved: Moved[Any], session: Session) -> None:
 def _after_commit(function: Callable[[Moved[Any]], Any], moved: Moved[Any]) -> None:
     try:
         function(moved)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it was, the others are still called
         _log.exception("on_committed: %r failed; the transition is committed all the same", function)
 
 

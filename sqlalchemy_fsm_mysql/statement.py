@@ -35,6 +35,7 @@ from .errors import InvalidMachine
 
 # The code of a row. Even numbers only: the last bit tells that the version was not the one the session knew.
 HIDDEN, UNKNOWN, REFUSED, MOVED = 0, 2, 4, 2**20
+_BY_GUARD = 2  # added to the code of a refusing state
 OTHER_VERSION = 1
 CREATED = 1  # of an upsert, which knows no version
 
@@ -108,10 +109,8 @@ class StateRow:
 
     def reads(self, expression: ColumnElement[Any]) -> set[Column[Any]]:
         """The columns of this table that *expression* reads, also from within subqueries."""
-        return {element for element in visitors.iterate(expression) if self._owns(element)}
-
-    def _owns(self, element: Any) -> bool:
-        return isinstance(element, Column) and element.table is self.table
+        elements = (element for element in visitors.iterate(expression) if isinstance(element, Column))
+        return {column for column in elements if column.table is self.table}
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class EventSQL:
         whens = [
             (state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)
         ]
-        code = case(*whens, value=self.row.state, else_=number(UNKNOWN))
+        code: ColumnElement[int] = case(*whens, value=self.row.state, else_=number(UNKNOWN))
         if self.row.visible is not None:
             code = case((self.row.visible, code), else_=number(HIDDEN))
         if known_version and self.row.version is not None:
@@ -200,7 +199,7 @@ class EventSQL:
         return code
 
     def _code_in(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
-        refused = number(REFUSED + 4 * index + (2 if branches else 0))
+        refused = number(REFUSED + 4 * index + (_BY_GUARD if branches else 0))
         return _first_that_holds(branches, [number(branch.code) for branch in branches], refused)
 
     def reading(self, code: int) -> Branch | tuple[str, str] | None:
@@ -210,7 +209,7 @@ class EventSQL:
         if code < REFUSED:
             return None
         index, reason = divmod(code - REFUSED, 4)
-        return self.states[index], "guard" if reason >= 2 else "state"
+        return self.states[index], "guard" if reason >= _BY_GUARD else "state"
 
     def can(self) -> ColumnElement[bool]:
         """Whether the event moves the row."""
@@ -247,7 +246,7 @@ class EventSQL:
             values[column] = self._choose(pairs, self.row.implied.get(column, column), chosen)
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
         targets = [(b, target(b) if target is not None else state_literal(b.target)) for b in self.branches]
-        values[self.row.state] = self._choose(targets, self.row.state, chosen, is_state=True)
+        values[self.row.state] = self._choose(targets, self.row.state, chosen)
         return list(values.items())
 
     def branch_assignments(self, branch: Branch) -> list[tuple[Column[Any], ColumnElement[Any]]]:
@@ -261,21 +260,24 @@ class EventSQL:
         pairs: Sequence[tuple[Branch, ColumnElement[Any]]],
         otherwise: ColumnElement[Any],
         chosen: Chosen | None,
-        is_state: bool = False,
     ) -> ColumnElement[Any]:
         values = [value for _, value in pairs]
-        if not is_state and len(pairs) == len(self.branches) and all(value is values[0] for value in values):
+        if (
+            otherwise is not self.row.state
+            and len(pairs) == len(self.branches)
+            and all(value is values[0] for value in values)
+        ):
             return values[0]
         if chosen is not None:
             whens = [(number(chosen.offset + branch.code // 2), value) for branch, value in pairs]
             return case(*whens, value=chosen.value, else_=otherwise)
-        whens = []
+        by_source = []
         for source, branches in self.from_source().items():
             by_branch = {branch.code: value for branch, value in pairs if branch.source == source}
             if by_branch:
                 results = [by_branch.get(branch.code, otherwise) for branch in branches]
-                whens.append((state_literal(source), _first_that_holds(branches, results, otherwise)))
-        return case(*whens, value=self.row.state, else_=otherwise)
+                by_source.append((state_literal(source), _first_that_holds(branches, results, otherwise)))
+        return case(*by_source, value=self.row.state, else_=otherwise)
 
 
 def _first_that_holds(
@@ -312,11 +314,8 @@ def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
         return list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         cycle = " → ".join(repr(column.name) for column in error.args[1])
-        raise InvalidMachine(
-            [
-                f"effects of {row.table.name} read each other's columns in a circle ({cycle}); MySQL assigns from left to right"
-            ]
-        ) from error
+        problem = f"effects of {row.table.name} read each other's columns in a circle ({cycle})"
+        raise InvalidMachine([f"{problem}; MySQL assigns from left to right"]) from error
 
 
 def edges(branches: Sequence[Branch]) -> Iterator[tuple[str, str]]:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapper, Session
 
 from .backends.base import is_autocommit
 from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
 
-__all__ = ["Meaning", "error_code", "meaning", "raise_explained"]
+__all__ = ["Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
 
 
 class Meaning(Enum):
@@ -76,6 +77,7 @@ _SQLITE_MESSAGES: dict[str, Meaning] = {
 }
 
 _SAVEPOINT_GONE = 1305
+_LOCK_WAIT = 1205
 _COMMIT_FAILED = 1180
 
 
@@ -122,11 +124,12 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             yield earlier
 
 
-def raise_explained(error: DBAPIError, connection: Connection, **row: Any) -> NoReturn:
-    """Raise our error for *error*, which a statement on *connection* raised; *error* itself when it is about something else.
+def raise_explained(error: DBAPIError, connection: Connection | Engine, **row: Any) -> NoReturn:
+    """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
 
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
-    whatever the session tries before ``rollback()`` raises ``PendingRollbackError``.
+    whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
+    that the session has rolled back already.
     """
     ours = _explained(error, connection, row)
     if ours is None:
@@ -134,9 +137,26 @@ def raise_explained(error: DBAPIError, connection: Connection, **row: Any) -> No
     raise ours from error
 
 
-def _explained(error: DBAPIError, connection: Connection, row: Mapping[str, Any]) -> FireError | None:
+def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
+    """Flush what is pending, as before a query; an error of it is explained as one of the event that *row* tells of.
+
+    A flush that fails has rolled back, but in a savepoint only to that, and the session may go on in the transaction
+    around it. When the server has ended that one, too, it must not.
+    """
+    if not session.autoflush:
+        return
+    try:
+        session.flush()
+    except DBAPIError as error:
+        around, clause = session.get_transaction(), mapper.local_table.update()
+        if around is not None and around.is_active:
+            raise_explained(error, around.connection(mapper, clause=clause), **row)
+        raise_explained(error, session.get_bind(mapper, clause=clause), **row)
+
+
+def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:
     found, code = meaning(error), error_code(error)
-    if found is Meaning.LOCK_TIMEOUT and code == 1205 and _ends_transaction_on_timeout(connection):
+    if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
     if found is Meaning.UNRELATED:
         return None
@@ -144,14 +164,16 @@ def _explained(error: DBAPIError, connection: Connection, row: Mapping[str, Any]
         return LockTimeout(code=code, **row)
     if found is Meaning.LOST and is_autocommit(connection):
         return OutcomeUnknown(code=code, **row)
-    if found is not Meaning.LOST:
+    if found is not Meaning.LOST and isinstance(connection, Connection):
         connection.invalidate()
     if found is Meaning.NOT_WRITABLE:
         return NotWritable(code=code, **row)
     return TransactionAborted(code=code, retryable=True, **row)
 
 
-def _ends_transaction_on_timeout(connection: Connection) -> bool:
+def _ends_transaction_on_timeout(connection: Connection | Engine) -> bool:
+    if isinstance(connection, Engine):
+        return False
     try:
         return bool(connection.execute(text("SELECT @@innodb_rollback_on_timeout")).scalar())
     except DBAPIError:

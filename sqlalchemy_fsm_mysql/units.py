@@ -24,6 +24,9 @@ __all__ = ["run_transaction"]
 
 R = TypeVar("R")
 
+# Galera: the node lost its quorum, perhaps in the middle of the COMMIT.
+_NO_QUORUM = 1047
+
 # Seconds. The first wait is about what a deadlock's winner needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
 
@@ -56,16 +59,16 @@ def run_transaction(
 ) -> Any:
     """Run ``work(session)`` in a fresh session, commit, and return what it returned.
 
-    When the server has ended the transaction (a deadlock, a snapshot conflict, a failed certification, a connection lost
-    before COMMIT), the whole unit is run again in another fresh session, up to *attempts* times and for *timeout* seconds
-    (None: no limit), with jittered exponential back-off by stamina, whose instrumentation and testing mode apply. What
-    *work* does besides the database is done again, too.
+    When the server has ended the transaction (a deadlock, a snapshot conflict, a failed certification, a connection
+    lost before COMMIT), the whole unit is run again in another fresh session, up to *attempts* times and for *timeout*
+    seconds (None: no limit), with jittered exponential back-off by stamina, whose instrumentation and testing mode
+    apply. What *work* does besides the database is done again, too.
 
     *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call. A
     COMMIT of unknown outcome is only run again when the work is *idempotent*, for instance by tokens.
 
-    Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired; NotWritable;
-    TypeError for a session that is in a transaction already; and whatever *work* raises.
+    Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
+    NotWritable; TypeError for a session that is in a transaction already; and whatever *work* raises.
     """
     import stamina  # imported here for the sake of those who do without: it costs as much as the rest of this library
 
@@ -74,13 +77,13 @@ def run_transaction(
             idempotent and isinstance(error, OutcomeUnknown)
         )
 
-    limits: dict[str, Any] = {"attempts": attempts, "timeout": timeout}
     waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
+    limits: dict[str, Any] = {"attempts": attempts, "timeout": timeout, **waits}
     if _is_async(session_factory):
         unit = functools.update_wrapper(functools.partial(_attempt_async, session_factory, work), work)
-        return stamina.AsyncRetryingCaller(**limits, **waits)(is_worth_another, unit)
+        return stamina.AsyncRetryingCaller(**limits)(is_worth_another, unit)
     unit = functools.update_wrapper(functools.partial(_attempt, session_factory, work), work)
-    return stamina.RetryingCaller(**limits, **waits)(is_worth_another, unit)
+    return stamina.RetryingCaller(**limits)(is_worth_another, unit)
 
 
 def _is_async(session_factory: Any) -> bool:
@@ -94,13 +97,13 @@ def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R
         session.begin()
         try:
             result = work(session)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, explained
             session.rollback()
             raise_of_unit(error)
         tokens = _tokens(session)
         try:
             session.commit()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, explained
             _roll_back_quietly(session)
             raise_of_commit(error, tokens)
         return result
@@ -114,13 +117,13 @@ async def _attempt_async(
         await session.begin()
         try:
             result = await work(session)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, explained
             await session.rollback()
             raise_of_unit(error)
         tokens = _tokens(session.sync_session)
         try:
             await session.commit()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, explained
             await session.run_sync(_roll_back_quietly)
             raise_of_commit(error, tokens)
         return result
@@ -157,10 +160,10 @@ def raise_of_unit(error: Exception) -> Any:
 
 
 def raise_of_commit(error: Exception, tokens: list[str]) -> Any:
-    """Raise what *error*, which COMMIT raised, means: only the server knows what became of a lost connection's COMMIT."""
+    """Raise what *error*, raised by COMMIT, means: only the server knows what became of a lost connection's."""
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
     found, code = meaning(error), error_code(error)
-    if found is Meaning.LOST or code == 1047:  # Galera lost its quorum in the middle of it
+    if found is Meaning.LOST or code == _NO_QUORUM:
         raise OutcomeUnknown(code=code, tokens=tokens) from error
     raise_of_unit(error)

@@ -18,6 +18,7 @@ from .firing import AnySession, Shot, fire, in_session, payload_parameters, plai
 from .history import checked_token
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import CREATED, HIDDEN, MOVED, VALUE
+from .transactions import flush_first
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,15 +67,15 @@ def fire_or_create(
     """Fire *event* on the row with the key of *instance*; a missing row is created as *instance* has it, and moved.
 
     *instance* is a new object with its primary key set. ``.created`` of the outcome tells which it was. A row that is
-    created is in the state that the event leads to from the initial one; an existing row keeps its columns and moves as by
-    ``fire()``. A refusal is a refusal in both: nothing is created in a state that the event would not leave.
+    created is in the state that the event leads to from the initial one; an existing row keeps its columns and moves
+    as by ``fire()``. A refusal is a refusal in both: nothing is created in a state that the event would not leave.
 
     On MySQL and MariaDB it is one ``INSERT … ON DUPLICATE KEY UPDATE``, unless the event has guards or effects, which
-    need a row to be evaluated on: then it is fired, and only if there is no row, inserted and fired. Afterwards *instance*
-    is in the session, unless that holds another object for the row: then ``.instance`` is that one.
+    need a row to be evaluated on: then it is fired, and only if there is no row, inserted and fired. Afterwards
+    *instance* is in the session, unless that holds another object for the row: then ``.instance`` is that one.
 
-    Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an incomplete
-    key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
+    Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an
+    incomplete key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
     """
     said = {"actor": actor, "details": details, "token": token}
     return in_session(session, _fire_or_create, instance, event, column, payload, said)
@@ -100,8 +101,7 @@ def _fire_or_create(
         checked_token(said["token"], mapped)
     if state.pending:
         session.expunge(instance)  # a flush would insert it
-    if session.autoflush:
-        session.flush()
+    flush_first(session, mapped.mapper, model=mapped.model, event=event)
     key = tuple(values[part.key] for part in sql.row.key)
     parameters |= dict(zip(mapped.key_names, key, strict=True))
     creation = Creation(
@@ -127,12 +127,11 @@ def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
     mapped.key_parts(tuple(values[part.key] for part in row.key))
     state = values.pop(row.state.key, None)
     if state not in (None, mapped.machine.initial):
-        raise ValueError(
-            f"fire_or_create() creates from the initial state {mapped.machine.initial!r}, and the instance has {state!r}"
-        )
-    generator = mapped.mapper.version_id_generator
-    if row.version is not None and row.version.key not in values and generator is not False:
-        values[row.version.key] = generator(None)
+        initial = mapped.machine.initial
+        raise ValueError(f"fire_or_create() creates from the initial state {initial!r}, and the instance has {state!r}")
+    makes_versions = mapped.mapper.version_id_generator is not False
+    if row.version is not None and row.version.key not in values and makes_versions:
+        values[row.version.key] = mapped.next_version(None)
     return values
 
 
@@ -172,10 +171,10 @@ class Creation(Shot):
             connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values}
         )
         if code == CREATED:
-            return self._created(self.moved(connection, initial, branches[0].target, False, False))
+            return self._created(self.moved(connection, initial, branches[0].target))
         if code >= MOVED:
             branch = self.event.branches[(code - MOVED) // 2]
-            return self.moved(connection, branch.source, branch.target, False, False)
+            return self.moved(connection, branch.source, branch.target)
         if code == HIDDEN:
             raise KeyConflict(**self.row)
         reading = self.event.reading(code)

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
     DateTime,
     Dialect,
+    Engine,
     Executable,
     String,
     bindparam,
@@ -89,7 +91,7 @@ class Backend:
         return connection.execute(self.statement(event, ("version", None)), parameters).scalar_one_or_none()
 
     def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
-        """Set the row's state to the parameter ``fsm_state``, and return what the column held; None for a missing row."""
+        """Set the row's state to the parameter ``fsm_state``; what the column held before, None for a missing row."""
         with self.transaction(connection):
             self.lock(connection, event)
             held = self.stored_state(connection, event, parameters)
@@ -234,7 +236,7 @@ class Backend:
 
 def _among(key: Sequence[Column[Any]]) -> ColumnElement[bool]:
     """Whether a row's key is one of the parameter ``fsm_keys``."""
-    keys = bindparam("fsm_keys", expanding=True)
+    keys: BindParameter[Any] = bindparam("fsm_keys", expanding=True)
     return key[0].in_(keys) if len(key) == 1 else tuple_(*key).in_(keys)
 
 
@@ -242,7 +244,7 @@ def _bindable(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
     return [key[0] if len(key) == 1 else key for key in keys]
 
 
-def is_autocommit(connection: Connection) -> bool:
+def is_autocommit(connection: Connection | Engine) -> bool:
     """Whether every statement on *connection* commits by itself."""
     level = connection.get_execution_options().get("isolation_level")
     if level is None:  # SQLAlchemy has no public name for the level that create_engine() was given

@@ -139,7 +139,9 @@ class MySQLBackend(Backend):
         """
         statement = update(event.row.table).where(criterion)
         if len(event.branches) == 1:
-            taken = connection.execute(statement.ordered_values(*event.assignments()), parameters)
+            # The criterion holds the only guard there is: none is left to be asked once an effect has been assigned.
+            assignments = event.branch_assignments(event.branches[0])
+            taken = connection.execute(statement.ordered_values(*assignments), parameters)
             return {0: taken.rowcount}
         counters = [literal_column(f"@fsm_taken_{i}", Integer()) for i in range(len(event.branches))]
         connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
@@ -152,7 +154,9 @@ class MySQLBackend(Backend):
 
     def _upsert(self, event: EventSQL, shape: tuple[tuple[str, ...], str]) -> Executable:
         (names, target), row = shape, event.row
-        values = {row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names}
+        values: dict[Column[Any], ColumnElement[Any]] = {
+            row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names
+        }
         values[row.state] = state_literal(target)
         nonce = bindparam("fsm_nonce", type_=BigInteger())
         code = case((row.is_key(), event.code()), else_=number(HIDDEN)) + nonce + number(OFFSET)

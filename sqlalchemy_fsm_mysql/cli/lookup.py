@@ -64,16 +64,17 @@ def _module(name: str) -> ModuleType:
 def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: whatever the module holds
     """What *path* names in *module*, and the attribute of it that is left: the state's."""
     owner: Any = module
-    parts = path.split(".")
-    while parts and not _is_model(owner):
-        if not hasattr(owner, parts[0]):
-            raise typer.BadParameter(f"{module.__name__} has no {path}; {_models(module)}.")
-        owner = getattr(owner, parts.pop(0))
+    found, left = [], path.split(".")
+    while left and not _is_model(owner):
+        found.append(left.pop(0))
+        if not hasattr(owner, found[-1]):
+            raise typer.BadParameter(f"{module.__name__} has no {'.'.join(found)}; {_models(module)}.")
+        owner = getattr(owner, found[-1])
     if not _is_model(owner):
         raise typer.BadParameter(
             f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}."
         )
-    return owner, ".".join(parts) or None
+    return owner, ".".join(left) or None
 
 
 def _models(module: ModuleType) -> str:

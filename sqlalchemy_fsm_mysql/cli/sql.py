@@ -99,7 +99,7 @@ def _heading(state: MappedState, name: str) -> Iterator[str]:
 
 def _compiled(statement: Executable, dialect: Dialect) -> SQLCompiler:
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # Executable does not declare it
-    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - for the type checker
+    assert isinstance(compiled, SQLCompiler)
     return compiled
 
 

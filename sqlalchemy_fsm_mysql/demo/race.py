@@ -34,7 +34,7 @@ END_WITHIN = 60.0  # seconds, for the last fire of each process: as long as a lo
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a process has to know: where to fire and how long. It starts at `go`, and ends early at `enough`."""
+    """What a process has to know: where to fire and how long. It starts at `go`, ends early at `enough`."""
 
     name: str
     url: URL

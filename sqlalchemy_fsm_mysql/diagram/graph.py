@@ -48,9 +48,10 @@ class Graph:
 
         >>> from sqlalchemy_fsm_mysql import Event
         >>> graph = Graph.of(Machine(initial="new", events=[Event("Pay", {"new": "paid"})]))
-        >>> graph.states, graph.final, graph.edges
-        (('new', 'paid'), ('paid',), (Edge(event='Pay', source='new', target='paid', guard=None,
-        effects=()),))
+        >>> graph.states, graph.final
+        (('new', 'paid'), ('paid',))
+        >>> graph.edges
+        (Edge(event='Pay', source='new', target='paid', guard=None, effects=()),)
         """
         return cls(
             states=machine.stored_states,

@@ -15,10 +15,10 @@ _SPECIAL = re.compile(r"[\\`*<>\[\]|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> str:
-    """*machine* as a Markdown table that lines up in plain text, too; *counts* tells how often each edge was taken.
+    """*machine* as a Markdown table that lines up in plain text, too.
 
-    A dash is an event that the state refuses. Several targets are alternatives with their guards, the first
-    that holds wins.
+    *counts* tells how often each edge was taken. A dash is an event that the state refuses. Several targets
+    are alternatives with their guards, the first that holds wins.
 
     >>> from sqlalchemy_fsm_mysql import Event
     >>> events = [Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})]
