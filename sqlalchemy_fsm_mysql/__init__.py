@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .errors import TransitionNotAllowed as TransitionNotAllowed
     from .errors import UnknownEvent as UnknownEvent
     from .errors import UnknownState as UnknownState
+    from .evolution import Change as Change
+    from .evolution import Phase as Phase
+    from .evolution import diff_machines as diff_machines
     from .firing import find_by_token as find_by_token
     from .firing import fire_key as fire_key
     from .firing import force_state as force_state
@@ -71,6 +74,7 @@ _HOMES = {
         "UnknownEvent",
         "UnknownState",
     ),
+    "evolution": ("Change", "Phase", "diff_machines"),
     "firing": ("find_by_token", "fire_key", "force_state", "try_fire_key"),
     "history": ("TransitionHistory", "replay"),
     "hooks": ("on_committed", "on_moved", "remove_hook"),

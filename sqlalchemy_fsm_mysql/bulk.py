@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, literal_column, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, and_, inspect, literal_column, or_, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
@@ -254,6 +254,24 @@ class Sweep:
             taken[index] += len(alike)
         return taken
 
+    def load(self, keys: list[tuple[Any, ...]]) -> list[Any]:
+        """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
+
+        The lock on a row is worth nothing if its instance shows an older one: those held are read again.
+        """
+        found: dict[tuple[Any, ...], Any] = {}
+        part = self.event.row.key
+        for some in _chunks(keys):
+            among = part[0].in_([key[0] for key in some]) if len(part) == 1 else tuple_(*part).in_(some)
+            query = select(self.mapped.model).where(among).execution_options(populate_existing=True)
+            instances = self.session.scalars(query, bind_arguments=self.bind_arguments()).unique()
+            found |= {inspect(instance).identity: instance for instance in instances}
+        return [found[key] for key in keys]
+
+    def bind_arguments(self) -> dict[str, Any]:
+        """What tells ``Session.get_bind()`` that this writes."""
+        return {"mapper": self.mapped.mapper, "clause": self.event.row.table.update()}
+
     def _next_version(self, version: Any) -> dict[str, Any]:
         return {NEXT_VERSION: self.mapped.mapper.version_id_generator(version)} if self.mapped.makes_versions else {}
 
@@ -466,25 +484,17 @@ def _claim(
         )
     key = sweep.event.row.key
     order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
-    query = (
-        select(model, *sweep.columns())
-        .where(sweep.criterion)
-        .order_by(*order)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    arguments = {"mapper": sweep.mapped.mapper, "clause": sweep.event.row.table.update()}
+    query = select(*sweep.columns()).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
     try:
         backend_of(connection).lock(connection, sweep.event)
-        # The lock is worth nothing if the instance shows an older row: refresh those that the session holds.
         found = session.execute(
-            query, sweep.parameters, execution_options={"populate_existing": True}, bind_arguments=arguments
+            query.with_for_update(skip_locked=True), sweep.parameters, bind_arguments=sweep.bind_arguments()
         ).all()
-        rows = [sweep.locked(values[1:]) for values in found]
+        rows = [sweep.locked(values) for values in found]
         sweep.take(connection, rows)
+        instances = sweep.load([row.key for row in rows])
     except DBAPIError as error:
         raise_explained(error, connection, model=model, event=event)
-    instances = [values[0] for values in found]
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):
             branch = sweep.event.branches[(row.code - MOVED) // 2]

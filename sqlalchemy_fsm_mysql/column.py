@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Dialect,
+    Enum,
     Integer,
     String,
     Table,
@@ -34,7 +36,7 @@ from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
 from .comparator import STATES, StateComparator
-from .errors import InvalidMachine, StateAssignmentError, UnknownEvent, shown
+from .errors import InvalidMachine, StateAssignmentError, UnknownEvent, shown, stored_form
 from .expressions import event_sql
 from .machine import Machine
 from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
@@ -124,7 +126,9 @@ def _add_check(type_: StateType, column: Column[Any]) -> None:
             return backend_of_dialect(dialect).needs_check(type_.storage)
 
         states = column.in_([literal(state, String()) for state in type_.machine.stored_states])
-        check = CheckConstraint(states, name=conv(_short(f"ck_{table.name}_{column.name}_states")))
+        name = conv(_short(f"ck_{table.name}_{column.name}_states"))
+        # Bound to its type, as Enum's is: Table.to_metadata() copies the type, which makes another one.
+        check = CheckConstraint(states, name=name, _type_bound=True)
         table.append_constraint(check.ddl_if(callable_=is_needed))
 
     event.listen(column, "after_parent_attach", attached)
@@ -238,8 +242,16 @@ class MappedState:
         own = getattr(generator, "__module__", None) == Mapper.__module__
         return own and self.mapper.version_id_col is not None and isinstance(self.mapper.version_id_col.type, Integer)
 
+    @cached_property
+    def makes_versions(self) -> bool:
+        """Whether Python makes a row's next version of the one before."""
+        return (
+            self.row.version is not None and not self.counts_versions and self.mapper.version_id_generator is not False
+        )
+
     def event(self, name: str) -> EventSQL:
         """The SQL of the event *name*, built at its first use."""
+        name = self.machine.event_name(name)
         built = self._events.get(name)
         if built is None:
             built = event_sql(self.model, self.machine, name, self.row, self._other_state)
@@ -291,10 +303,10 @@ class MappedState:
         """
         parts = self._split(key)
         for column, part in zip(self.row.key, parts, strict=True):
-            wanted = _exact_type(column)
-            if wanted is not None and (not isinstance(part, wanted) or isinstance(part, bool)):
+            wanted = _exact_types(column)
+            if wanted and (not isinstance(part, wanted) or isinstance(part, bool)):
                 raise TypeError(
-                    f"{self.table_name}.{column.name} holds {wanted.__name__}, and the key {shown(part)} is "
+                    f"{self.table_name}.{column.name} holds {wanted[0].__name__}, and the key {shown(part)} is "
                     f"{type(part).__name__}: MySQL would convert it, and may find another row"
                 )
         return parts
@@ -356,10 +368,15 @@ class MappedState:
 _NOTHING = object()
 
 
-def _exact_type(column: Column[Any]) -> type[Any] | None:
-    if isinstance(column.type, Integer):
-        return int
-    return str if isinstance(column.type, String) else None
+def _exact_types(column: Column[Any]) -> tuple[type[Any], ...]:
+    """What MySQL compares with *column* without converting; nothing where the column's type sees to that itself."""
+    if isinstance(column.type, (Enum, TypeDecorator)):
+        return ()
+    try:
+        wanted = column.type.python_type
+    except NotImplementedError:
+        return ()
+    return (Decimal, int, float) if wanted in (Decimal, float) else (wanted,)
 
 
 def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:
@@ -387,7 +404,9 @@ def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
     if column is not None:
         chosen = named_state(model, column)
         states = {chosen.attribute: chosen}
-    having = [state for state in states.values() if isinstance(event, str) and event in state.machine.events]
+    # A subclass of str may hash and compare as it likes: what counts is what it spells.
+    name = stored_form(event) if isinstance(event, str) else None
+    having = [state for state in states.values() if name in state.machine.events]
     if not having:
         raise UnknownEvent(event, [name for state in states.values() for name in state.machine.events], model=model)
     if len(having) > 1:

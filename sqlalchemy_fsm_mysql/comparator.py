@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, ColumnElement, String, bindparam, inspect, literal, type_coerce
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import operators, visitors
 
-from .errors import UnknownEvent
 from .machine import Machine
 from .statement import EventSQL, after
+
+_EQUALITIES: dict[Any, Any] = {
+    operators.eq: operators.in_op,
+    operators.in_op: operators.in_op,
+    operators.ne: operators.not_in_op,
+    operators.not_in_op: operators.not_in_op,
+}
 
 STATES = "__state_machines__"
 """Where a mapped class keeps what is known of its state columns, by attribute name."""
@@ -28,8 +35,7 @@ class StateComparator(String.Comparator[Any]):
         machine = self._machine(event)
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
-            sources = [literal(machine.stored(source), String()) for source in machine.sources(event)]
-            can: ColumnElement[bool] = self.expr.in_(sources)
+            can: ColumnElement[bool] = self.expr.in_(_texts(machine, machine.sources(event)))
             return can
         built = self._event(event)
         composed: ColumnElement[bool] = _composed(built.can(), built, self.expr, payload)
@@ -44,17 +50,31 @@ class StateComparator(String.Comparator[Any]):
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
             targets = {
-                machine.stored(source): machine.stored(target) for source, target in machine.targets(event).items()
+                text: machine.stored(target)
+                for source, target in machine.targets(event).items()
+                for text in machine.spellings(source)
             }
             return type_coerce(after(self.expr, targets), self.expr.type)
         built = self._event(event)
         composed: ColumnElement[Any] = _composed(built.after(), built, self.expr, payload)
         return composed
 
-    def _machine(self, event: object) -> Machine:
+    def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
+        """As a string's; a state that has aliases is compared with each of its spellings."""
+        machine = self._own_machine()
+        if machine.aliases and op in _EQUALITIES and other:
+            states = list(other[0]) if isinstance(other[0], (list, tuple, set, frozenset)) else [other[0]]
+            if states and all(map(machine.declares, states)):
+                return super().operate(_EQUALITIES[op], _texts(machine, states), **options)
+        return super().operate(op, *other, **options)
+
+    def _own_machine(self) -> Machine:
         machine: Machine = getattr(self.expr.type, "machine")  # noqa: B009 - StateType's, which names this class
-        if not isinstance(event, str) or event not in machine.events:
-            raise UnknownEvent(event, list(machine.events))
+        return machine
+
+    def _machine(self, event: str) -> Machine:
+        machine = self._own_machine()
+        machine.event_name(event)  # raises
         return machine
 
     def _event(self, name: str) -> EventSQL:
@@ -66,6 +86,11 @@ class StateComparator(String.Comparator[Any]):
         state = entity.mapper.class_.__dict__[STATES][self.expr._annotations["proxy_key"]]
         built: EventSQL = state.event(name)
         return built
+
+
+def _texts(machine: Machine, states: Iterable[Any]) -> list[ColumnElement[str]]:
+    """What a row in one of *states* may hold; plain strings: the column's type would bind an alias as its state."""
+    return [literal(text, String()) for state in states for text in machine.spellings(state)]
 
 
 def _is_guarded(machine: Machine, event: str) -> bool:
@@ -83,7 +108,7 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
     """*expression* on the entity that *state* belongs to, with the payload's values or names."""
     _check(built.name, payload, tuple(dict.fromkeys(built.parameters.values())))
     entity = inspect(state._annotations["parententity"])
-    columns = entity.selectable.c if entity.is_aliased_class else None
+    attributes = {column: name for name, column in built.row.columns.items()} if entity.is_aliased_class else {}
 
     def replaced(element: Any, **_: Any) -> Any:
         if isinstance(element, BindParameter) and element.key in built.parameters:
@@ -91,8 +116,8 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
             if name in payload:
                 return bindparam(None, payload[name], type_=element.type, unique=True)
             return bindparam(name, type_=element.type)
-        if columns is not None and isinstance(element, Column) and element.table is built.row.table:
-            return columns[element.key]
+        if attributes and isinstance(element, Column) and element.table is built.row.table:
+            return getattr(entity.entity, attributes[element]).__clause_element__()
         return None
 
     return visitors.replacement_traverse(expression, {}, replaced)

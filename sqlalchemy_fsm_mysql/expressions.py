@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, cast
 
 from sqlalchemy import (
     Alias,
+    BinaryExpression,
     BindParameter,
     Column,
     ColumnElement,
@@ -52,17 +56,16 @@ class _Builder:
         self.problems: list[str] = []
 
     def build(self) -> EventSQL:
-        stored = self.machine.stored
-        common = self._effects(self.machine.events[self.event].effect)
+        machine = self.machine
+        common = self._effects(machine.events[self.event].effect)
+        ways = [
+            (transition, self._guard(transition.guard), common | self._effects(transition.effect))
+            for transition in machine.transitions(self.event)
+        ]
+        spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
         branches = tuple(
-            Branch(
-                source=stored(cast(State, transition.source)),
-                target=stored(transition.target),
-                guard=self._guard(transition.guard),
-                effects=common | self._effects(transition.effect),
-                code=MOVED + 2 * i,
-            )
-            for i, transition in enumerate(self.machine.transitions(self.event))
+            Branch(source, machine.stored(transition.target), guard, effects, code=MOVED + 2 * i)
+            for i, (source, transition, guard, effects) in enumerate(spelled)
         )
         if self.problems:
             raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
@@ -102,7 +105,8 @@ class _Builder:
     def _call(self, function: Callable[..., Any], role: str) -> Any:
         names = self.machine.callable_payload(function)
         try:
-            return function(self.model, **{name: bindparam(name) for name in names})
+            with _no_truth_of_comparisons():
+                return function(self.model, **{name: bindparam(name) for name in names})
         except Exception as error:
             hint = (
                 " (SQL expressions are combined with & | ~, not with and, or, not)"
@@ -170,6 +174,29 @@ class _Builder:
 
     def _problem(self, role: str, what: str) -> None:
         self.problems.append(f"event {self.event!r}: its {role} {what}")
+
+
+@contextmanager
+def _no_truth_of_comparisons() -> Iterator[None]:
+    """Refuse ``a == 1 and b == 2`` within: SQLAlchemy answers the truth of ``==``, for its own sets, and half is lost.
+
+    Raises: TypeError when Python asked, outside of SQLAlchemy, whether a comparison is true.
+    """
+    asked: list[str] = []
+
+    def watch(frame: FrameType, happening: str, _: Any) -> None:
+        asking = frame.f_back if happening == "call" and frame.f_code is BinaryExpression.__bool__.__code__ else None
+        if asking is not None and not asking.f_globals.get("__name__", "").startswith("sqlalchemy."):
+            asked.append(asking.f_code.co_name)
+
+    previous = sys.getprofile()  # of this thread alone
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(previous)
+    if asked:
+        raise TypeError("Boolean value of a comparison was asked for")
 
 
 def _element(value: Any) -> Any:

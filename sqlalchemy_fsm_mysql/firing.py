@@ -81,9 +81,12 @@ class Shot:
         """
         connection = self.connection()
         try:
-            return self.attempt(connection) if self.token is None else self._fire_once(connection)
+            outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
+            if isinstance(outcome, Moved) and not outcome.replayed:
+                self.announce(outcome)
         except DBAPIError as error:
             raise_explained(error, connection, **self.row)
+        return outcome
 
     def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
         known_version = self.know_version(connection)
@@ -165,7 +168,7 @@ class Shot:
         return known is not None
 
     def moved(self, connection: Connection, source: str, target: str, version: Version = Version.UNKNOWN) -> Moved[Any]:
-        """The outcome of an UPDATE that moved the row, once its history, its instance and its hooks know of it."""
+        """The outcome of an UPDATE that moved the row, once its history and its instance know of it."""
         mapped, machine = self.mapped, self.mapped.machine
         history, sequence = mapped.extras.history, None
         if history is not None:
@@ -186,9 +189,12 @@ class Shot:
         instance = self._held()
         if instance is not None:
             self.bring_up_to_date(instance, moved.target, version)
-        if mapped.extras.hooks:
-            announce(mapped, moved, self.session)
         return moved
+
+    def announce(self, moved: Moved[Any]) -> None:
+        """Call the hooks; not within the savepoint of a token, which an error of theirs must not roll back."""
+        if self.mapped.extras.hooks:
+            announce(self.mapped, moved, self.session)
 
     def _to_record(self, source: str, target: str) -> dict[str, Any]:
         key = {name: self.parameters[name] for name in self.mapped.key_names}
@@ -519,6 +525,28 @@ def available_events(instance: Any, *, column: Any = None) -> list[str]:
     ]
 
 
+@overload
+def force_state(
+    instance: M,
+    state: Any,
+    session: AnySession | None = ...,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+) -> Moved[M]: ...
+@overload
+def force_state(
+    instance: M,
+    state: Any,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+) -> Awaitable[Moved[M]]: ...
 def force_state(
     instance: M,
     state: Any,
@@ -547,7 +575,9 @@ def _force_state(
     stored = mapped.machine.stored(state)
     flush_first(session, mapped.mapper, model=mapped.model, event=mapped.forced.name)
     identity = _persistent_key(session, instance)
-    parameters: dict[str, Any] = dict(zip(mapped.key_names, identity, strict=True)) | {"fsm_state": stored}
+    parameters: dict[str, Any] = dict(zip(mapped.key_names, identity, strict=True)) | {
+        "fsm_state": mapped.machine.loaded(stored)  # the parameter has the column's own type
+    }
     shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
     connection = shot.connection()
     try:
@@ -555,9 +585,11 @@ def _force_state(
         held = backend_of(connection).force(connection, shot.event, parameters)
         if held is None:
             raise RowNotFound(**shot.row)
-        return shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
+        moved = shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
+        shot.announce(moved)
     except DBAPIError as error:
         raise_explained(error, connection, **shot.row)
+    return moved
 
 
 def history(instance: Any, session: Any, *, column: Any = None) -> Any:
@@ -572,6 +604,10 @@ def _history(session: Session, instance: Any, column: Any) -> list[Any]:
     return bound.rows(session, _persistent_key(session, instance))
 
 
+@overload
+def find_by_token(column: Any, token: str, session: AnySession) -> Moved[Any] | None: ...
+@overload
+def find_by_token(column: Any, token: str, session: AsyncSession) -> Awaitable[Moved[Any] | None]: ...
 def find_by_token(column: Any, token: str, session: Any) -> Any:
     """The committed :class:`Moved` that carries *token*, ``.replayed`` set, or None: how an OutcomeUnknown is resolved.
 

@@ -17,9 +17,9 @@ import enum
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import JSON, Connection, DateTime, Dialect, String, Table, TypeDecorator, select
+from sqlalchemy import JSON, Connection, DateTime, Dialect, Integer, String, Table, TypeDecorator, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeEngine
@@ -94,14 +94,23 @@ class TransitionHistory:
     Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history.
     """
 
-    __records__: Any
-
-    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, sort_order=-1)
-    event: Mapped[str] = mapped_column(ExactText(64))
-    at: Mapped[datetime] = mapped_column(Timestamp())
-    actor: Mapped[str | None] = mapped_column(String(ACTOR_LENGTH))
-    details: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
-    token: Mapped[str | None] = mapped_column(ExactText(TOKEN_LENGTH), unique=True)
+    if TYPE_CHECKING:  # at runtime without annotations: with them, a base of dataclasses takes no mixin that is none
+        __records__: Any
+        sequence: Mapped[int]
+        event: Mapped[str]
+        source: Mapped[Any]  # Any: a string, or a member of the machine's enum
+        target: Mapped[Any]
+        at: Mapped[datetime]
+        actor: Mapped[str | None]
+        details: Mapped[Any | None]
+        token: Mapped[str | None]
+    else:
+        sequence = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=-1)
+        event = mapped_column(ExactText(64), nullable=False)
+        at = mapped_column(Timestamp(), nullable=False)
+        actor = mapped_column(String(ACTOR_LENGTH))
+        details = mapped_column(JSON(none_as_null=True))
+        token = mapped_column(ExactText(TOKEN_LENGTH), unique=True)
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "__records__" not in cls.__dict__:
@@ -128,7 +137,9 @@ def _recorded(cls: type[Any], records: Any) -> MappedState:
     """The state column that ``__records__`` names."""
     if isinstance(records, str):
         model_name, _, attribute = records.rpartition(".")
-        models = [mapper.class_ for mapper in cls.registry.mappers if mapper.class_.__name__ == model_name]
+        # A class that a registry's decorator maps has no registry yet.
+        mappers = cls.registry.mappers if hasattr(cls, "registry") else ()
+        models = [mapper.class_ for mapper in mappers if mapper.class_.__name__ == model_name]
         if len(models) != 1:
             what = "no mapped class" if not models else f"{len(models)} mapped classes"
             problem = (

@@ -15,6 +15,7 @@ from .column import MappedState, named_state
 from .errors import State, UnknownEvent, shown
 from .journal import note
 from .outcome import Moved
+from .validation import FORCED
 
 __all__ = ["Hook", "announce", "on_committed", "on_moved", "remove_hook"]
 
@@ -88,7 +89,7 @@ def remove_hook(column: Any, function: Callable[..., Any]) -> None:
     Raises: ValueError when there is none.
     """
     mapped = _mapped(column)
-    kept = [hook for hook in mapped.extras.hooks if hook.function is not function]
+    kept = [hook for hook in mapped.extras.hooks if hook.function != function]  # a bound method is made anew each time
     if len(kept) == len(mapped.extras.hooks):
         raise ValueError(f"{shown(function)} is no hook of {mapped.model.__name__}.{mapped.attribute}")
     mapped.extras.hooks[:] = kept
@@ -118,7 +119,7 @@ def _registration(
     mapped = _mapped(column)
     events, sources, targets = _several(event), _several(source), _several(target)
     for name in events or ():
-        if name not in mapped.machine.events:
+        if name not in mapped.machine.events and name != FORCED:
             raise UnknownEvent(name, mapped.machine.events, model=mapped.model)
     for state in (*(sources or ()), *(targets or ())):
         mapped.machine.stored(state)

@@ -26,6 +26,7 @@ class Entry:
     transaction: SessionTransaction
     instance: Any = None
     token: str | None = None
+    model: type[Any] | None = None  # when any of its rows may have been touched
     on_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def is_within(self, transaction: SessionTransaction) -> bool:
@@ -74,6 +75,10 @@ class Journal:
         for entry in entries:
             if entry.instance is not None and entry.instance in session:
                 session.expire(entry.instance)
+        models = tuple({entry.model for entry in entries if entry.model is not None})
+        for instance in session.identity_map.values() if models else ():
+            if isinstance(instance, models):
+                session.expire(instance)
 
     def _finish(self) -> None:
         finished, self.entries = self.entries, []
@@ -96,8 +101,8 @@ def journal_of(session: Session) -> Journal:
     return cast(Journal, journal)
 
 
-def note(session: Session, instance: Any = None, token: str | None = None) -> Entry:
+def note(session: Session, instance: Any = None, token: str | None = None, model: type[Any] | None = None) -> Entry:
     """Note a move in the transaction or savepoint that *session* is in now."""
-    entry = Entry(_innermost(session), instance, token)
+    entry = Entry(_innermost(session), instance, token, model)
     journal_of(session).entries.append(entry)
     return entry

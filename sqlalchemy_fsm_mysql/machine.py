@@ -20,18 +20,22 @@ str-valued member is answered with the member.
 from __future__ import annotations
 
 import enum
+import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from .errors import InvalidMachine, State, UnknownEvent, listed, shown, stored_form
 from .validation import Declaration, find_state, is_state, parameters, problems, spelled
 
 Guard: TypeAlias = Callable[..., Any]  # Any: a SQL expression, and SQLAlchemy is not imported here
 Effect: TypeAlias = Callable[..., Mapping[str, Any]]  # Any: as above
+
+JSON_FORMAT: Final = 1
 
 
 @final
@@ -153,8 +157,13 @@ class Machine:
     or an `enum.Enum` class (then its members are the states, everywhere). By default it is the order of first
     appearance, the initial state first. *name* is for messages.
 
+    Two more arguments are for machines that change while servers run. *aliases* maps another spelling, a
+    string, to the state that a row with it is in: ``aliases={"Error": "Failed"}`` understands rows that hold
+    ``Error``, and whatever is written says ``Failed``. *retired* are states that rows may still hold and that
+    nothing leads to; they are states as any other, listed last unless *states* names them.
+
     `.final` are the states that no event leaves for another. `.events` maps names to Events, in order.
-    `.stored_states` are the states as the database holds them.
+    `.stored_states` are all texts that the database may hold: the states, then the aliases.
 
     Two machines are equal only if they are one; a copy of a machine is itself, an unpickled one is another.
 
@@ -168,11 +177,14 @@ class Machine:
     final: tuple[State, ...]
     name: str | None
     events: Mapping[str, Event]
+    retired: tuple[State, ...]
+    aliases: Mapping[str, State]
     stored_states: tuple[str, ...]
     # The tables behind the questions; declared states map to themselves.
     _declared: Mapping[State, State]
     _stored: Mapping[State, str]
     _loaded: Mapping[str, State]
+    _spellings: Mapping[State, tuple[str, ...]]
     _transitions: Mapping[str, tuple[Transition, ...]]
     _targets: Mapping[str, dict[State, State]]
     _events_from: Mapping[State, tuple[str, ...]]
@@ -185,10 +197,14 @@ class Machine:
         events: Iterable[Event],
         states: Iterable[State] | None = None,
         name: str | None = None,
+        aliases: Mapping[str, State] | None = None,
+        retired: Iterable[State] = (),
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a machine is a str or None, not {shown(name)}")
-        declaration = _declaration(initial, events, states)
+        if aliases is not None and not isinstance(aliases, Mapping):
+            raise TypeError(f"aliases are a dict of spelling to state, not {shown(aliases)}")
+        declaration = _declaration(initial, events, states, aliases or {}, retired)
         found = problems(declaration)
         if found:
             raise InvalidMachine(found, name)
@@ -264,28 +280,43 @@ class Machine:
         return list(self._events_from[self._find(state)])
 
     def declares(self, value: object) -> bool:
-        """Whether *value* is one of the states; never raises."""
-        return find_state(self._declared, value) is not None
+        """Whether *value* is one of the states, or an alias of one; never raises."""
+        return self._known(value) is not None
 
     def stored(self, state: State) -> str:
         """The text that the database holds for *state*.
 
-        A str-valued member is stored by its value, any other member by its name, a string as itself.
+        A str-valued member is stored by its value, any other member by its name, a string as itself, and an
+        alias as the state that it stands for.
 
         Raises:
             ValueError: *state* is not declared, or nothing that could be a state.
         """
         return self._stored[self._find(state)]
 
+    def spellings(self, state: State) -> tuple[str, ...]:
+        """The texts that the database may hold for *state*: the one that is written, then its aliases.
+
+        Raises:
+            ValueError: *state* is not declared.
+        """
+        return self._spellings[self._find(state)]
+
     def loaded(self, text: str) -> State:
-        """The state that the database holds as *text*, the inverse of `stored`.
+        """The state that the database holds as *text*, the inverse of `stored`; an alias is its state.
 
         An undeclared text is returned as it is: during a rolling deploy a newer server may have written it.
         """
         return self._loaded.get(text, text)
 
+    def _known(self, value: object) -> State | None:
+        found = find_state(self._declared, value)
+        if found is None and isinstance(value, str) and is_state(value):
+            return self.aliases.get(stored_form(value))
+        return found
+
     def _find(self, state: State) -> State:
-        found = find_state(self._declared, state)
+        found = self._known(state)
         if found is None:
             raise ValueError(
                 f"{spelled(state)} is no state of this machine; its states are {listed(map(spelled, self.states))}"
@@ -295,6 +326,58 @@ class Machine:
     def __repr__(self) -> str:
         name = "" if self.name is None else f"{self.name!r}: "
         return f"<Machine {name}{listed(map(spelled, self.states))}; {listed(map(repr, self.events))}>"
+
+    def to_json(self) -> str:
+        """This machine as JSON, for a CI job to compare with the last release's by `diff_machines`.
+
+        Lost are what guards and effects say (that they are there, and their payload's names, is kept) and Enum
+        classes: a member is written as the text that the database holds. The same machine gives the same text.
+        """
+        document = {
+            "format": JSON_FORMAT,
+            "name": self.name,
+            "initial": self.stored(self.initial),
+            "states": [self._stored[state] for state in self.states],
+            "retired": [self._stored[state] for state in self.retired],
+            "aliases": {alias: self._stored[state] for alias, state in self.aliases.items()},
+            "events": [
+                {
+                    "name": event.name,
+                    "effect": _names_taken(event.effect),
+                    "transitions": [self._transition_document(t) for t in self._transitions[event.name]],
+                }
+                for event in self.events.values()
+            ],
+        }
+        return json.dumps(document, indent=2)
+
+    def _transition_document(self, transition: Transition) -> dict[str, object]:
+        document: dict[str, object] = {
+            "source": self.stored(cast(State, transition.source)),
+            "target": self.stored(transition.target),
+        }
+        present = {"guard": transition.guard, "effect": transition.effect}
+        return document | {role: _names_taken(given) for role, given in present.items() if given is not None}
+
+    @classmethod
+    def from_json(cls, text: str) -> Machine:
+        """The machine that `to_json` wrote; its guards and effects are `Absent`, so it is to be compared, not fired.
+
+        Raises:
+            ValueError: *text* is not what `to_json` writes. InvalidMachine, which is one, when its machine is wrong.
+        """
+        try:
+            document = json.loads(text)
+            if document["format"] != JSON_FORMAT:
+                raise ValueError(f"format {shown(document['format'])} is not known here, {JSON_FORMAT} is")
+            events = [
+                Event(event["name"], _documented(event["transitions"]), effect=_absent(event, "effect"))
+                for event in document["events"]
+            ]
+            arguments = {key: document[key] for key in ("initial", "states", "name", "aliases", "retired")}
+            return cls(events=events, **arguments)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"this is no machine's JSON: {type(error).__name__}: {error}") from error
 
     # What never changes needs no copy. A copied column type keeps its machine.
     def __copy__(self) -> Machine:
@@ -306,7 +389,49 @@ class Machine:
     # Not by attributes: the tables are read-only views, and the machine is checked where it arrives.
     def __reduce__(self) -> tuple[Callable[[], Machine], tuple[()]]:
         events = tuple(self.events.values())
-        return partial(Machine, initial=self.initial, events=events, states=self.states, name=self.name), ()
+        return (
+            partial(
+                Machine,
+                initial=self.initial,
+                events=events,
+                states=self.states,
+                name=self.name,
+                aliases=dict(self.aliases),
+                retired=self.retired,
+            ),
+            (),
+        )
+
+
+class Absent:
+    """A guard or an effect of a machine that came from JSON: that it is there and what payload it takes, no more."""
+
+    def __init__(self, payload: Iterable[str]) -> None:
+        model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in payload]
+        self.__signature__ = inspect.Signature([model, *names])
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        """Raises: TypeError, always."""
+        raise TypeError("this machine was read from JSON, which holds no guards and effects: it cannot be fired")
+
+
+def _documented(transitions: Iterable[Mapping[str, Any]]) -> list[Transition]:
+    return [
+        Transition(
+            written["source"], written["target"], guard=_absent(written, "guard"), effect=_absent(written, "effect")
+        )
+        for written in transitions
+    ]
+
+
+def _absent(document: Mapping[str, Any], role: str) -> Absent | None:
+    names = document.get(role)
+    return None if names is None else Absent(names)
+
+
+def _names_taken(function: Callable[..., object] | None) -> list[str] | None:
+    return None if function is None else list(Machine.callable_payload(function))
 
 
 def _exact(value: object) -> object:
@@ -358,16 +483,24 @@ def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
     return [state for state in found if state is not None]
 
 
-def _declaration(initial: object, events: object, states: object) -> Declaration:
+def _declaration(
+    initial: object, events: object, states: object, aliases: Mapping[Any, Any], retired: object
+) -> Declaration:
     given = _in_order(events, "the events of a machine")
     sound = [event for event in given if isinstance(event, Event)]
     given_states = _appearing(initial, sound) if states is None else _in_order(states, "the states of a machine")
+    given_retired = _in_order(retired, "the retired states of a machine")
+    named = _declared(given_states)
+    more = [state for state in given_retired if find_state(named, state) is None]
+    given_states = (*given_states, *dict.fromkeys(filter(is_state, more)))
     return Declaration(
         states=given_states,
         initial=initial,
         events=sound,
         strangers=[event for event in given if not isinstance(event, Event)],
         declared=_declared(given_states),
+        aliases={_exact(alias): target for alias, target in aliases.items()},
+        retired=given_retired,
     )
 
 
@@ -391,16 +524,24 @@ def _tables(declaration: Declaration) -> dict[str, object]:
     stored = {state: stored_form(state) for state in states}
     ways = {event.name: _ways(event, declared) for event in declaration.events}
     transitions = {name: tuple(chain.from_iterable(of_event.values())) for name, of_event in ways.items()}
+    aliases = {alias: declared[target] for alias, target in declaration.aliases.items()}
+    spelled_as = {
+        state: (text, *(alias for alias, target in aliases.items() if target == state))
+        for state, text in stored.items()
+    }
     left = {way.source for way in chain.from_iterable(transitions.values()) if way.source != way.target}
     return {
         "states": states,
         "initial": find_state(declared, declaration.initial),
         "final": tuple(state for state in states if state not in left),
         "events": MappingProxyType({event.name: event for event in declaration.events}),
-        "stored_states": tuple(stored.values()),
+        "retired": tuple(declared[state] for state in _declared(declaration.retired)),
+        "aliases": MappingProxyType(aliases),
+        "stored_states": (*stored.values(), *aliases),
         "_declared": declared,
         "_stored": stored,
-        "_loaded": {text: state for state, text in stored.items()},
+        "_loaded": {text: state for state, text in stored.items()} | aliases,
+        "_spellings": spelled_as,
         "_transitions": transitions,
         "_targets": {
             name: {source: first.target for source, (first, *_) in of_event.items()} for name, of_event in ways.items()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
 
@@ -99,7 +99,8 @@ def meaning(error: BaseException) -> Meaning:
     code = error_code(error)
     if code == _SAVEPOINT_GONE:  # the savepoint went with the transaction: an earlier error says why
         earlier = (meaning(cause) for cause in _earlier(error))
-        return next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
+        found = next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
+        return Meaning.ABORTED if found is Meaning.LOCK_TIMEOUT else found  # innodb_rollback_on_timeout
     driver = error.orig if isinstance(error, DBAPIError) else error
     message = str(driver)
     if code == _COMMIT_FAILED:  # wraps another error's number: 149 is Group Replication's certification
@@ -148,7 +149,7 @@ def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
     try:
         session.flush()
     except DBAPIError as error:
-        around, clause = session.get_transaction(), mapper.local_table.update()
+        around, clause = session.get_transaction(), update(mapper.class_)
         if around is not None and around.is_active:
             raise_explained(error, around.connection(mapper, clause=clause), **row)
         raise_explained(error, session.get_bind(mapper, clause=clause), **row)

@@ -6,9 +6,12 @@ A single statement is never repeated: after a deadlock the server has forgotten 
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+import inspect as python
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["run_transaction"]
 
 R = TypeVar("R")
+S = TypeVar("S", "Session", "AsyncSession")
 
 # Galera: the node lost its quorum, perhaps in the middle of the COMMIT.
 _NO_QUORUM = 1047
@@ -78,28 +82,37 @@ def run_transaction(
         )
 
     waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
-    limits: dict[str, Any] = {"attempts": attempts, "timeout": timeout, **waits}
-    if _is_async(session_factory):
-        unit = functools.update_wrapper(functools.partial(_attempt_async, session_factory, work), work)
-        return stamina.AsyncRetryingCaller(**limits)(is_worth_another, unit)
-    unit = functools.update_wrapper(functools.partial(_attempt, session_factory, work), work)
-    return stamina.RetryingCaller(**limits)(is_worth_another, unit)
+    retry = stamina.retry(on=is_worth_another, attempts=attempts, timeout=timeout, **waits)
+
+    def attempt() -> Any:
+        return _attempt(session_factory, work)
+
+    async def attempt_async() -> Any:
+        return await _attempt_async(session_factory, work)
+
+    unit: Callable[[], Any] = attempt_async if _is_async(session_factory, work) else attempt
+    # The instrumentation shows the name of what is run again, and that is the work.
+    return retry(functools.update_wrapper(unit, work))()
 
 
-def _is_async(session_factory: Any) -> bool:
-    kind = getattr(session_factory, "class_", session_factory)  # of a sessionmaker: the class of its sessions
-    return hasattr(kind, "run_sync")
+def _is_async(session_factory: Any, work: Callable[[Any], Any]) -> bool:
+    maker = getattr(session_factory, "session_factory", session_factory)  # of a scoped session
+    kind = getattr(maker, "class_", maker)  # of a sessionmaker: the class of its sessions
+    return hasattr(kind, "run_sync") or python.iscoroutinefunction(work)
 
 
 def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R]) -> R:
-    with session_factory() as session:
-        _require_no_transaction(session)
+    session = _outside_of_transactions(session_factory())
+    with session:
         session.begin()
+        commits: list[Session] = []
         try:
-            result = work(session)
+            with _noting_commits(session, commits):
+                result = work(session)
+                session.flush()  # what is lost in here was not committed, and is known
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            session.rollback()
-            raise_of_unit(error)
+            _roll_back_quietly(session)
+            raise_of_unit(error, is_whole=not commits)
         tokens = _tokens(session)
         try:
             session.commit()
@@ -112,14 +125,17 @@ def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R
 async def _attempt_async(
     session_factory: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[R]]
 ) -> R:
-    async with session_factory() as session:
-        _require_no_transaction(session)
+    session = _outside_of_transactions(session_factory())
+    async with session:
         await session.begin()
+        commits: list[Session] = []
         try:
-            result = await work(session)
+            with _noting_commits(session.sync_session, commits):
+                result = await work(session)
+                await session.flush()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.rollback()
-            raise_of_unit(error)
+            await session.run_sync(_roll_back_quietly)
+            raise_of_unit(error, is_whole=not commits)
         tokens = _tokens(session.sync_session)
         try:
             await session.commit()
@@ -129,12 +145,29 @@ async def _attempt_async(
         return result
 
 
-def _require_no_transaction(session: Any) -> None:
+def _outside_of_transactions(session: S) -> S:
+    """*session*, which is left as it is if it is in a transaction: that is somebody else's."""
     if session.in_transaction():
         raise TypeError(
             "run_transaction() begins and commits a transaction of its own, and the session is in one already: "
             "give it a sessionmaker"
         )
+    return session
+
+
+@contextmanager
+def _noting_commits(session: Session, commits: list[Session]) -> Iterator[None]:
+    """Add to *commits* whenever a COMMIT is about to be sent within the block."""
+
+    def note(session: Session) -> None:
+        if not session.in_nested_transaction():
+            commits.append(session)
+
+    event.listen(session, "before_commit", note)
+    try:
+        yield
+    finally:
+        event.remove(session, "before_commit", note)
 
 
 def _tokens(session: Session) -> list[str]:
@@ -148,12 +181,20 @@ def _roll_back_quietly(session: Session) -> None:
         session.invalidate()
 
 
-def raise_of_unit(error: Exception) -> Any:
-    """Raise what *error*, which ended a unit before its COMMIT, means for it."""
+def raise_of_unit(error: Exception, *, is_whole: bool = True) -> Any:
+    """Raise what *error*, which ended a unit before its COMMIT, means for it.
+
+    Of a unit that is not *is_whole*, because the work has committed by itself, a part may be in the database: it must
+    not be run again.
+    """
+    if isinstance(error, TransactionAborted) and error.retryable and not is_whole:
+        raise TransactionAborted(code=error.code, retryable=False) from error
     if isinstance(error, DBAPIError):
         found, code = meaning(error), error_code(error)
+        if found is Meaning.LOST and not is_whole:
+            raise OutcomeUnknown(code=code) from error
         if found in (Meaning.ABORTED, Meaning.LOST):
-            raise TransactionAborted(code=code, retryable=True) from error
+            raise TransactionAborted(code=code, retryable=is_whole) from error
         if found is Meaning.NOT_WRITABLE:
             raise NotWritable(code=code) from error
     raise error

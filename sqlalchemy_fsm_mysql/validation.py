@@ -13,9 +13,9 @@ import enum
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .errors import State, listed, shown, stored_form
 
@@ -96,7 +96,8 @@ class Declaration:
     """A machine as its author wrote it, right or wrong.
 
     `states` are the states given, or those that appear in the events when none were given; `declared` maps
-    each that can be a state at all to itself. `strangers` are the given events that are no `Event`.
+    each that can be a state at all to itself. `strangers` are the given events that are no `Event`. `aliases`
+    and `retired` are as given, a string as an exact one.
     """
 
     states: Sequence[object]
@@ -104,6 +105,8 @@ class Declaration:
     events: Sequence[Event]
     strangers: Sequence[object]
     declared: Mapping[State, State]
+    aliases: Mapping[Any, Any] = field(default_factory=dict)  # Any: as written, right or wrong
+    retired: Sequence[object] = ()
 
     def transitions(self) -> Iterator[tuple[Event, Transition]]:
         """Every transition as it was written, with its event."""
@@ -142,15 +145,24 @@ def number_of_states(declaration: Declaration) -> Iterator[str]:
     """An ENUM column has a limit, which holds for VARCHAR too: the storage of a machine may change."""
     if not declaration.states:
         yield "there are no states: declare one at least"
-    if len(declaration.states) > MAX_STATES:
-        yield f"there are {len(declaration.states)} states: MySQL's ENUM takes {MAX_STATES} at most"
+    number = len(declaration.states) + len(declaration.aliases)
+    if number > MAX_STATES:
+        what = "states and aliases" if declaration.aliases else "states"
+        yield f"there are {number} {what}: MySQL's ENUM takes {MAX_STATES} at most"
 
 
 def state_names(declaration: Declaration) -> Iterator[str]:
     """States are stored under names that survive every storage and collation."""
     for state in declaration.declared:
         yield from name_problems(f"state {spelled(state)}", stored_form(state))
-    yield from look_alikes("states", [(spelled(state), stored_form(state)) for state in declaration.declared])
+    aliases = [alias for alias in declaration.aliases if isinstance(alias, str)]
+    for alias in aliases:
+        yield from name_problems(f"alias {shown(alias)}", alias)
+    known = set(map(stored_form, declaration.declared))
+    # An alias that is a state's own name is told by `aliases`.
+    others = [(shown(alias), alias) for alias in aliases if alias not in known]
+    states = [(spelled(state), stored_form(state)) for state in declaration.declared]
+    yield from look_alikes("states and aliases" if others else "states", [*states, *others])
 
 
 def event_names(declaration: Declaration) -> Iterator[str]:
@@ -228,6 +240,38 @@ def initial_state(declaration: Declaration) -> Iterator[str]:
         yield f"the initial state {initial} is not declared; the states are {declaration.known()}"
 
 
+def aliases(declaration: Declaration) -> Iterator[str]:
+    """An alias is another spelling of a declared state, and no state itself."""
+    known = set(map(stored_form, declaration.declared))
+    for alias, target in declaration.aliases.items():
+        if not isinstance(alias, str) or isinstance(alias, enum.Enum):
+            yield f"alias {shown(alias)} is no str: give the text that the database holds"
+        elif alias in known:
+            yield f"alias {shown(alias)} is a state too: take it out of the states and the transitions"
+        if find_state(declaration.declared, target) is None:
+            yield (
+                f"alias {shown(alias)} stands for {spelled(target)}, which is not declared;"
+                f" the states are {declaration.known()}"
+            )
+
+
+def retired_states(declaration: Declaration) -> Iterator[str]:
+    """A retired state is left, and never entered: not by an event from another state, and not by a new row."""
+    retired = {find_state(declaration.declared, state) for state in declaration.retired} - {None}
+    for state in declaration.retired:
+        if not is_state(state):
+            yield f"retired state {shown(state)} is neither a str nor a hashable member of an Enum class"
+    for state in repeated(filter(is_state, declaration.retired)):
+        yield f"retired state {spelled(state)} is named more than once: leave one"
+    if find_state(declaration.declared, declaration.initial) in retired:
+        yield f"the initial state {spelled(declaration.initial)} is retired: rows could not begin in it"
+    for event in declaration.events:
+        for transition, sources in event.spread(declaration.declared):
+            target = find_state(declaration.declared, transition.target)
+            if target in retired and any(source != target for source in sources):
+                yield f"{arrow(event, transition)} leads to a retired state: drop it, or do not retire the state"
+
+
 def empty_events(declaration: Declaration) -> Iterator[str]:
     """An event leads somewhere."""
     for event in declaration.events:
@@ -274,11 +318,13 @@ def sourceless_transitions(declaration: Declaration) -> Iterator[str]:
 
 
 def unreachable_states(declaration: Declaration) -> Iterator[str]:
-    """Every state can come about from the initial one."""
+    """Every state can come about from the initial one, or from a retired one, which rows still hold."""
     initial = find_state(declaration.declared, declaration.initial)
     if initial is None:
         return
-    reached = reachable(initial, edges(declaration))
+    leads = edges(declaration)
+    retired = [find_state(declaration.declared, state) for state in declaration.retired]
+    reached = reachable(initial, leads).union(*(reachable(state, leads) for state in retired if state is not None))
     for state in declaration.declared:
         if state not in reached:
             yield (
@@ -370,6 +416,8 @@ RULES: tuple[Callable[[Declaration], Iterable[str]], ...] = (
     reserved_events,
     repetitions,
     initial_state,
+    aliases,
+    retired_states,
     empty_events,
     unknown_states,
     idle_transitions,

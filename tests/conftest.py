@@ -1,20 +1,32 @@
-"""Targets: every server × driver, and SQLite. A test that asks for `url` or `engine` runs once on each."""
+"""Targets: every server × driver, and SQLite. A test that asks for `url` or `engine` runs once on each.
+
+The usual run has mysqlclient, PyMySQL and sqlite3. ``--all-drivers``, or FSM_ALL_DRIVERS=1, adds every other driver that
+is installed, those for asyncio through `tests.bridge`, and counts what ran on each; the one that is not is named.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from _pytest import runner
 from hypothesis import settings
 from sqlalchemy import URL, Engine
 
 from tests.servers import (
+    AIOSQLITE,
     DRIVERS,
+    MODULES,
     SQLITE,
     NoServer,
     Server,
     installed_drivers,
+    is_async,
+    is_installed,
     make_engine,
     own_database,
     servers,
@@ -31,6 +43,7 @@ settings.load_profile("project")
 found = pytest.StashKey[tuple[Server, ...]]()
 selected = pytest.StashKey[dict[str, URL]]()
 failure = pytest.StashKey[str]()
+by_driver = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,15 +54,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="only targets whose name contains NAME (sqlite, mysql97, mariadb1011-pymysql); repeatable",
     )
+    parser.addoption(
+        "--all-drivers",
+        action="store_true",
+        default=os.environ.get("FSM_ALL_DRIVERS", "") not in ("", "0"),
+        help="every driver that is installed, those for asyncio too; as FSM_ALL_DRIVERS=1",
+    )
+
+
+def drivers(config: pytest.Config) -> tuple[str, ...]:
+    """The servers' drivers that this run asks for, installed or not."""
+    return tuple(MODULES) if config.getoption("--all-drivers") else DRIVERS
+
+
+def every_sqlite(config: pytest.Config) -> dict[str, URL]:
+    is_wanted = config.getoption("--all-drivers") and is_installed("aiosqlite")
+    return {"sqlite": SQLITE, **({"sqlite-aiosqlite": AIOSQLITE} if is_wanted else {})}
 
 
 def selected_targets(config: pytest.Config) -> dict[str, URL]:
     """The targets that --target leaves, by name. For SQLite alone no server is looked for."""
     wanted: list[str] = config.getoption("--target")
-    if wanted and all("sqlite".startswith(part) for part in wanted):
-        return {"sqlite": SQLITE}
-    config.stash[found] = servers()
-    every = {**targets(config.stash[found]), "sqlite": SQLITE}
+    every = every_sqlite(config)
+    if not wanted or not all(any(part in name for name in every) for part in wanted):
+        config.stash[found] = servers()
+        every = {**targets(config.stash[found], drivers(config)), **every}
     chosen = {name: url for name, url in every.items() if not wanted or any(part in name for part in wanted)}
     if not chosen:
         raise NoServer(f"--target {' '.join(wanted)} fits none of {', '.join(every)}.")
@@ -67,7 +96,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             stash[failure] = str(error)
     chosen = dict(stash.get(selected, {}))
     if metafunc.definition.get_closest_marker("servers_only"):
-        chosen.pop("sqlite", None)
+        chosen = {name: url for name, url in chosen.items() if url.get_backend_name() != "sqlite"}
     metafunc.parametrize("url", list(chosen.values()), ids=list(chosen), indirect=True, scope="session")
 
 
@@ -75,6 +104,10 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
     # Once for the whole run, and not as an error of each module that was collected.
     if failure in config.stash:
         raise pytest.UsageError(config.stash[failure])
+    if needs_bridge(config):
+        from tests.bridge import bridge_threads
+
+        bridge_threads()
 
 
 # Not pytest_report_header: servers are looked for only once a collected test needs them.
@@ -87,15 +120,75 @@ def pytest_report_collectionfinish(
         f"server: {server.name} {server.version} ({server.found}: {server.url})"
         for server in config.stash[found]
     ]
-    missing = [driver for driver in DRIVERS if driver not in installed_drivers()]
-    return [*lines, *(f"NOT COVERED BY THIS RUN: {driver} is not installed" for driver in missing)]
+    return [*lines, *(f"NOT COVERED BY THIS RUN: {driver} is not installed" for driver in missing_drivers(config))]
+
+
+def missing_drivers(config: pytest.Config) -> list[str]:
+    wanted = drivers(config)
+    missing = [driver for driver in wanted if driver not in installed_drivers(wanted)]
+    if config.getoption("--all-drivers") and not is_installed("aiosqlite"):
+        missing.append("aiosqlite")
+    return missing
+
+
+# --- drivers for asyncio
+
+
+def needs_bridge(config: pytest.Config) -> bool:
+    return any(is_async(url) for url in config.stash.get(selected, {}).values())
+
+
+# In the place of pytest's own, and not around it: what is to run in the greenlet are the fixtures, too, and those of a
+# longer life are ended while a test of another target begins.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if not needs_bridge(item.config):
+        return None
+    from tests.bridge import bridged
+
+    bridged(runner.pytest_runtest_protocol, item, nextitem)
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # A run that was stopped early still has fixtures that need the greenlet to end.
+    if needs_bridge(session.config):
+        from tests.bridge import bridged
+
+        bridged(session._setupstate.teardown_exact, None)
+
+
+# --- what ran on each driver
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    report: Any = yield
+    counts = item.config.stash.setdefault(by_driver, Counter())
+    url = getattr(item, "callspec", None) and item.callspec.params.get("url")  # type: ignore[attr-defined]
+    if isinstance(url, URL) and (report.when == "call" or report.outcome != "passed"):
+        counts[url.get_driver_name(), report.outcome] += 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    counts = config.stash.get(by_driver, Counter())
+    if not counts or not config.getoption("--all-drivers"):
+        return
+    terminalreporter.section("tests by driver")
+    for driver in sorted({driver for driver, _ in counts}):
+        numbers = ", ".join(f"{counts[driver, outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
+        terminalreporter.write_line(f"{driver}: {numbers}")
+    for driver in missing_drivers(config):
+        terminalreporter.write_line(f"{driver}: NOT COVERED, it is not installed")
 
 
 @pytest.fixture(scope="session")
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """A URL with a database of this run's own: one target at a time, every target in turn."""
-    if request.param == SQLITE:
-        yield SQLITE.set(database=str(tmp_path_factory.mktemp("sqlite") / "fsm.db"))
+    if request.param.get_backend_name() == "sqlite":
+        yield request.param.set(database=str(tmp_path_factory.mktemp("sqlite") / "fsm.db"))
         return
     with own_database(request.param) as own:
         yield own

@@ -42,9 +42,18 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 from sqlalchemy.exc import SQLAlchemyError
 
 IMAGES = ("mysql:9", "mariadb:11")
+# Drivers of the usual run, and those that --all-drivers adds; each with the module that has to be there.
 DRIVERS = ("mysqldb", "pymysql")
-MODULES = {"mysqldb": "MySQLdb", "pymysql": "pymysql"}
+MODULES = {
+    "mysqldb": "MySQLdb",
+    "pymysql": "pymysql",
+    "mysqlconnector": "mysql.connector",
+    "mariadbconnector": "mariadb",
+    "asyncmy": "asyncmy",
+    "aiomysql": "aiomysql",
+}
 SQLITE = URL.create("sqlite")
+AIOSQLITE = URL.create("sqlite+aiosqlite")
 
 # A user's PATH often has no sbin, and the downloads of mysql.com and Homebrew put their servers elsewhere.
 PLACES = (
@@ -103,19 +112,31 @@ def server_urls() -> list[URL]:
     return list(targets(servers()).values())
 
 
-def targets(found: Sequence[Server]) -> dict[str, URL]:
+def targets(found: Sequence[Server], drivers: Sequence[str] = DRIVERS) -> dict[str, URL]:
     """Each server with each installed driver, by name: ``mysql97-pymysql``, ``mariadb1011-mysqldb``."""
     return {
         f"{server.name}-{driver}": server.url.set(drivername=f"{server.url.get_backend_name()}+{driver}")
         for server in found
-        for driver in installed_drivers()
+        for driver in installed_drivers(drivers)
     }
 
 
 @cache
-def installed_drivers() -> tuple[str, ...]:
-    """Those of `DRIVERS` that can be imported; mysqlclient (mysqldb) is source-only on Linux."""
-    return tuple(driver for driver in DRIVERS if importlib.util.find_spec(MODULES[driver]))
+def installed_drivers(drivers: Sequence[str] = DRIVERS) -> tuple[str, ...]:
+    """Those of *drivers* that can be imported; mysqlclient (mysqldb) is source-only on Linux."""
+    return tuple(driver for driver in drivers if is_installed(MODULES[driver]))
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def is_async(url: URL) -> bool:
+    """Whether the driver is for asyncio; see tests/bridge.py."""
+    return bool(url.get_dialect().is_async)
 
 
 @contextmanager

@@ -17,11 +17,11 @@ PACKAGE = Path(__file__).parents[1] / "sqlalchemy_fsm_mysql"
 RANKS = (
     {"errors"},
     {"machine"},
-    {"validation", "outcome", "diagram"},
+    {"validation", "outcome", "diagram", "evolution"},
     {"statement", "expressions"},
     {"backends"},
     {"column", "comparator", "history", "hooks", "transactions", "journal"},
-    {"firing", "bulk", "stateful", "enforcement", "inspection"},
+    {"firing", "bulk", "upsert", "units", "stateful", "enforcement", "inspection"},
     {"cli", "demo", "alembic", "testing", "__main__", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -29,7 +29,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # A machine has itself validated when it is made; validation knows it as a type only.
 EXCEPTIONS = {("machine", "validation")}
 
-PURE = ("errors", "machine", "validation", "outcome", "diagram")
+PURE = ("errors", "machine", "validation", "outcome", "diagram", "evolution")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:

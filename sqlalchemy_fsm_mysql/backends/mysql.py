@@ -194,12 +194,17 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
         return event.assignments(target=counted)
     (column, value), *rest = event.assignments(_REMEMBERED, counted)
     remembered = func.last_insert_id(event.code() + number(OFFSET))
-    return [(column, case((remembered.is_(None), column), else_=value)), *rest]
+    # A comparison that always holds. IS NULL would not do: MySQL knows that it never is, and does not evaluate it.
+    return [(column, case((remembered >= number(OFFSET), value), else_=column)), *rest]
 
 
 def _spelled(states: Sequence[str], dialect: Dialect) -> Sequence[str]:
-    """*states* as ``mysql.ENUM`` has to be given them: older SQLAlchemy leaves a backslash in its DDL as it stands."""
-    escapes = getattr(dialect, "_backslash_escapes", True)  # set from sql_mode at the first connect
-    if not escapes or mysql.ENUM("\\").compile(dialect=dialect) != "ENUM('\\')":
-        return states
-    return [state.replace("\\", "\\\\") for state in states]
+    """*states* as ``mysql.ENUM`` has to be given them: older SQLAlchemy doubles no backslash and no percent sign."""
+    doubled = {
+        "\\": getattr(dialect, "_backslash_escapes", True),  # set from sql_mode at the first connect
+        "%": getattr(dialect.identifier_preparer, "_double_percents", False),
+    }
+    for sign, is_doubled in doubled.items():
+        if is_doubled and mysql.ENUM(sign).compile(dialect=dialect) == f"ENUM('{sign}')":
+            states = [state.replace(sign, sign * 2) for state in states]
+    return states

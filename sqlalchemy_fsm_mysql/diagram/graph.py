@@ -54,7 +54,7 @@ class Graph:
         (Edge(event='Pay', source='new', target='paid', guard=None, effects=()),)
         """
         return cls(
-            states=machine.stored_states,
+            states=tuple(map(machine.stored, machine.states)),
             initial=machine.stored(machine.initial),
             final=tuple(map(machine.stored, machine.final)),
             events=tuple(machine.events),

@@ -1,0 +1,74 @@
+"""What the conformance suite stands on: every target, on a server by both backends, and a session that is rolled back.
+
+A module names its tables by a ``Base``; they are created once per target. A test works in one transaction that is never
+committed, so each finds the tables empty; what it asks of the table by Core comes from the database, not from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from sqlalchemy import URL, Engine
+from sqlalchemy.orm import Session
+
+from tests.conformance.support import Sent, counting
+from tests.servers import make_engine
+
+BACKENDS: dict[str, dict[str, str]] = {"own": {}, "locking": {"fsm_backend": "locking"}}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The locking read runs on each server by one driver; SQLite has no row locks to read with."""
+    senseless = {item for item in items if is_senseless(item)}
+    if senseless:
+        items[:] = [item for item in items if item not in senseless]
+
+
+def is_senseless(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    url = parameters.get("url")
+    return parameters.get("backend") == "locking" and isinstance(url, URL) and url.drivername != "mysql+pymysql"
+
+
+@pytest.fixture(scope="module", params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """How the database is asked: as the library chooses, or by the locking read."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def tables(url: URL, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tables of the module's ``Base``, in the run's own database."""
+    engine = make_engine(url)
+    metadata = request.module.Base.metadata
+    metadata.create_all(engine)
+    yield
+    metadata.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def backend_engine(engine: Engine, backend: str) -> Engine:
+    """The target's engine with the backend at hand."""
+    return engine.execution_options(**BACKENDS[backend])
+
+
+@pytest.fixture
+def session(backend_engine: Engine, tables: None) -> Iterator[Session]:
+    """A session whose work is never committed."""
+    with Session(backend_engine) as session:
+        yield session
+
+
+@pytest.fixture
+def sent(session: Session) -> Callable[[], AbstractContextManager[Sent]]:
+    """``with sent() as statements: …`` counts, at the database, what the session sends meanwhile."""
+
+    @contextmanager
+    def counted() -> Iterator[Sent]:
+        with counting(session.connection()) as statements:
+            yield statements
+
+    return counted

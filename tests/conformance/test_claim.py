@@ -1,0 +1,394 @@
+"""Workers take rows: at most so many, in order, none that somebody else holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, ForeignKey, String, event, exists, func, inspect, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
+    Moved,
+    StateMachineColumn,
+    Transition,
+    TransactionRequired,
+    TransitionHistory,
+    UnknownEvent,
+    claim,
+    on_committed,
+    on_moved,
+    remove_hook,
+)
+from tests.conformance.support import stored
+
+machine = Machine(
+    initial="waiting",
+    events=[
+        Event(
+            "Start",
+            [
+                Transition("waiting", "given up", guard=lambda job, worker: job.attempts >= 3),
+                Transition("waiting", "running"),
+            ],
+            effect=lambda job, worker: {"worker": worker, "attempts": job.attempts + 1, "since": func.now()},
+        ),
+        Event("Take", {"waiting": "running"}),
+        Event("Finish", {"running": "done"}),
+    ],
+)
+
+
+class Base(DeclarativeBase):
+    """The tables of this module."""
+
+
+class Queue(Base):
+    __tablename__ = "claim_queues"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+
+
+class Job(Base):
+    __tablename__ = "claim_jobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(machine)
+    priority: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(20))
+    since: Mapped[datetime | None]
+    queue_id: Mapped[int | None] = mapped_column(ForeignKey(Queue.id))
+    queue: Mapped[Queue | None] = relationship(lazy="joined")
+    parts: Mapped[list[Part]] = relationship(lazy="joined")
+
+
+class Part(Base):
+    """A collection that is always loaded with its job."""
+
+    __tablename__ = "claim_parts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey(Job.id))
+
+
+class Recorded(Base):
+    __tablename__ = "claim_recorded"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = StateMachineColumn(machine)
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(20))
+    since: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column()
+
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "recorded", "version_id_col": version}
+
+
+class Special(Recorded):
+    __mapper_args__ = {"polymorphic_identity": "special"}
+
+
+class RecordedTransition(TransitionHistory, Base):
+    __tablename__ = "claim_recorded_transitions"
+    __records__ = "Recorded.state"
+
+
+@pytest.fixture
+def database(backend_engine: Engine, tables: None) -> Iterator[Engine]:
+    """The engine with nine committed jobs: three queues of three, the priority against the key."""
+    with Session(backend_engine) as session:
+        session.add_all(Queue(id=i, name=f"queue {i}") for i in (1, 2, 3))
+        session.flush()
+        session.add_all(Job(id=i, priority=10 - i, queue_id=1 + i % 3) for i in range(1, 10))
+        session.flush()
+        session.add_all(Part(id=10 * i + j, job_id=i) for i in (1, 2) for j in (1, 2))
+        session.commit()
+    yield backend_engine
+    with backend_engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
+@pytest.fixture
+def mine(database: Engine) -> Iterator[Session]:
+    with Session(database) as session:
+        yield session
+
+
+@pytest.fixture
+def theirs(database: Engine) -> Iterator[Session]:
+    with Session(database) as session:
+        yield session
+
+
+def ids(jobs: list[Any]) -> list[int]:
+    return [inspect(job).identity[0] for job in jobs]
+
+
+def states(session: Session, model: Any = Job) -> dict[int, str]:
+    return {key: row["state"] for (key,), row in stored(session, model).items()}
+
+
+# --- which rows, how many, in which order
+
+
+def test_it_takes_at_most_limit_rows_and_moves_no_others(mine):
+    jobs = claim(Job, "Take", mine, limit=4)
+
+    assert ids(jobs) == [1, 2, 3, 4]
+    assert states(mine) == {i: "running" if i < 5 else "waiting" for i in range(1, 10)}
+
+
+def test_it_takes_what_there_is_when_that_is_less(mine):
+    assert ids(claim(Job, "Take", mine, Job.id > 7, limit=100)) == [8, 9]
+    assert claim(Job, "Take", mine, Job.id > 7, limit=100) == []
+
+
+@pytest.mark.parametrize(
+    "order_by, expected",
+    [(None, [1, 2, 3]), (Job.priority, [9, 8, 7]), ((Job.queue_id, Job.priority), [9, 6, 3]), ([Job.id.desc()], [9, 8, 7])],
+    ids=["the key", "one", "a tuple", "a list"],
+)
+def test_the_instances_come_in_the_order_asked_for(mine, order_by, expected):
+    assert ids(claim(Job, "Take", mine, limit=3, order_by=order_by)) == expected
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        lambda: [Job.queue_id == 2],
+        lambda: [Job.__table__.c.queue_id == 2],
+        lambda: [Job.queue.has(Queue.name == "queue 2")],
+        lambda: [exists().where(Queue.id == Job.queue_id, Queue.name == "queue 2")],
+        lambda: [Queue.id == Job.queue_id, Queue.name == "queue 2"],
+        lambda: [Job.id.in_(select(Job.id).where(Job.queue_id == 2))],
+    ],
+    ids=["attribute", "Core column", "relationship", "exists", "another table", "subquery on the same table"],
+)
+def test_criteria_are_any_sql_on_the_model(mine, criteria):
+    assert ids(claim(Job, "Take", mine, *criteria(), limit=2)) == [1, 4]
+
+
+def test_a_subclass_takes_its_own_rows(mine):
+    mine.add_all([Recorded(id=1), Special(id=2), Special(id=3)])
+    mine.flush()
+
+    assert ids(claim(Special, "Take", mine, limit=9)) == [2, 3]
+    assert states(mine, Recorded) == {1: "waiting", 2: "running", 3: "running"}
+
+
+def test_rows_that_the_event_cannot_move_do_not_count_for_the_limit(mine):
+    claim(Job, "Take", mine, Job.id.in_([1, 3]), limit=2)
+
+    assert ids(claim(Job, "Take", mine, limit=3)) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, None, "5"])
+def test_a_limit_is_a_positive_number_of_rows(mine, limit):
+    with pytest.raises(ValueError, match="limit="):
+        claim(Job, "Take", mine, limit=limit)
+
+
+def test_an_unknown_event_is_an_error(mine):
+    with pytest.raises(UnknownEvent):
+        claim(Job, "Explode", mine, limit=1)
+
+
+# --- who holds them
+
+
+@pytest.mark.servers_only
+def test_rows_that_somebody_else_has_claimed_are_passed_over(mine, theirs):
+    assert ids(claim(Job, "Take", theirs, limit=2)) == [1, 2]
+    assert ids(claim(Job, "Take", mine, limit=2)) == [3, 4]
+
+
+@pytest.mark.servers_only
+def test_rows_that_somebody_else_has_merely_locked_are_passed_over(mine, theirs):
+    theirs.execute(select(Job.id).where(Job.id.in_([1, 3])).with_for_update())
+
+    assert ids(claim(Job, "Take", mine, limit=3)) == [2, 4, 5]
+
+
+@pytest.mark.servers_only
+def test_two_workers_in_turns_never_get_the_same_row(mine, theirs):
+    taken = [job for session in (mine, theirs) * 3 for job in ids(claim(Job, "Take", session, limit=2))]
+
+    assert sorted(taken) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_worker_that_rolls_back_gives_its_rows_back(mine, theirs):
+    jobs = claim(Job, "Take", theirs, limit=2)
+    theirs.rollback()
+
+    assert jobs[0].state == "waiting"
+    theirs.rollback()
+    assert ids(claim(Job, "Take", mine, limit=2)) == [1, 2]
+
+
+def test_a_rolled_back_savepoint_gives_them_back_too(mine):
+    mine.connection().exec_driver_sql("SELECT 1")
+    savepoint = mine.begin_nested()
+    jobs = claim(Job, "Take", mine, limit=2)
+    savepoint.rollback()
+
+    assert [job.state for job in jobs] == ["waiting", "waiting"]
+
+
+def test_committed_rows_are_not_taken_again(mine, theirs):
+    claim(Job, "Take", theirs, limit=2)
+    theirs.commit()
+
+    assert ids(claim(Job, "Take", mine, limit=2)) == [3, 4]
+
+
+# --- what the instances show
+
+
+def test_the_instances_show_the_event_and_its_effects(mine):
+    (job,) = claim(Job, "Start", mine, limit=1, worker="w1")
+
+    assert (job.state, job.worker, job.attempts) == ("running", "w1", 1)
+    assert job.since is not None
+
+
+def test_each_row_takes_the_transition_whose_guard_holds(mine):
+    mine.get_one(Job, 2).attempts = 3
+
+    jobs = claim(Job, "Start", mine, limit=3, worker="w1")
+
+    assert [(job.id, job.state, job.attempts) for job in jobs] == [(1, "running", 1), (2, "given up", 4), (3, "running", 1)]
+
+
+def test_an_instance_that_was_read_before_is_read_anew(mine, theirs):
+    job = mine.get_one(Job, 1)
+    mine.rollback() if mine.connection().dialect.name == "sqlite" else None
+    job_priority = job.priority
+    mine.commit()
+    mine.expire_on_commit = False
+    held = mine.get_one(Job, 1)
+    mine.commit()
+    theirs.get_one(Job, 1).priority = 77
+    theirs.commit()
+    assert held.priority == job_priority
+
+    (claimed,) = claim(Job, "Take", mine, limit=1)
+
+    assert claimed is held
+    assert (held.priority, held.state) == (77, "running")
+
+
+def test_an_unflushed_edit_is_stored_first(mine):
+    mine.get_one(Job, 1).priority = 55
+
+    (job,) = claim(Job, "Take", mine, Job.priority == 55, limit=1)
+
+    assert (job.id, job.priority) == (1, 55)
+
+
+def test_collections_that_are_loaded_eagerly_do_not_change_the_number_of_rows(mine):
+    jobs = claim(Job, "Take", mine, limit=3)
+
+    assert ids(jobs) == [1, 2, 3]
+    assert [len(job.parts) for job in jobs] == [2, 2, 0]
+
+
+def test_claimed_instances_can_be_edited_and_fired_on(mine, theirs):
+    (job,) = claim(Job, "Take", mine, limit=1)
+    job.priority = 3
+    job.fire("Finish")
+    mine.commit()
+
+    assert (theirs.get_one(Job, 1).state, theirs.get_one(Job, 1).priority) == ("done", 3)
+
+
+def test_the_version_goes_up_with_the_claim(mine):
+    mine.add_all([Recorded(id=1), Recorded(id=2)])
+    mine.flush()
+
+    (row,) = claim(Recorded, "Take", mine, limit=1)
+    row.worker = "w1"
+    mine.flush()
+
+    assert [stored["version"] for stored in stored(mine, Recorded).values()] == [3, 1]
+
+
+# --- history, hooks, sessions
+
+
+def test_every_claimed_row_gets_its_record(mine):
+    mine.add_all([Recorded(id=1), Recorded(id=2, attempts=3), Recorded(id=3)])
+    mine.flush()
+
+    claim(Recorded, "Start", mine, limit=2, worker="w1", actor="w1", details={"host": "a"})
+
+    rows = mine.scalars(select(RecordedTransition).order_by(RecordedTransition.record_id)).all()
+    assert [(row.record_id, row.sequence, row.event, row.source, row.target, row.actor, row.details) for row in rows] == [
+        (1, 1, "Start", "waiting", "running", "w1", {"host": "a"}),
+        (2, 1, "Start", "waiting", "given up", "w1", {"host": "a"}),
+    ]
+
+
+def test_hooks_are_told_of_each_row_in_order(mine):
+    told: list[tuple[str, Any, Any]] = []
+
+    @on_moved(Job.state, event="Start")
+    def moved(moved: Moved[Job], session: Session) -> None:
+        told.append(("moved", moved.key, (moved.instance.worker, moved.source, moved.target, dict(moved.payload), moved.actor)))
+
+    @on_committed(Job.state, event="Start")
+    def committed(moved: Moved[Job]) -> None:
+        told.append(("committed", moved.key, None))
+
+    try:
+        claim(Job, "Start", mine, limit=2, order_by=Job.priority, worker="w1", actor="me")
+        assert told == [("moved", key, ("w1", "waiting", "running", {"worker": "w1"}, "me")) for key in (9, 8)]
+        mine.commit()
+        assert told[2:] == [("committed", 9, None), ("committed", 8, None)]
+    finally:
+        remove_hook(Job.state, moved)
+        remove_hook(Job.state, committed)
+
+
+def test_in_autocommit_it_is_refused_because_no_lock_would_be_kept(database):
+    with Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        with pytest.raises(TransactionRequired, match="AUTOCOMMIT"):
+            claim(Job, "Take", session, limit=1)
+        assert set(states(session).values()) == {"waiting"}
+
+
+@pytest.mark.servers_only
+def test_it_needs_three_statements_and_one_for_each_further_transition(mine):
+    texts: list[str] = []
+    mine.connection()
+    event.listen(mine.connection(), "before_cursor_execute", lambda *said: texts.append(said[2].split()[0]))
+
+    claim(Job, "Take", mine, limit=5)
+
+    assert texts == ["SELECT", "UPDATE", "SELECT"]
+
+
+def test_an_async_session_awaits_it(tmp_path):
+    async def run() -> list[tuple[int, str]]:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'async.db'}")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            session.add_all([Job(id=1), Job(id=2), Job(id=3)])
+            await session.commit()
+            jobs = await claim(Job, "Take", session, limit=2)
+            await session.commit()
+            found = [(job.id, job.state) for job in jobs]
+        await engine.dispose()
+        return found
+
+    assert asyncio.run(run()) == [(1, "running"), (2, "running")]

@@ -1,0 +1,58 @@
+"""Faults are the servers': one driver each will do, unless the module is about drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine
+
+from tests.faults.crew import Task
+from tests.faults.ledger import fresh_jobs
+
+HERE = Path(__file__).parent
+UNCOVERED = pytest.StashKey[list[str]]()
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the first driver of each server."""
+    first: dict[tuple[str, str | None, int | None], URL] = {}
+    kept = []
+    for item in items:
+        url = item.callspec.params.get("url") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        is_ours = HERE in item.path.parents and item.get_closest_marker("every_driver") is None
+        if is_ours and isinstance(url, URL) and first.setdefault((item.nodeid.partition("[")[0], url.host, url.port), url) != url:
+            continue
+        kept.append(item)
+    items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for figure in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(figure)
+    for reason in config.stash.get(UNCOVERED, []):
+        terminalreporter.write_line(f"NOT COVERED BY THIS RUN: {reason}", red=True, bold=True)
+
+
+@pytest.fixture
+def tasks(url: URL, engine: Engine, tmp_path: Path) -> Callable[..., list[Task]]:
+    """``tasks(8, rows=20, seconds=5)``: a task for each of eight workers on twenty new rows."""
+
+    def made(workers: int, *, rows: int, **how_much: object) -> list[Task]:
+        keys = fresh_jobs(engine, rows)
+        return [Task(number, url, tmp_path / f"{number}.log", keys, **how_much) for number in range(workers)]  # type: ignore[arg-type]  # as Task says
+
+    return made
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``figures(acknowledged=812, lost=0)`` is shown at the end of the run: a fault that never happened proves nothing."""
+
+    def show(**numbers: object) -> None:
+        said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {said}")
+
+    return show

@@ -1,0 +1,130 @@
+"""What a fire returns: of the model it was fired on, awaitable exactly when the session is async."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from typing_extensions import assert_type
+
+from sqlalchemy_fsm_mysql import (
+    Moved,
+    MovedRows,
+    Refused,
+    claim,
+    find_by_token,
+    fire_key,
+    fire_or_create,
+    fire_where,
+    force_state,
+    run_transaction,
+    try_fire_key,
+)
+from tests.typing.models import Light, Order, Special
+
+
+def of_an_instance(order: Order, session: Session) -> None:
+    assert_type(order.fire("Stop", session), Moved[Order])
+    assert_type(order.fire("Stop"), Moved[Order])
+    assert_type(order.fire("Stop", None), Moved[Order])
+    assert_type(order.try_fire("Stop", session), Moved[Order] | Refused[Order])
+    assert_type(order.fire("Refund", session, amount=30), Moved[Order])
+    assert_type(order.fire("Stop", session, actor="ada", details={"why": "test"}), Moved[Order])
+    assert_type(order.fire("Stop", session, column=Order.state, token=str(order.id)), Moved[Order])
+
+
+def of_a_subclass(order: Special, session: Session) -> None:
+    assert_type(order.fire("Stop", session), Moved[Special])
+    assert_type(fire_key(Special, 1, "Stop", session), Moved[Special])
+
+
+def of_a_key(session: Session) -> None:
+    assert_type(fire_key(Order, 1, "Stop", session), Moved[Order])
+    assert_type(fire_key(Order, ("acme", 1), "Stop", session, column="state"), Moved[Order])
+    assert_type(fire_key(Order, {"id": 1}, "Refund", session, amount=30), Moved[Order])
+    assert_type(try_fire_key(Order, 1, "Stop", session), Moved[Order] | Refused[Order])
+
+
+def in_a_scoped_session(order: Order, session: scoped_session[Session]) -> None:
+    assert_type(order.fire("Stop", session), Moved[Order])
+    assert_type(order.try_fire("Stop", session), Moved[Order] | Refused[Order])
+    assert_type(fire_key(Order, 1, "Stop", session), Moved[Order])
+    assert_type(try_fire_key(Order, 1, "Stop", session), Moved[Order] | Refused[Order])
+
+
+async def in_an_async_session(order: Order, session: AsyncSession) -> None:
+    assert_type(order.fire("Stop", session), Awaitable[Moved[Order]])
+    assert_type(fire_key(Order, 1, "Stop", session), Awaitable[Moved[Order]])
+    assert_type(await order.fire("Stop", session), Moved[Order])
+    assert_type(await order.try_fire("Stop", session), Moved[Order] | Refused[Order])
+    assert_type(await fire_key(Order, 1, "Stop", session), Moved[Order])
+    assert_type(await try_fire_key(Order, 1, "Stop", session), Moved[Order] | Refused[Order])
+
+
+def what_an_outcome_holds(order: Order, session: Session) -> None:
+    moved = order.fire("Stop", session)
+    assert_type(moved.model, type[Order])
+    assert_type(moved.instance, Order | None)
+    assert_type(moved.changed, bool)
+    assert_type(moved.event, str)
+    assert_type(moved.token, str | None)
+    assert_type(moved.replayed, bool)
+    assert_type(moved.sequence, int | None)
+    assert_type(moved.payload, Mapping[str, Any])
+
+
+def an_outcome_is_told_apart_by_its_truth(order: Order, session: Session) -> None:
+    outcome = order.try_fire("Stop", session)
+    if outcome:
+        assert_type(outcome, Moved[Order])
+    else:
+        assert_type(outcome, Refused[Order])
+        assert_type(outcome.reason, Literal["state", "guard"])
+
+
+def hints(order: Order) -> None:
+    assert_type(order.can_fire("Stop"), bool)
+    assert_type(order.available_events(), list[str])
+
+
+def states_are_of_the_type_that_is_mapped(order: Order) -> None:
+    assert_type(order.state, str)
+    assert_type(order.light, Light)
+
+
+def by_operators(order: Order, session: Session) -> None:
+    assert_type(force_state(order, "Running", session), Moved[Order])
+    assert_type(force_state(order, "Running"), Moved[Order])
+    assert_type(find_by_token(Order.state, "token", session), Moved[Any] | None)
+
+
+async def by_operators_in_an_async_session(order: Order, session: AsyncSession) -> None:
+    assert_type(await force_state(order, "Running", session), Moved[Order])
+    assert_type(await find_by_token(Order.state, "token", session), Moved[Any] | None)
+
+
+def sets_of_rows(session: Session) -> None:
+    assert_type(fire_where(Order, "Stop", session, Order.id > 3), MovedRows[Order])
+    assert_type(claim(Order, "Ready", session, Order.id > 3, limit=5), list[Order])
+    assert_type(fire_or_create(Order(id=1), "Ready", session), Moved[Order])
+
+
+async def sets_of_rows_in_an_async_session(session: AsyncSession) -> None:
+    assert_type(await fire_where(Order, "Stop", session, Order.id > 3), MovedRows[Order])
+    assert_type(await claim(Order, "Ready", session, Order.id > 3, limit=5), list[Order])
+    assert_type(await fire_or_create(Order(id=1), "Ready", session), Moved[Order])
+
+
+def units_of_work(sessions: sessionmaker[Session]) -> None:
+    def work(session: Session) -> Moved[Order]:
+        return fire_key(Order, 1, "Stop", session)
+
+    assert_type(run_transaction(sessions, work), Moved[Order])
+
+
+def in_statements(session: Session) -> None:
+    running: ColumnElement[bool] = Order.state == "Running"
+    assert_type(session.scalars(select(Order).where(running)).all()[0], Order)

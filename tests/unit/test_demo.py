@@ -1,0 +1,230 @@
+"""The demo: it runs, it says what it found, and it finds what is wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from rich.console import Console
+from sqlalchemy import create_engine, inspect, text
+
+from sqlalchemy_fsm_mysql.demo import Base, machine, race
+from sqlalchemy_fsm_mysql.demo.check import Stored, Tally, findings, path_problem
+from sqlalchemy_fsm_mysql.demo.orders import TABLE
+from sqlalchemy_fsm_mysql.demo.play import play
+from sqlalchemy_fsm_mysql.demo.stage import NoStage
+
+GO, BACK, STAY = ("Go", "a", "b"), ("Back", "b", "a"), ("Stay", "a", "a")
+
+
+def played(url=None, *, workers=2, rows=2, seconds=0.5):
+    """The exit status of a demo, and what it printed, in one line."""
+    console = Console(file=io.StringIO(), width=200)
+    status = play(console, url=url, workers=workers, rows=rows, seconds=seconds)
+    return status, " ".join(console.file.getvalue().split())
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "sqlalchemy_fsm_mysql", "demo", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# The whole
+
+
+def test_demo_holds_and_shows_the_table():
+    demo = start("--seconds", "1", "--workers", "2")
+    out, err = demo.communicate(timeout=60)
+
+    assert (demo.returncode, err) == (0, ""), out
+    assert "Everything holds." in out
+    assert re.search(r"Running +│ Error +│ Running +│ Stopped +│ –", out)
+
+
+def test_interrupted_demo_ends_at_once_and_is_checked_all_the_same():
+    demo = start("--seconds", "60", "--workers", "2")
+    for line in demo.stdout:
+        if " fired " in line:
+            break
+    demo.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    out, err = demo.communicate(timeout=30)
+
+    assert (demo.returncode, err) == (0, ""), out
+    assert "Everything holds." in out
+    assert time.monotonic() - begin < 20
+
+
+def lose_one(received):
+    received.steps[next(iter(received.steps))] -= 1
+
+
+def double_one(received):
+    received.steps[next(iter(received.steps))] += 1
+
+
+def invent_an_edge(received):
+    received.steps[1, ("Ready", "Deleted", "Running")] += 1
+
+
+def invent_a_refusal(received):
+    received.refused["Stop", "Running"] += 1
+
+
+@pytest.mark.parametrize("falsify", [lose_one, double_one, invent_an_edge, invent_a_refusal])
+def test_one_false_report_fails_the_demo(monkeypatch, falsify):
+    add, done = Tally.add, []
+
+    def add_falsified(self, other):
+        if other.steps and not done:
+            done.append(falsify(other))
+        add(self, other)
+
+    monkeypatch.setattr(Tally, "add", add_falsified)
+    status, out = played()
+
+    assert status == 1, out
+    assert "FAIL" in out
+    assert "Everything holds" not in out
+
+
+def test_process_that_dies_fails_the_demo(monkeypatch):
+    monkeypatch.setattr(race, "run", "".format)  # takes all, says nothing, and returns
+    status, out = played()
+
+    assert status == 1, out
+    assert re.search(r"process \d ended without a report \(exit code 0\)", out)
+
+
+def test_demo_tells_the_error_that_a_process_met(tmp_path):
+    url = f"sqlite:///{tmp_path / 'orders.db'}"
+    create = Base.metadata.create_all
+
+    def create_another(engine):
+        create(engine)
+        with engine.begin() as connection:
+            connection.execute(
+                text(f"CREATE TRIGGER spoil BEFORE UPDATE ON {TABLE} BEGIN SELECT RAISE(ABORT, 'spoiled'); END")
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Base.metadata, "create_all", create_another)
+        status, out = played(url)
+
+    assert status == 1, out
+    assert re.search(r"process \d ended by IntegrityError: .*spoiled", out)
+
+
+# Where it plays
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("nonsense", "no database URL"),
+        ("sqlite://", "cannot share"),
+        ("sqlite:///:memory:", "cannot share"),
+        ("mysql+pymysql://root@127.0.0.1", "names no database"),
+        ("mysql+pymysql://root:secret@127.0.0.1:1/test", "cannot be used"),
+        ("nodialect://host/test", "cannot be used"),
+        ("mysql+asyncmy://root@127.0.0.1/test", "for asyncio"),
+    ],
+)
+def test_unusable_url_is_told(place, reason):
+    with pytest.raises(NoStage, match=reason) as told:
+        played(place)
+    assert "secret" not in str(told.value)
+
+
+def test_foreign_table_is_left_alone(tmp_path):
+    url = f"sqlite:///{tmp_path / 'theirs.db'}"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {TABLE} (id INTEGER, precious TEXT)"))
+        connection.execute(text(f"INSERT INTO {TABLE} VALUES (1, 'yes')"))
+
+    with pytest.raises(NoStage, match="left alone"):
+        played(url)
+
+    with engine.connect() as connection:
+        assert connection.execute(text(f"SELECT precious FROM {TABLE}")).scalar() == "yes"
+    engine.dispose()
+
+
+def test_table_of_a_killed_demo_is_replaced_and_gone_afterwards(tmp_path):
+    url = f"sqlite:///{tmp_path / 'orders.db'}"
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+
+    status, out = played(url)
+
+    assert status == 0, out
+    assert not inspect(engine).has_table(TABLE)
+    engine.dispose()
+
+
+# What it checks
+
+
+@pytest.mark.parametrize(
+    ("steps", "final"),
+    [({}, "a"), ({STAY: 3}, "a"), ({GO: 1}, "b"), ({GO: 2, BACK: 1, STAY: 5}, "b"), ({GO: 2, BACK: 2}, "a")],
+)
+def test_steps_that_are_one_path(steps, final):
+    assert path_problem(steps, "a", final) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "final"),
+    [
+        ({}, "b"),
+        ({GO: 1}, "a"),
+        ({GO: 2}, "b"),
+        ({GO: 2, BACK: 1}, "a"),
+        ({("Ready", "c", "d"): 1, ("NotReady", "d", "c"): 1}, "a"),
+        ({("Stay", "c", "c"): 1}, "a"),
+    ],
+)
+def test_steps_that_are_no_path(steps, final):
+    assert path_problem(steps, "a", final)
+
+
+STOP, DELETE = ("Stop", "Initializing", "Stopped"), ("Delete", "Stopped", "Deleted")
+STORED = {1: Stored("Deleted", 2), 2: Stored("Initializing", 0)}
+TALLY = Tally(Counter({(1, STOP): 1, (1, DELETE): 1}), Counter({("Ready", "Deleted"): 4}))
+
+
+def failed(tally=TALLY, stored=STORED, **more):
+    return [
+        number
+        for number, finding in enumerate(findings(machine, tally, stored, begun_with=1, **more))
+        if not finding.holds
+    ]
+
+
+def test_right_report_holds():
+    assert failed() == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "numbers"),
+    [
+        ({1: Stored("Deleted", 3), 2: STORED[2]}, [2]),
+        ({1: Stored("Stopped", 2), 2: STORED[2]}, [3, 4]),
+        ({1: STORED[1]}, [4]),
+        ({1: STORED[1], 2: Stored("Gone", 0)}, [3, 5]),
+        ({2: STORED[2]}, [2, 4]),
+    ],
+)
+def test_stored_rows_that_do_not_fit_the_report(stored, numbers):
+    assert failed(stored=stored) == numbers
+
+
+def test_lost_process_fails_its_own_check():
+    assert failed(lost_workers=("process 3 died",)) == [0]
