@@ -140,9 +140,7 @@ def build(session: nox.Session) -> None:
 
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    strays = [
-        name for name in names if not name.startswith(("sqlalchemy_fsm_mysql/", "sqlalchemy_fsm_mysql-"))
-    ]
+    strays = [name for name in names if not name.startswith(("sqlalchemy_fsm_mysql/", "sqlalchemy_fsm_mysql-"))]
     if strays:
         session.error(f"the wheel holds {strays}")
 

@@ -76,6 +76,9 @@ _SQLITE_MESSAGES: dict[str, Meaning] = {
     "attempt to write a readonly database": Meaning.NOT_WRITABLE,
 }
 
+# MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
+_NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
+
 _SAVEPOINT_GONE = 1305
 _LOCK_WAIT = 1205
 _COMMIT_FAILED = 1180
@@ -108,7 +111,9 @@ def meaning(error: BaseException) -> Meaning:
     name = getattr(driver, "sqlite_errorname", None)
     if name is not None or type(driver).__module__.startswith("sqlite3"):
         return _SQLITE_NAMES.get(str(name)) or _SQLITE_MESSAGES.get(message, Meaning.UNRELATED)
-    return _CODES.get(code, Meaning.UNRELATED) if code is not None else Meaning.UNRELATED
+    if code in (None, _NO_NUMBER):
+        return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
+    return _CODES.get(code, Meaning.UNRELATED)
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:
@@ -165,7 +170,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
         return LockTimeout(code=code, **row)
     if found is Meaning.LOST and is_autocommit(connection):
         return OutcomeUnknown(code=code, **row)
-    if found is not Meaning.LOST and isinstance(connection, Connection):
+    if isinstance(connection, Connection):  # a lost one, too: SQLAlchemy does not know every driver's words for it
         connection.invalidate()
     if found is Meaning.NOT_WRITABLE:
         return NotWritable(code=code, **row)

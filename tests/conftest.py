@@ -17,6 +17,7 @@ from _pytest import runner
 from hypothesis import settings
 from sqlalchemy import URL, Engine
 
+from tests.limits import expect_limits, let_aiomysql_bind_bytes
 from tests.servers import (
     AIOSQLITE,
     DRIVERS,
@@ -43,6 +44,7 @@ settings.load_profile("project")
 found = pytest.StashKey[tuple[Server, ...]]()
 selected = pytest.StashKey[dict[str, URL]]()
 failure = pytest.StashKey[str]()
+mended = pytest.StashKey[str | None]()
 by_driver = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
@@ -100,26 +102,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("url", list(chosen.values()), ids=list(chosen), indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(config: pytest.Config) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Once for the whole run, and not as an error of each module that was collected.
     if failure in config.stash:
         raise pytest.UsageError(config.stash[failure])
+    expect_limits(items)
     if needs_bridge(config):
         from tests.bridge import bridge_threads
 
         bridge_threads()
+    if any(url.get_driver_name() == "aiomysql" for url in config.stash.get(selected, {}).values()):
+        config.stash[mended] = let_aiomysql_bind_bytes()
 
 
 # Not pytest_report_header: servers are looked for only once a collected test needs them.
-def pytest_report_collectionfinish(
-    config: pytest.Config, start_path: Path, items: Sequence[pytest.Item]
-) -> list[str]:
+def pytest_report_collectionfinish(config: pytest.Config, start_path: Path, items: Sequence[pytest.Item]) -> list[str]:
     if found not in config.stash:
         return [] if failure in config.stash else ["servers: none looked for"]
-    lines = [
-        f"server: {server.name} {server.version} ({server.found}: {server.url})"
-        for server in config.stash[found]
-    ]
+    lines = [f"server: {server.name} {server.version} ({server.found}: {server.url})" for server in config.stash[found]]
     return [*lines, *(f"NOT COVERED BY THIS RUN: {driver} is not installed" for driver in missing_drivers(config))]
 
 
@@ -168,7 +168,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     counts = item.config.stash.setdefault(by_driver, Counter())
     url = getattr(item, "callspec", None) and item.callspec.params.get("url")  # type: ignore[attr-defined]
     if isinstance(url, URL) and (report.when == "call" or report.outcome != "passed"):
-        counts[url.get_driver_name(), report.outcome] += 1
+        counts[url.get_driver_name(), "xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
     return report
 
 
@@ -178,8 +178,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("tests by driver")
     for driver in sorted({driver for driver, _ in counts}):
-        numbers = ", ".join(f"{counts[driver, outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
+        outcomes = ("passed", "failed", "skipped", "xfailed")
+        numbers = ", ".join(f"{counts[driver, outcome]} {outcome}" for outcome in outcomes)
         terminalreporter.write_line(f"{driver}: {numbers}")
+    if config.stash.get(mended, None):
+        terminalreporter.write_line(str(config.stash[mended]))
     for driver in missing_drivers(config):
         terminalreporter.write_line(f"{driver}: NOT COVERED, it is not installed")
 

@@ -242,9 +242,7 @@ def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = 90
             if not is_alive():
                 raise Unavailable("it was started, and ended at once") from error
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"it was started, and did not answer within {seconds:.0f} seconds"
-                ) from error
+                raise Unavailable(f"it was started, and did not answer within {seconds:.0f} seconds") from error
             time.sleep(0.1)
         else:
             return
@@ -337,9 +335,7 @@ def start_server(binary: str, folder: Path, stack: ExitStack) -> URL:
         script = which("mariadb-install-db") or which("mysql_install_db")
         if not script:
             raise Unavailable("mariadb-install-db is not installed")
-        output_of(
-            [script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data]
-        )
+        output_of([script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data])
     else:
         output_of([binary, "--no-defaults", "--initialize-insecure", *data])
 

@@ -95,8 +95,7 @@ def test_imports_run_one_way():
         f"{module} imports {imported}"
         for module in MODULES
         for imported in sorted(imports(module))
-        if RANK[imported.partition(".")[0]] > RANK[module.partition(".")[0]]
-        and (module, imported) not in EXCEPTIONS
+        if RANK[imported.partition(".")[0]] > RANK[module.partition(".")[0]] and (module, imported) not in EXCEPTIONS
     ]
     assert upwards == []
 

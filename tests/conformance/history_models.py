@@ -7,7 +7,7 @@ import enum
 from sqlalchemy import ForeignKey, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
-from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, Stateful, Transition, TransitionHistory
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, Transition, TransitionHistory
 from tests.reference import machine
 
 
@@ -53,7 +53,11 @@ class Signal(Stateful, Base):
 
     name: Mapped[str] = mapped_column("signal_name", String(30), primary_key=True)
     light: Mapped[Light] = StateMachineColumn(
-        Machine(initial=Light.RED, states=Light, events=[Event("Go", {Light.RED: Light.GREEN}), Event("Halt", {Light.GREEN: Light.RED})])
+        Machine(
+            initial=Light.RED,
+            states=Light,
+            events=[Event("Go", {Light.RED: Light.GREEN}), Event("Halt", {Light.GREEN: Light.RED})],
+        )
     )
 
 
@@ -84,7 +88,9 @@ class Device(Stateful, Base):
     """Two machines, each with a history of its own."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    power: Mapped[str] = StateMachineColumn(Machine(initial="off", events=[Event("Switch", {"off": "on", "on": "off"})]))
+    power: Mapped[str] = StateMachineColumn(
+        Machine(initial="off", events=[Event("Switch", {"off": "on", "on": "off"})])
+    )
     link: Mapped[str] = StateMachineColumn(Machine(initial="down", events=[Event("Connect", {"down": "up"})]))
 
 

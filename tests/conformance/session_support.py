@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 HIGHEST = 2**31
@@ -80,7 +80,7 @@ def is_locked(engine: Engine, model: type[Any], key: Any) -> bool:
     with engine.connect() as connection:
         try:
             connection.execute(statement)
-        except OperationalError:
+        except DBAPIError:
             return True
         connection.rollback()
         return False

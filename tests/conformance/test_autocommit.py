@@ -14,8 +14,6 @@ from tests.conformance.session_models import Base, Counted, Order, Payment, Step
 from tests.conformance.session_support import HIGHEST, create, locks_between, stored
 from tests.servers import make_engine
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
 
 @pytest.fixture
 def autocommit(database: Engine) -> Iterator[Engine]:

@@ -17,8 +17,8 @@ from sqlalchemy_fsm_mysql import (
     Machine,
     Moved,
     StateMachineColumn,
-    Transition,
     TransactionRequired,
+    Transition,
     TransitionHistory,
     UnknownEvent,
     claim,
@@ -155,7 +155,12 @@ def test_it_takes_what_there_is_when_that_is_less(mine):
 
 @pytest.mark.parametrize(
     "order_by, expected",
-    [(None, [1, 2, 3]), (Job.priority, [9, 8, 7]), ((Job.queue_id, Job.priority), [9, 6, 3]), ([Job.id.desc()], [9, 8, 7])],
+    [
+        (None, [1, 2, 3]),
+        (Job.priority, [9, 8, 7]),
+        ((Job.queue_id, Job.priority), [9, 6, 3]),
+        ([Job.id.desc()], [9, 8, 7]),
+    ],
     ids=["the key", "one", "a tuple", "a list"],
 )
 def test_the_instances_come_in_the_order_asked_for(mine, order_by, expected):
@@ -266,7 +271,11 @@ def test_each_row_takes_the_transition_whose_guard_holds(mine):
 
     jobs = claim(Job, "Start", mine, limit=3, worker="w1")
 
-    assert [(job.id, job.state, job.attempts) for job in jobs] == [(1, "running", 1), (2, "given up", 4), (3, "running", 1)]
+    assert [(job.id, job.state, job.attempts) for job in jobs] == [
+        (1, "running", 1),
+        (2, "given up", 4),
+        (3, "running", 1),
+    ]
 
 
 def test_an_instance_that_was_read_before_is_read_anew(mine, theirs):
@@ -332,7 +341,9 @@ def test_every_claimed_row_gets_its_record(mine):
     claim(Recorded, "Start", mine, limit=2, worker="w1", actor="w1", details={"host": "a"})
 
     rows = mine.scalars(select(RecordedTransition).order_by(RecordedTransition.record_id)).all()
-    assert [(row.record_id, row.sequence, row.event, row.source, row.target, row.actor, row.details) for row in rows] == [
+    assert [
+        (row.record_id, row.sequence, row.event, row.source, row.target, row.actor, row.details) for row in rows
+    ] == [
         (1, 1, "Start", "waiting", "running", "w1", {"host": "a"}),
         (2, 1, "Start", "waiting", "given up", "w1", {"host": "a"}),
     ]
@@ -343,7 +354,9 @@ def test_hooks_are_told_of_each_row_in_order(mine):
 
     @on_moved(Job.state, event="Start")
     def moved(moved: Moved[Job], session: Session) -> None:
-        told.append(("moved", moved.key, (moved.instance.worker, moved.source, moved.target, dict(moved.payload), moved.actor)))
+        told.append(
+            ("moved", moved.key, (moved.instance.worker, moved.source, moved.target, dict(moved.payload), moved.actor))
+        )
 
     @on_committed(Job.state, event="Start")
     def committed(moved: Moved[Job]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, String, Uuid, event, exists, func, inspect, select, text, true, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
@@ -24,11 +24,11 @@ from sqlalchemy_fsm_mysql import (
     Transition,
     TransitionHistory,
     UnknownEvent,
+    bulk,
     fire_where,
     replay,
     try_fire_key,
 )
-from sqlalchemy_fsm_mysql import bulk
 from tests.conformance.support import stored
 
 machine = Machine(
@@ -173,7 +173,10 @@ class Stamped(Base):
     note: Mapped[str] = mapped_column(String(20), default="")
     version: Mapped[str] = mapped_column(String(20))
 
-    __mapper_args__ = {"version_id_col": version, "version_id_generator": lambda held: f"v{int((held or 'v0')[1:]) + 1}"}
+    __mapper_args__ = {
+        "version_id_col": version,
+        "version_id_generator": lambda held: f"v{int((held or 'v0')[1:]) + 1}",
+    }
 
 
 class Recorded(Base):
@@ -213,7 +216,13 @@ def seven(session: Session, model: type[Any], states: str = "new new paid new sh
     """Seven rows of *model*, of which 'Close' moves all but the shipped one."""
     names = [column.key for column in inspect(model).primary_key]
     keys = (dict(zip(names, key, strict=True)) for key in SEVEN[model])
-    add(session, *(model(**key, state=state, total=10 * i) for i, (key, state) in enumerate(zip(keys, states.split(), strict=True), 1)))
+    add(
+        session,
+        *(
+            model(**key, state=state, total=10 * i)
+            for i, (key, state) in enumerate(zip(keys, states.split(), strict=True), 1)
+        ),
+    )
 
 
 def states(session: Session, model: type[Any]) -> list[str]:
@@ -276,14 +285,21 @@ CRITERIA: dict[str, Any] = {
     "a related object": lambda: [Order.customer.has(id=1)],
     "a relationship to the same table": lambda: [Order.parent.has(Order.total == 1)],
     "exists": lambda: [exists().where(Customer.id == Order.customer_id, Customer.name == "Ada")],
-    "exists over an entity": lambda: [exists(select(Customer).where(Customer.id == Order.customer_id, Customer.name == "Ada"))],
+    "exists over an entity": lambda: [
+        exists(select(Customer).where(Customer.id == Order.customer_id, Customer.name == "Ada"))
+    ],
     "a subquery": lambda: [Order.customer_id.in_(select(Customer.id).where(Customer.name == "Ada"))],
-    "a Core subquery": lambda: [Order.customer_id.in_(select(Customer.__table__.c.id).where(Customer.__table__.c.name == "Ada"))],
+    "a Core subquery": lambda: [
+        Order.customer_id.in_(select(Customer.__table__.c.id).where(Customer.__table__.c.name == "Ada"))
+    ],
     "a subquery on the same table": lambda: [Order.id.in_(select(Order.id).where(Order.tenant == 2))],
     "an alias of the same table": lambda: [
         exists().where((other := aliased(Order)).id == Order.parent_id, other.total == 1)
     ],
-    "an aggregate of the same table": lambda: [Order.total < select(func.avg(Order.total)).scalar_subquery(), Order.tenant == 2],
+    "an aggregate of the same table": lambda: [
+        Order.total < select(func.avg(Order.total)).scalar_subquery(),
+        Order.tenant == 2,
+    ],
     "another table's columns": lambda: [Order.customer_id == Customer.id, Customer.name == "Ada"],
 }
 
@@ -292,7 +308,11 @@ CRITERIA: dict[str, Any] = {
 def test_criteria_are_any_sql_on_the_model(session, criteria):
     add(session, Customer(id=1, name="Ada"), Customer(id=2, name="Grace"), Customer(id=3, name="Ada"))
     add(session, Order(id=1, tenant=1, total=1, customer_id=2))
-    add(session, Order(id=2, tenant=2, total=2, parent_id=1, customer_id=1), Order(id=3, tenant=2, total=3, parent_id=1, customer_id=1))
+    add(
+        session,
+        Order(id=2, tenant=2, total=2, parent_id=1, customer_id=1),
+        Order(id=3, tenant=2, total=3, parent_id=1, customer_id=1),
+    )
     add(session, Order(id=4, tenant=3, total=900, parent_id=2))
 
     moved = fire_where(Order, "Close", session, *criteria())
@@ -663,7 +683,9 @@ def test_every_moved_row_gets_its_record(session, options):
     fire_where(Recorded, "Refund", session, true(), amount=30, actor="batch", details={"run": 7}, **options)
     fire_where(Recorded, "Close", session, Recorded.id != 2, actor="batch", **options)
 
-    rows = session.scalars(select(RecordedTransition).order_by(RecordedTransition.record_id, RecordedTransition.sequence)).all()
+    rows = session.scalars(
+        select(RecordedTransition).order_by(RecordedTransition.record_id, RecordedTransition.sequence)
+    ).all()
     assert [(row.record_id, row.sequence, row.event, row.source, row.target) for row in rows] == [
         (1, 1, "Close", "paid", "closed"),
         (3, 1, "Refund", "paid", "closed"),
@@ -675,14 +697,22 @@ def test_every_moved_row_gets_its_record(session, options):
         (7, 1, "Refund", "paid", "paid"),
         (7, 2, "Close", "paid", "closed"),
     ]
-    assert {(row.actor, str(row.details), row.token) for row in rows if row.event == "Refund"} == {("batch", "{'run': 7}", None)}
+    assert {(row.actor, str(row.details), row.token) for row in rows if row.event == "Refund"} == {
+        ("batch", "{'run': 7}", None)
+    }
     assert all(row.at is not None for row in rows)
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 2}], ids=str)
 def test_the_history_replays_to_the_state_of_each_row(session, options):
     seven(session, Recorded, "new new new new new new new")
-    for name, payload in [("Charge", {"amount": 30}), ("Refund", {"amount": 10}), ("Close", {}), ("Reopen", {}), ("Pay", {})]:
+    for name, payload in [
+        ("Charge", {"amount": 30}),
+        ("Refund", {"amount": 10}),
+        ("Close", {}),
+        ("Reopen", {}),
+        ("Pay", {}),
+    ]:
         fire_where(Recorded, name, session, Recorded.id != 2, **payload, **options)
 
     for row in session.scalars(select(Recorded)):
@@ -718,7 +748,7 @@ def free(engine: Engine, model: type[Any]) -> list[int]:
         for key in session.scalars(select(model.id).order_by(model.id)).all():
             try:
                 session.execute(select(model.id).where(model.id == key).with_for_update(nowait=True))
-            except OperationalError:
+            except DBAPIError:
                 continue
             keys.append(key)
     return keys
@@ -726,7 +756,9 @@ def free(engine: Engine, model: type[Any]) -> list[int]:
 
 @pytest.mark.servers_only
 @pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"max_rows": 2}], ids=str)
-@pytest.mark.parametrize("name, payload", [("Pay", {}), ("Close", {}), ("Charge", {"amount": 1})], ids=["one", "several", "guarded"])
+@pytest.mark.parametrize(
+    "name, payload", [("Pay", {}), ("Close", {}), ("Charge", {"amount": 1})], ids=["one", "several", "guarded"]
+)
 def test_under_read_committed_it_locks_the_rows_that_it_moves_and_no_others(seven_orders, options, name, payload):
     with Session(seven_orders) as session:
         fire_where(Order, name, session, Order.id.in_([2, 4, 5]), **payload, **options)
@@ -768,8 +800,12 @@ def test_in_autocommit_a_refusal_by_max_rows_leaves_nothing_open(seven_orders):
 
 
 @pytest.mark.servers_only
-@pytest.mark.parametrize("name, payload, moves", [("Pay", {}, 4), ("Close", {}, 6), ("Charge", {"amount": 1}, 4)], ids=str)
-def test_a_trigger_that_inserts_rows_with_ids_of_their_own_changes_nothing(session, backend_engine, name, payload, moves, clean):
+@pytest.mark.parametrize(
+    "name, payload, moves", [("Pay", {}, 4), ("Close", {}, 6), ("Charge", {"amount": 1}, 4)], ids=str
+)
+def test_a_trigger_that_inserts_rows_with_ids_of_their_own_changes_nothing(
+    session, backend_engine, name, payload, moves, clean
+):
     with backend_engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE sets_log (id INT AUTO_INCREMENT PRIMARY KEY, state VARCHAR(20))")
         for when in ("BEFORE", "AFTER"):
@@ -784,7 +820,10 @@ def test_a_trigger_that_inserts_rows_with_ids_of_their_own_changes_nothing(sessi
 
             assert (moved.moved, sum(moved.by_transition.values())) == (moves, moves)
             assert session.scalar(text("SELECT COUNT(*) FROM sets_log")) == 2 * moves
-            assert [states(session, Order).count(target) for _, target in moved.by_transition if target == "paid"] in ([], [5])
+            assert [states(session, Order).count(target) for _, target in moved.by_transition if target == "paid"] in (
+                [],
+                [5],
+            )
     finally:
         with backend_engine.begin() as connection:
             for statement in ("DROP TRIGGER sets_BEFORE", "DROP TRIGGER sets_AFTER", "DROP TABLE sets_log"):

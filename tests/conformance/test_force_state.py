@@ -14,16 +14,14 @@ from sqlalchemy_fsm_mysql import InstanceStateError, Moved, RowNotFound, force_s
 from tests.conformance.history_models import Base, Device, Light, Order, Plain, Signal
 from tests.conformance.session_support import create, stored
 
-pytest_plugins = ["tests.conformance.history_fixtures"]
-
 
 def test_any_declared_state_may_be_forced_though_no_event_leads_there(mine: Session, database: Engine) -> None:
     order = mine.get_one(Order, create(database, Order, state="Deleted"))
     moved = force_state(order, "Running", mine, actor="Ada", details={"ticket": 7})
     mine.commit()
 
-    assert ("force_state", "Deleted", "Running", True) == (moved.event, moved.source, moved.target, moved.changed)
-    assert ("Running", "Running") == (order.state, stored(database, Order, order.id))
+    assert (moved.event, moved.source, moved.target, moved.changed) == ("force_state", "Deleted", "Running", True)
+    assert (order.state, stored(database, Order, order.id)) == ("Running", "Running")
 
 
 def test_the_history_shows_who_forced_what(mine: Session, database: Engine) -> None:
@@ -31,10 +29,10 @@ def test_the_history_shows_who_forced_what(mine: Session, database: Engine) -> N
     force_state(order, "Running", mine, actor="Ada", details={"ticket": 7})
     (record,) = order.history(mine)
 
-    assert ("force_state", "Deleted", "Running", "Ada", {"ticket": 7}) == (
+    assert (
         record.event, record.source, record.target, record.actor, record.details,
-    )  # fmt: skip
-    assert "Running" == replay([record])
+    ) == ("force_state", "Deleted", "Running", "Ada", {"ticket": 7})  # fmt: skip
+    assert replay([record]) == "Running"
 
 
 def test_the_source_is_the_rows_state_and_not_memorys(mine: Session, theirs: Session, database: Engine) -> None:
@@ -45,14 +43,14 @@ def test_the_source_is_the_rows_state_and_not_memorys(mine: Session, theirs: Ses
     theirs.get_one(Order, order.id).fire("Stop", theirs)
     theirs.commit()
 
-    assert "Stopped" == force_state(order, "Error", mine).source
+    assert force_state(order, "Error", mine).source == "Stopped"
 
 
 def test_the_state_that_is_there_already_may_be_forced(mine: Session, database: Engine) -> None:
     order = mine.get_one(Order, create(database, Order))
     moved = force_state(order, "Initializing", mine)
 
-    assert (False, 1) == (moved.changed, len(order.history(mine)))
+    assert (moved.changed, len(order.history(mine))) == (False, 1)
 
 
 def test_an_undeclared_state_is_refused(mine: Session, database: Engine) -> None:
@@ -60,7 +58,7 @@ def test_an_undeclared_state_is_refused(mine: Session, database: Engine) -> None
     with pytest.raises(ValueError, match="'Lost'"):
         force_state(order, "Lost", mine)
 
-    assert "Initializing" == order.state
+    assert order.state == "Initializing"
 
 
 def test_a_row_that_holds_an_undeclared_state_is_repaired(mine: Session, database: Engine) -> None:
@@ -88,7 +86,7 @@ def test_a_rolled_back_force_is_gone_with_its_history(mine: Session, database: E
     force_state(order, "Deleted", mine)
     mine.rollback()
 
-    assert ("Initializing", []) == (order.state, order.history(mine))
+    assert (order.state, order.history(mine)) == ("Initializing", [])
 
 
 def test_an_enum_member_is_forced_as_one(mine: Session, database: Engine) -> None:
@@ -97,7 +95,7 @@ def test_an_enum_member_is_forced_as_one(mine: Session, database: Engine) -> Non
     mine.flush()
     moved = force_state(signal, Light.GREEN, mine)
 
-    assert (Light.RED, Light.GREEN, Light.GREEN) == (moved.source, moved.target, signal.light)
+    assert (moved.source, moved.target, signal.light) == (Light.RED, Light.GREEN, Light.GREEN)
 
 
 def test_of_two_machines_the_column_has_to_be_said(mine: Session, database: Engine) -> None:
@@ -106,7 +104,7 @@ def test_of_two_machines_the_column_has_to_be_said(mine: Session, database: Engi
         force_state(device, "on", mine)
     force_state(device, "up", mine, column="link")
 
-    assert ("off", "up") == (device.power, device.link)
+    assert (device.power, device.link) == ("off", "up")
 
 
 def test_a_deleted_row_cannot_be_forced(mine: Session, theirs: Session, database: Engine) -> None:
@@ -130,7 +128,7 @@ def test_what_is_not_stored_cannot_be_forced(mine: Session) -> None:
 def test_the_instances_own_session_is_the_default(mine: Session, database: Engine) -> None:
     order = mine.get_one(Order, create(database, Order))
 
-    assert "Error" == force_state(order, "Error").target
+    assert force_state(order, "Error").target == "Error"
 
 
 def test_an_async_session_forces_too(tmp_path: Any) -> None:
@@ -148,7 +146,7 @@ def test_an_async_session_forces_too(tmp_path: Any) -> None:
         await engine.dispose()
         return moved.target, stored
 
-    assert ("Deleted", "Deleted") == asyncio.run(work())
+    assert asyncio.run(work()) == ("Deleted", "Deleted")
 
 
 def test_hooks_hear_of_it_and_may_ask_for_it_by_name(mine: Session, database: Engine) -> None:

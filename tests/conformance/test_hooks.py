@@ -32,8 +32,6 @@ from sqlalchemy_fsm_mysql import (
 from tests.conformance.history_models import Base, Light, Order, Payment, Plain, Signal, Truck, Vehicle
 from tests.conformance.session_support import create, stored
 
-pytest_plugins = ["tests.conformance.history_fixtures"]
-
 Calls = list[Any]
 
 
@@ -96,14 +94,14 @@ def test_a_hook_is_told_the_payload(mine: Session, database: Engine, register: A
         payment.fire("Refund", mine, amount=30)
         mine.commit()
 
-    assert [{"amount": 30}] == [moved.payload for moved in calls]
+    assert [moved.payload for moved in calls] == [{"amount": 30}]
 
 
 def test_without_an_instance_a_hook_is_told_none(mine: Session, plain: Plain) -> None:
     with heard(on_moved) as calls:
         fire_key(Plain, plain.id, "Ready", mine)
 
-    assert [None] == [moved.instance for moved in calls]
+    assert [moved.instance for moved in calls] == [None]
 
 
 def test_on_moved_runs_after_the_update_in_the_same_transaction(mine: Session, plain: Plain) -> None:
@@ -119,7 +117,9 @@ def test_on_moved_runs_after_the_update_in_the_same_transaction(mine: Session, p
     assert [(mine, "Running")] == seen
 
 
-def test_on_moved_runs_when_the_history_is_written_and_the_instance_shows_the_target(mine: Session, database: Engine) -> None:
+def test_on_moved_runs_when_the_history_is_written_and_the_instance_shows_the_target(
+    mine: Session, database: Engine
+) -> None:
     order = mine.get_one(Order, create(database, Order))
     seen: list[Any] = []
 
@@ -129,17 +129,17 @@ def test_on_moved_runs_when_the_history_is_written_and_the_instance_shows_the_ta
     with hooked(on_moved, Order.state, look):
         order.fire("Ready", mine)
 
-    assert [("Running", ["Ready"], 1)] == seen
+    assert seen == [("Running", ["Ready"], 1)]
 
 
 def test_on_committed_runs_when_others_can_see_the_move(mine: Session, database: Engine, plain: Plain) -> None:
     seen: list[Any] = []
     with hooked(on_committed, Plain.state, lambda moved: seen.append(stored(database, Plain, moved.key))):
         plain.fire("Ready", mine)
-        assert [] == seen
+        assert seen == []
         mine.commit()
 
-    assert ["Running"] == seen
+    assert seen == ["Running"]
 
 
 @both
@@ -150,11 +150,13 @@ def test_a_refusal_calls_nothing(mine: Session, plain: Plain, register: Any) -> 
         assert not try_fire_key(Plain, plain.id, "Delete", mine)
         mine.commit()
 
-    assert [] == calls
+    assert calls == []
 
 
 @both
-def test_claimed_and_forced_rows_are_told_and_rows_of_fire_where_are_not(mine: Session, database: Engine, register: Any) -> None:
+def test_claimed_and_forced_rows_are_told_and_rows_of_fire_where_are_not(
+    mine: Session, database: Engine, register: Any
+) -> None:
     keys = [create(database, Plain) for _ in range(3)]
     with heard(register) as calls:
         claimed = claim(Plain, "Ready", mine, Plain.id.in_(keys[:2]), limit=2)
@@ -162,7 +164,7 @@ def test_claimed_and_forced_rows_are_told_and_rows_of_fire_where_are_not(mine: S
         fire_where(Plain, "Stop", mine, Plain.id.in_(keys))
         mine.commit()
 
-    assert ["Ready", "Ready", "force_state"] == events(calls)
+    assert events(calls) == ["Ready", "Ready", "force_state"]
     assert claimed == [moved.instance for moved in calls[:2]]
 
 
@@ -185,7 +187,9 @@ def test_claimed_and_forced_rows_are_told_and_rows_of_fire_where_are_not(mine: S
         ({"event": []}, []),
     ],
 )
-def test_filters_choose_the_moves(mine: Session, plain: Plain, register: Any, filters: Any, expected: list[str]) -> None:
+def test_filters_choose_the_moves(
+    mine: Session, plain: Plain, register: Any, filters: Any, expected: list[str]
+) -> None:
     with heard(register, **filters) as calls:
         for name in ("NotReady", "Ready", "NotReady", "Stop"):
             plain.fire(name, mine)
@@ -201,7 +205,7 @@ def test_enum_states_are_filtered_by_member(mine: Session) -> None:
         signal.fire("Go", mine)
         signal.fire("Halt", mine)
 
-    assert ["Go"] == events(calls)
+    assert events(calls) == ["Go"]
 
 
 def test_a_text_is_no_state_of_an_enums_machine() -> None:
@@ -238,14 +242,16 @@ def test_a_coroutine_function_is_no_hook(register: Any) -> None:
 
 
 @both
-def test_a_hook_of_the_parent_hears_of_the_subclass_and_not_the_reverse(mine: Session, database: Engine, register: Any) -> None:
+def test_a_hook_of_the_parent_hears_of_the_subclass_and_not_the_reverse(
+    mine: Session, database: Engine, register: Any
+) -> None:
     vehicle, truck = mine.get_one(Vehicle, create(database, Vehicle)), mine.get_one(Vehicle, create(database, Truck))
     with heard(register, Vehicle.state) as of_all, heard(register, Truck.state) as of_trucks:
         vehicle.fire("Ready", mine)
         truck.fire("Stop", mine)
         mine.commit()
 
-    assert (["Ready", "Stop"], ["Stop"]) == (events(of_all), events(of_trucks))
+    assert (events(of_all), events(of_trucks)) == (["Ready", "Stop"], ["Stop"])
     assert [Vehicle, Truck] == [moved.model for moved in of_all]
 
 
@@ -254,7 +260,7 @@ def test_a_removed_hook_is_not_called(mine: Session, plain: Plain) -> None:
         plain.fire("NotReady", mine)
     plain.fire("NotReady", mine)
 
-    assert 1 == len(calls)
+    assert len(calls) == 1
 
 
 def test_a_hook_removed_before_the_commit_is_still_called_for_what_it_was_promised(mine: Session, plain: Plain) -> None:
@@ -262,7 +268,7 @@ def test_a_hook_removed_before_the_commit_is_still_called_for_what_it_was_promis
         plain.fire("Ready", mine)
     mine.commit()
 
-    assert ["Ready"] == events(calls)
+    assert events(calls) == ["Ready"]
 
 
 def test_removing_what_is_no_hook_is_an_error() -> None:
@@ -288,7 +294,7 @@ def test_hooks_are_called_in_the_order_of_their_declaration(mine: Session, plain
         plain.fire("Ready", mine)
         mine.commit()
 
-    assert ["first", "second", "third", "fourth"] == order
+    assert order == ["first", "second", "third", "fourth"]
 
 
 # --- nested fires
@@ -302,8 +308,8 @@ def test_a_hook_may_fire_another_event(mine: Session, plain: Plain) -> None:
         moved = plain.fire("Ready", mine)
         mine.commit()
 
-    assert ("Running", "Stopped", "Stopped") == (moved.target, plain.state, stored(mine.get_bind(), Plain, plain.id))
-    assert ["Ready", "Stop"] == events(calls)
+    assert (moved.target, plain.state, stored(mine.get_bind(), Plain, plain.id)) == ("Running", "Stopped", "Stopped")
+    assert events(calls) == ["Ready", "Stop"]
 
 
 def test_a_nested_fire_on_another_row_is_undone_with_the_outer(mine: Session, database: Engine, plain: Plain) -> None:
@@ -312,7 +318,7 @@ def test_a_nested_fire_on_another_row_is_undone_with_the_outer(mine: Session, da
         plain.fire("Ready", mine)
     mine.rollback()
 
-    assert ("Initializing", "Initializing") == (plain.state, stored(database, Plain, other))
+    assert (plain.state, stored(database, Plain, other)) == ("Initializing", "Initializing")
 
 
 # --- exceptions
@@ -327,10 +333,12 @@ def test_what_on_moved_raises_propagates_and_undoes_nothing(mine: Session, datab
             plain.fire("Ready", mine)
         mine.commit()
 
-    assert ("Running", "Running", ["Ready"]) == (plain.state, stored(database, Plain, plain.id), events(calls))
+    assert (plain.state, stored(database, Plain, plain.id), events(calls)) == ("Running", "Running", ["Ready"])
 
 
-def test_a_savepoint_makes_an_objection_of_on_moved_undo_the_move(mine: Session, database: Engine, plain: Plain) -> None:
+def test_a_savepoint_makes_an_objection_of_on_moved_undo_the_move(
+    mine: Session, database: Engine, plain: Plain
+) -> None:
     def object_to(moved: Moved[Plain], session: Session) -> None:
         raise LookupError
 
@@ -339,7 +347,7 @@ def test_a_savepoint_makes_an_objection_of_on_moved_undo_the_move(mine: Session,
             plain.fire("Ready", mine)
         mine.commit()
 
-    assert ("Initializing", "Initializing", []) == (plain.state, stored(database, Plain, plain.id), calls)
+    assert (plain.state, stored(database, Plain, plain.id), calls) == ("Initializing", "Initializing", [])
 
 
 def test_what_on_committed_raises_is_logged_and_the_others_are_called(
@@ -352,8 +360,8 @@ def test_what_on_committed_raises_is_logged_and_the_others_are_called(
         plain.fire("Ready", mine)
         mine.commit()
 
-    assert ["Ready"] == events(calls)
-    assert "Running" == stored(database, Plain, plain.id)
+    assert events(calls) == ["Ready"]
+    assert stored(database, Plain, plain.id) == "Running"
     (record,) = [record for record in caplog.records if record.name.startswith("sqlalchemy_fsm_mysql")]
     assert "committed all the same" in record.message
     assert LookupError is record.exc_info[0]
@@ -367,9 +375,9 @@ def test_on_committed_waits_for_the_outermost_commit(mine: Session, plain: Plain
     with heard(on_committed) as calls:
         with mine.begin_nested():
             plain.fire("Ready", mine)
-        assert [] == calls
+        assert calls == []
         mine.commit()
-        assert ["Ready"] == events(calls)
+        assert events(calls) == ["Ready"]
 
 
 def test_on_committed_is_not_called_after_a_rollback(mine: Session, plain: Plain) -> None:
@@ -378,7 +386,7 @@ def test_on_committed_is_not_called_after_a_rollback(mine: Session, plain: Plain
         mine.rollback()
         mine.commit()
 
-    assert [] == calls
+    assert calls == []
 
 
 @pytest.mark.parametrize("end", ["close", "invalidate"])
@@ -389,7 +397,7 @@ def test_on_committed_is_not_called_for_a_transaction_that_was_let_go(mine: Sess
         mine.scalar(select(1))
         mine.commit()
 
-    assert [] == calls
+    assert calls == []
 
 
 def test_on_committed_is_called_once_however_often_is_committed(mine: Session, plain: Plain) -> None:
@@ -400,7 +408,7 @@ def test_on_committed_is_called_once_however_often_is_committed(mine: Session, p
         plain.fire("Stop", mine)
         mine.commit()
 
-    assert ["Ready", "Stop"] == events(calls)
+    assert events(calls) == ["Ready", "Stop"]
 
 
 def test_a_released_savepoint_in_one_that_is_rolled_back_is_forgotten(mine: Session, plain: Plain) -> None:
@@ -411,7 +419,7 @@ def test_a_released_savepoint_in_one_that_is_rolled_back_is_forgotten(mine: Sess
         outer.rollback()
         mine.commit()
 
-    assert [] == calls
+    assert calls == []
 
 
 def test_a_savepoint_next_to_a_rolled_back_one_is_kept(mine: Session, plain: Plain) -> None:
@@ -424,10 +432,12 @@ def test_a_savepoint_next_to_a_rolled_back_one_is_kept(mine: Session, plain: Pla
         plain.fire("Stop", mine)
         mine.commit()
 
-    assert ["Ready", "Stop"] == events(calls)
+    assert events(calls) == ["Ready", "Stop"]
 
 
-@pytest.mark.parametrize(("rolled_back", "expected"), [(0, ["NotReady"]), (1, ["NotReady", "Ready"]), (2, ["NotReady", "Ready", "NotReady"])])
+@pytest.mark.parametrize(
+    ("rolled_back", "expected"), [(0, ["NotReady"]), (1, ["NotReady", "Ready"]), (2, ["NotReady", "Ready", "NotReady"])]
+)
 def test_three_savepoints_deep_what_is_outside_of_the_rolled_back_one_counts(
     mine: Session, plain: Plain, rolled_back: int, expected: list[str]
 ) -> None:
@@ -451,7 +461,7 @@ def test_a_commit_with_open_savepoints_calls_for_all_of_them(mine: Session, plai
         plain.fire("Stop", mine)
         mine.commit()
 
-    assert ["Ready", "Stop"] == events(calls)
+    assert events(calls) == ["Ready", "Stop"]
 
 
 def test_a_failed_flush_takes_the_calls_along(mine: Session, plain: Plain) -> None:
@@ -463,7 +473,7 @@ def test_a_failed_flush_takes_the_calls_along(mine: Session, plain: Plain) -> No
             mine.connection().execute(Plain.__table__.insert().values(id=plain.id))
         mine.commit()
 
-    assert ["NotReady"] == events(calls)
+    assert events(calls) == ["NotReady"]
 
 
 def test_a_failed_commit_calls_nothing(mine: Session, plain: Plain) -> None:
@@ -482,7 +492,7 @@ def test_a_failed_commit_calls_nothing(mine: Session, plain: Plain) -> None:
         mine.rollback()
         mine.commit()
 
-    assert [] == calls
+    assert calls == []
 
 
 def test_each_session_calls_for_its_own_moves(mine: Session, theirs: Session, database: Engine) -> None:
@@ -512,19 +522,21 @@ def test_a_scoped_session_and_a_begin_block_call_too(database: Engine, recorded_
         with sessionmaker(database).begin() as session:
             fire_key(Plain, key, "Stop", session)
 
-    assert ["Ready", "Stop"] == events(calls)
+    assert events(calls) == ["Ready", "Stop"]
 
 
-def test_sessions_made_with_the_info_of_another_have_hooks_of_their_own(mine: Session, database: Engine, plain: Plain) -> None:
+def test_sessions_made_with_the_info_of_another_have_hooks_of_their_own(
+    mine: Session, database: Engine, plain: Plain
+) -> None:
     with heard(on_committed) as calls:
         plain.fire("Ready", mine)
         with Session(database, info=mine.info) as copy:
             copy.scalar(select(1))
             copy.commit()
-            assert [] == calls
+            assert calls == []
         mine.commit()
 
-    assert ["Ready"] == events(calls)
+    assert events(calls) == ["Ready"]
 
 
 def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine, recorded_schema: None) -> None:
@@ -533,7 +545,7 @@ def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine,
         fire_key(Plain, key, "Ready", session)
         session.commit()
 
-    assert ["Ready"] == events(calls)
+    assert events(calls) == ["Ready"]
 
 
 def test_an_async_session_calls_both_kinds_of_hooks(tmp_path: Any) -> None:
@@ -574,10 +586,12 @@ def test_on_committed_may_read_the_instance_whose_session_goes_on(mine: Session,
         plain.fire("Stop", mine)
         mine.commit()
 
-    assert ["Running", "Stopped"] == read
+    assert read == ["Running", "Stopped"]
 
 
-def test_on_committed_may_fire_on_the_same_session_and_commit_that(mine: Session, database: Engine, plain: Plain) -> None:
+def test_on_committed_may_fire_on_the_same_session_and_commit_that(
+    mine: Session, database: Engine, plain: Plain
+) -> None:
     def go_on(moved: Moved[Plain]) -> None:
         session = object_session(moved.instance)
         moved.instance.fire("Stop", session)
@@ -587,7 +601,7 @@ def test_on_committed_may_fire_on_the_same_session_and_commit_that(mine: Session
         plain.fire("Ready", mine)
         mine.commit()
 
-    assert (["Ready", "Stop"], "Stopped") == (events(calls), stored(database, Plain, plain.id))
+    assert (events(calls), stored(database, Plain, plain.id)) == (["Ready", "Stop"], "Stopped")
 
 
 def test_on_committed_may_fire_on_a_session_of_its_own(mine: Session, database: Engine, plain: Plain) -> None:
@@ -600,7 +614,7 @@ def test_on_committed_may_fire_on_a_session_of_its_own(mine: Session, database: 
         mine.commit()
 
     assert {"Ready", "Stop"} == set(events(calls))
-    assert 2 == len(calls)
+    assert len(calls) == 2
 
 
 def test_a_session_with_hooks_is_garbage_like_any_other(database: Engine, recorded_schema: None) -> None:
@@ -619,7 +633,9 @@ def test_a_session_with_hooks_is_garbage_like_any_other(database: Engine, record
 # --- the example
 
 
-def test_a_mail_is_sent_once_for_each_committed_transition_and_never_for_another(database: Engine, recorded_schema: None) -> None:
+def test_a_mail_is_sent_once_for_each_committed_transition_and_never_for_another(
+    database: Engine, recorded_schema: None
+) -> None:
     """Three savepoints deep, every way to end each of them, then COMMIT or ROLLBACK: mails are what the table says."""
     mails: list[int] = []
 
@@ -643,7 +659,7 @@ def test_a_mail_is_sent_once_for_each_committed_transition_and_never_for_another
         session.commit()
 
     assert sorted(mails) == sorted(running)
-    assert 8 + 4 + 2 + 1 == len(mails)
+    assert len(mails) == 8 + 4 + 2 + 1
 
 
 def send_through(session: Session, keys: Iterator[int], ends: list[str]) -> None:
@@ -668,4 +684,4 @@ def test_a_connection_that_dies_calls_nothing(mine: Session, database: Engine, p
         mine.rollback()
         mine.commit()
 
-    assert ([], "Initializing") == (calls, stored(database, Plain, plain.id))
+    assert (calls, stored(database, Plain, plain.id)) == ([], "Initializing")

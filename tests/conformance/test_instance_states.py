@@ -10,8 +10,6 @@ from sqlalchemy_fsm_mysql import InstanceStateError, RowNotFound
 from tests.conformance.session_models import Order
 from tests.conformance.session_support import create, statements, stored
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
 
 def refused(instance: Order, session: Session | None) -> str:
     """The message of the refusal; nothing may have been sent."""

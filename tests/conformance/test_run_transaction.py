@@ -31,8 +31,6 @@ from sqlalchemy_fsm_mysql import (
 from tests.conformance.history_models import Base, Order, OrderTransition, Plain
 from tests.conformance.session_support import create, stored
 
-pytest_plugins = ["tests.conformance.history_fixtures"]
-
 DEADLOCK = TransactionAborted(code=1213, retryable=True)
 
 
@@ -86,7 +84,7 @@ def test_the_work_is_committed_and_its_result_returned(factory: Any, database: E
     key = create(database, Order)
     moved = run_transaction(factory, lambda session: fire_key(Order, key, "Ready", session))
 
-    assert ("Running", "Running") == (moved.target, stored(database, Order, key))
+    assert (moved.target, stored(database, Order, key)) == ("Running", "Running")
 
 
 def test_a_unit_that_was_aborted_is_run_again_as_a_whole(factory: Any, database: Engine, recorded_schema: None) -> None:
@@ -101,7 +99,7 @@ def test_a_unit_that_was_aborted_is_run_again_as_a_whole(factory: Any, database:
 
     run_transaction(factory, work)
 
-    assert (3, 3, 1) == (len(sessions), len({id(session) for session in sessions}), steps(database, key))
+    assert (len(sessions), len({id(session) for session in sessions}), steps(database, key)) == (3, 3, 1)
 
 
 def test_the_attempts_are_limited_and_the_last_error_is_raised(factory: Any) -> None:
@@ -109,7 +107,7 @@ def test_the_attempts_are_limited_and_the_last_error_is_raised(factory: Any) -> 
     with pytest.raises(TransactionAborted) as error:
         run_transaction(factory, work, attempts=3)
 
-    assert (3, DEADLOCK) == (work.runs, error.value)
+    assert (work.runs, error.value) == (3, DEADLOCK)
 
 
 def test_five_attempts_are_the_default(factory: Any) -> None:
@@ -117,7 +115,7 @@ def test_five_attempts_are_the_default(factory: Any) -> None:
     with pytest.raises(TransactionAborted):
         run_transaction(factory, work)
 
-    assert 5 == work.runs
+    assert work.runs == 5
 
 
 def test_after_the_timeout_nothing_is_run_again(factory: Any) -> None:
@@ -131,7 +129,13 @@ def test_after_the_timeout_nothing_is_run_again(factory: Any) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("mine"), LockTimeout(code=1205), TransactionAborted(code=1213, retryable=False), NotWritable(code=1290), KeyboardInterrupt()],
+    [
+        ValueError("mine"),
+        LockTimeout(code=1205),
+        TransactionAborted(code=1213, retryable=False),
+        NotWritable(code=1290),
+        KeyboardInterrupt(),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_the_work_raises_passes_unchanged_and_nothing_is_committed(
@@ -147,7 +151,7 @@ def test_what_the_work_raises_passes_unchanged_and_nothing_is_committed(
         run_transaction(factory, work)
 
     assert raised.value is error
-    assert ("Initializing", 0) == (stored(database, Order, key), steps(database, key))
+    assert (stored(database, Order, key), steps(database, key)) == ("Initializing", 0)
 
 
 def test_a_refusal_passes_unchanged(factory: Any, database: Engine, recorded_schema: None) -> None:
@@ -201,7 +205,7 @@ def test_a_session_in_a_transaction_is_refused_and_left_alone(mine: Session, dat
     assert mine.in_transaction()
     mine.commit()
 
-    assert "Running" == stored(database, Order, key)
+    assert stored(database, Order, key) == "Running"
 
 
 def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: Engine, recorded_schema: None) -> None:
@@ -213,7 +217,7 @@ def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: E
     scoped.commit()
     scoped.remove()
 
-    assert "Running" == stored(database, Order, key)
+    assert stored(database, Order, key) == "Running"
 
 
 @pytest.mark.parametrize(
@@ -228,19 +232,23 @@ def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: E
     ],
     ids=["sessionmaker", "autobegin off", "options", "scoped", "function", "class"],
 )
-def test_whatever_makes_sessions_will_do(database: Engine, recorded_schema: None, make: Callable[[Engine], Any]) -> None:
+def test_whatever_makes_sessions_will_do(
+    database: Engine, recorded_schema: None, make: Callable[[Engine], Any]
+) -> None:
     key = create(database, Order)
     work = failing(1, DEADLOCK, lambda session: fire_key(Order, key, "Ready", session))
     run_transaction(make(database), work)
 
-    assert (2, "Running") == (work.runs, stored(database, Order, key))
+    assert (work.runs, stored(database, Order, key)) == (2, "Running")
 
 
-def test_an_instance_made_in_the_work_is_flushed_by_the_commit(factory: Any, database: Engine, recorded_schema: None) -> None:
+def test_an_instance_made_in_the_work_is_flushed_by_the_commit(
+    factory: Any, database: Engine, recorded_schema: None
+) -> None:
     key = secrets.randbelow(2**31)
     run_transaction(factory, lambda session: session.add(Plain(id=key, state="Error")))
 
-    assert "Error" == stored(database, Plain, key)
+    assert stored(database, Plain, key) == "Error"
 
 
 def run_async(path: Any, test: Callable[[Any], Any]) -> Any:
@@ -277,8 +285,8 @@ def test_an_async_unit_is_repeated_and_committed(tmp_path: Any, make: Any) -> No
         async with AsyncSession(engine) as session:
             return moved.target, await session.scalar(select(Order.state))
 
-    assert ("Running", "Running") == run_async(tmp_path, test)
-    assert 3 == len(runs)
+    assert run_async(tmp_path, test) == ("Running", "Running")
+    assert len(runs) == 3
 
 
 def test_an_async_units_exception_passes_unchanged_and_rolls_back(tmp_path: Any) -> None:
@@ -295,7 +303,7 @@ def test_an_async_units_exception_passes_unchanged_and_rolls_back(tmp_path: Any)
         async with AsyncSession(engine) as session:
             return raised.value is mine, await session.scalar(select(func.count()).select_from(Order))
 
-    assert (True, 0) == run_async(tmp_path, test)
+    assert run_async(tmp_path, test) == (True, 0)
 
 
 def test_an_async_session_in_a_transaction_is_refused_and_left_alone(tmp_path: Any) -> None:
@@ -312,7 +320,7 @@ def test_an_async_session_in_a_transaction_is_refused_and_left_alone(tmp_path: A
         await scoped.remove()
         return number
 
-    assert 1 == run_async(tmp_path, test)
+    assert run_async(tmp_path, test) == 1
 
 
 # --- what the server says
@@ -320,7 +328,9 @@ def test_an_async_session_in_a_transaction_is_refused_and_left_alone(tmp_path: A
 
 @pytest.mark.servers_only
 @pytest.mark.parametrize("code", [1213, 1020, 3101, 8002, 9007, 6235])
-def test_an_abort_of_the_works_own_statement_is_recognised(factory: Any, database: Engine, recorded_schema: None, code: int) -> None:
+def test_an_abort_of_the_works_own_statement_is_recognised(
+    factory: Any, database: Engine, recorded_schema: None, code: int
+) -> None:
     runs: list[int] = []
 
     def work(session: Session) -> int:
@@ -329,7 +339,7 @@ def test_an_abort_of_the_works_own_statement_is_recognised(factory: Any, databas
             say(session, code)
         return len(runs)
 
-    assert 2 == run_transaction(factory, work)
+    assert run_transaction(factory, work) == 2
 
 
 @pytest.mark.servers_only
@@ -337,7 +347,7 @@ def test_an_abort_that_outlasts_the_attempts_tells_the_code_and_the_cause(factor
     with pytest.raises(TransactionAborted) as error:
         run_transaction(factory, lambda session: say(session, 1213), attempts=2)
 
-    assert (1213, True) == (error.value.code, error.value.retryable)
+    assert (error.value.code, error.value.retryable) == (1213, True)
     assert isinstance(error.value.__cause__, DBAPIError)
 
 
@@ -362,7 +372,9 @@ def test_an_error_that_leaves_the_transaction_alive_passes_unchanged(factory: An
 
 
 @pytest.mark.servers_only
-def test_a_deadlock_within_a_savepoint_is_recognised_behind_the_savepoints_own_error(factory: Any, database: Engine) -> None:
+def test_a_deadlock_within_a_savepoint_is_recognised_behind_the_savepoints_own_error(
+    factory: Any, database: Engine
+) -> None:
     """The savepoint went with the transaction: its ROLLBACK TO fails with 1305, and an earlier error says why."""
     runs: list[int] = []
 
@@ -375,7 +387,7 @@ def test_a_deadlock_within_a_savepoint_is_recognised_behind_the_savepoints_own_e
 
     run_transaction(factory, work)
 
-    assert 2 == len(runs)
+    assert len(runs) == 2
 
 
 @pytest.mark.servers_only
@@ -394,7 +406,7 @@ def test_a_connection_lost_before_the_commit_is_a_unit_to_be_run_again(
 
     run_transaction(factory, work)
 
-    assert (2, 2) == (len(runs), steps(database, key))
+    assert (len(runs), steps(database, key)) == (2, 2)
 
 
 @pytest.mark.servers_only
@@ -414,11 +426,13 @@ def test_a_connection_lost_in_the_last_flush_was_lost_before_the_commit(
 
     run_transaction(factory, work)
 
-    assert (2, "Initializing") == (len(runs), stored(database, Plain, key))
+    assert (len(runs), stored(database, Plain, key)) == (2, "Initializing")
 
 
 @pytest.mark.servers_only
-def test_a_connection_that_is_lost_meanwhile_does_not_hide_the_works_own_exception(factory: Any, database: Engine) -> None:
+def test_a_connection_that_is_lost_meanwhile_does_not_hide_the_works_own_exception(
+    factory: Any, database: Engine
+) -> None:
     def work(session: Session) -> None:
         cut(session, database)
         raise ValueError("mine")
@@ -469,11 +483,13 @@ def test_an_idempotent_unit_is_run_again_after_an_unknown_outcome(
 
     moved = run_transaction(factory, work, idempotent=True)
 
-    assert (2, False, 1) == (len(runs), moved.replayed, steps(database, key))
+    assert (len(runs), moved.replayed, steps(database, key)) == (2, False, 1)
 
 
 @pytest.mark.servers_only
-def test_a_unit_that_commits_by_itself_is_never_run_again(factory: Any, database: Engine, recorded_schema: None) -> None:
+def test_a_unit_that_commits_by_itself_is_never_run_again(
+    factory: Any, database: Engine, recorded_schema: None
+) -> None:
     """Its first half is committed, so it would be done twice."""
     key = create(database, Order)
 
@@ -485,7 +501,7 @@ def test_a_unit_that_commits_by_itself_is_never_run_again(factory: Any, database
     with pytest.raises(TransactionAborted) as error:
         run_transaction(factory, work)
 
-    assert (False, 1) == (error.value.retryable, steps(database, key))
+    assert (error.value.retryable, steps(database, key)) == (False, 1)
 
 
 @pytest.mark.servers_only
@@ -504,7 +520,7 @@ def test_a_commit_of_the_works_own_that_is_lost_is_an_unknown_outcome_too(
     with pytest.raises(OutcomeUnknown):
         run_transaction(factory, work)
 
-    assert 1 == len(runs)
+    assert len(runs) == 1
 
 
 # --- stamina's users are ours
@@ -519,7 +535,7 @@ def test_staminas_switch_turns_retries_off(factory: Any) -> None:
     finally:
         stamina.set_active(True)
 
-    assert 1 == work.runs
+    assert work.runs == 1
 
 
 def test_staminas_testing_mode_sets_the_attempts(factory: Any) -> None:
@@ -527,7 +543,7 @@ def test_staminas_testing_mode_sets_the_attempts(factory: Any) -> None:
     with stamina.set_testing(True, attempts=2), pytest.raises(TransactionAborted):
         run_transaction(factory, work, attempts=50)
 
-    assert 2 == work.runs
+    assert work.runs == 2
 
 
 def test_staminas_instrumentation_hears_of_each_retry_and_names_the_work(factory: Any) -> None:
@@ -539,7 +555,7 @@ def test_staminas_instrumentation_hears_of_each_retry_and_names_the_work(factory
     finally:
         set_on_retry_hooks(None)
 
-    assert [(1, DEADLOCK), (2, DEADLOCK)] == [(retry.retry_num, retry.caused_by) for retry in details]
+    assert [(retry.retry_num, retry.caused_by) for retry in details] == [(1, DEADLOCK), (2, DEADLOCK)]
     assert all(retry.name.endswith("failing.<locals>.work") for retry in details)
 
 
@@ -556,4 +572,4 @@ def test_the_instrumentation_names_an_async_work_too(tmp_path: Any) -> None:
     finally:
         set_on_retry_hooks(None)
 
-    assert ["work"] == [retry.name.rpartition(".")[2] for retry in details]
+    assert [retry.name.rpartition(".")[2] for retry in details] == ["work"]

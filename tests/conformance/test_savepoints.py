@@ -14,8 +14,6 @@ from sqlalchemy_fsm_mysql import TransitionNotAllowed, fire_key
 from tests.conformance.session_models import Metered, Order
 from tests.conformance.session_support import create, is_sqlite, move, statements, stored
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
 Fire = Callable[[Order, str, Session], Any]
 
 

@@ -15,9 +15,6 @@ from sqlalchemy_fsm_mysql import RowNotFound, TransitionNotAllowed, fire_key, tr
 from tests.conformance.session_models import Base, Camera, Device, Job, Order, Printer
 from tests.conformance.session_support import create, stored
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
-
 # --- sessions
 
 

@@ -19,9 +19,6 @@ from sqlalchemy_fsm_mysql import (
 from tests.conformance.session_models import Metered, Order, Payment
 from tests.conformance.session_support import create, is_sqlite, locks_between, move, statements, stored, write
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
-
 # --- before the event
 
 

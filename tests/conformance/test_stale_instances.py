@@ -12,8 +12,6 @@ from sqlalchemy_fsm_mysql import RowNotFound, TransitionNotAllowed, fire_key
 from tests.conformance.session_models import Order, Payment
 from tests.conformance.session_support import create, move, statements, stored, write
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
 
 @pytest.fixture(params=[True, False], ids=["expiring", "keeping"])
 def session(database: Engine, request: pytest.FixtureRequest) -> Iterator[Session]:

@@ -31,8 +31,6 @@ from tests.conformance.history_models import Base, Light, Order, OrderTransition
 from tests.conformance.session_support import create, stored
 from tests.conformance.support import counting
 
-pytest_plugins = ["tests.conformance.history_fixtures"]
-
 
 @pytest.fixture
 def token() -> str:
@@ -65,9 +63,15 @@ def test_the_second_time_the_first_outcome_is_returned_and_nothing_moves(
     again = fire_key(Order, key, "Ready", theirs, token=token, actor="Bob")
     theirs.commit()
 
-    assert (False, True) == (first.replayed, again.replayed)
-    assert ("Initializing", "Running", 1, "Ada", {"n": 1}) == (again.source, again.target, again.sequence, again.actor, again.details)
-    assert (1, "Running") == (number_of_steps(database, key), stored(database, Order, key))
+    assert (first.replayed, again.replayed) == (False, True)
+    assert (
+        again.source,
+        again.target,
+        again.sequence,
+        again.actor,
+        again.details,
+    ) == ("Initializing", "Running", 1, "Ada", {"n": 1})
+    assert (number_of_steps(database, key), stored(database, Order, key)) == (1, "Running")
 
 
 def test_a_replay_is_told_although_the_row_has_gone_on(mine: Session, database: Engine, token: str) -> None:
@@ -77,8 +81,8 @@ def test_a_replay_is_told_although_the_row_has_gone_on(mine: Session, database: 
     mine.commit()
     again = fire_key(Order, key, "Ready", mine, token=token)
 
-    assert (True, "Initializing", "Running") == (again.replayed, again.source, again.target)
-    assert "Stopped" == mine.get_one(Order, key).state
+    assert (again.replayed, again.source, again.target) == (True, "Initializing", "Running")
+    assert mine.get_one(Order, key).state == "Stopped"
 
 
 def test_an_instance_shows_the_rows_state_after_a_replay_and_not_the_outcomes(
@@ -99,7 +103,7 @@ def test_within_one_transaction_a_token_is_replayed_too(mine: Session, database:
     fire_key(Order, key, "NotReady", mine, token=token)
 
     assert fire_key(Order, key, "NotReady", mine, token=token).replayed
-    assert 1 == mine.scalar(select(func.count()).where(OrderTransition.record_id == key))
+    assert mine.scalar(select(func.count()).where(OrderTransition.record_id == key)) == 1
 
 
 def test_a_replay_after_the_row_was_deleted_is_still_told(mine: Session, database: Engine, token: str) -> None:
@@ -111,7 +115,9 @@ def test_a_replay_after_the_row_was_deleted_is_still_told(mine: Session, databas
     assert fire_key(Order, key, "Ready", mine, token=token).replayed
 
 
-def test_a_replay_takes_back_what_it_did_and_nothing_else(mine: Session, theirs: Session, database: Engine, token: str) -> None:
+def test_a_replay_takes_back_what_it_did_and_nothing_else(
+    mine: Session, theirs: Session, database: Engine, token: str
+) -> None:
     key, other = create(database, Order), create(database, Order)
     fire_key(Order, key, "NotReady", theirs, token=token)
     theirs.commit()
@@ -119,7 +125,11 @@ def test_a_replay_takes_back_what_it_did_and_nothing_else(mine: Session, theirs:
     fire_key(Order, key, "NotReady", mine, token=token)
     mine.commit()
 
-    assert ("Stopped", 1, 1) == (stored(database, Order, other), number_of_steps(database, other), number_of_steps(database, key))
+    assert (
+        stored(database, Order, other),
+        number_of_steps(database, other),
+        number_of_steps(database, key),
+    ) == ("Stopped", 1, 1)
 
 
 def test_effects_of_a_replay_are_not_applied_twice(mine: Session, database: Engine, token: str) -> None:
@@ -128,24 +138,36 @@ def test_effects_of_a_replay_are_not_applied_twice(mine: Session, database: Engi
     mine.commit()
     again = payment.fire("Refund", mine, token=token, amount=30)
 
-    assert (True, {"amount": 30}, 70) == (again.replayed, again.payload, payment.total)
+    assert (again.replayed, again.payload, payment.total) == (True, {"amount": 30}, 70)
 
 
-def test_a_replay_of_enum_states_and_of_a_composite_key_compares_as_the_first(mine: Session, database: Engine, token: str) -> None:
+def test_a_replay_of_enum_states_and_of_a_composite_key_compares_as_the_first(
+    mine: Session, database: Engine, token: str
+) -> None:
     mine.add_all([Signal(name=token), Parcel(depot="Köln", number=7)])
     mine.flush()
-    firsts = [fire_key(Signal, token, "Go", mine, token=token), fire_key(Parcel, ("Köln", 7), "Ready", mine, token=token)]
-    agains = [fire_key(Signal, token, "Go", mine, token=token), fire_key(Parcel, {"depot": "Köln", "number": 7}, "Ready", mine, token=token)]
+    firsts = [
+        fire_key(Signal, token, "Go", mine, token=token),
+        fire_key(Parcel, ("Köln", 7), "Ready", mine, token=token),
+    ]
+    agains = [
+        fire_key(Signal, token, "Go", mine, token=token),
+        fire_key(Parcel, {"depot": "Köln", "number": 7}, "Ready", mine, token=token),
+    ]
 
-    assert (Light.RED, Light.GREEN) == (agains[0].source, agains[0].target)
-    assert [(m.model, m.key, m.source, m.target, m.sequence) for m in firsts] == [(m.model, m.key, m.source, m.target, m.sequence) for m in agains]
+    assert (agains[0].source, agains[0].target) == (Light.RED, Light.GREEN)
+    assert [(m.model, m.key, m.source, m.target, m.sequence) for m in firsts] == [
+        (m.model, m.key, m.source, m.target, m.sequence) for m in agains
+    ]
 
 
 # --- another row, another event
 
 
 @pytest.mark.parametrize("rows", ["the same row", "another row"])
-def test_a_token_of_another_event_or_row_is_a_conflict_that_says_so(mine: Session, database: Engine, token: str, rows: str) -> None:
+def test_a_token_of_another_event_or_row_is_a_conflict_that_says_so(
+    mine: Session, database: Engine, token: str, rows: str
+) -> None:
     key = create(database, Order)
     other = key if rows == "the same row" else create(database, Order)
     fire_key(Order, key, "Ready", mine, token=token)
@@ -179,7 +201,7 @@ def test_a_refused_events_token_is_not_stored(mine: Session, database: Engine, t
         fire_key(Order, 2**31 - 2, "Ready", mine, token=token)
     mine.commit()
 
-    assert 0 == recorded(database, token)
+    assert recorded(database, token) == 0
     assert not fire_key(Order, order, "Ready", mine, token=token).replayed
 
 
@@ -229,7 +251,9 @@ def test_without_a_token_nothing_is_looked_up(mine: Session, database: Engine) -
         (42, TypeError, "a token is a string, not int"),
     ],
 )
-def test_what_can_be_no_token_is_refused_before_any_sql(mine: Session, database: Engine, given: Any, error: Any, message: str) -> None:
+def test_what_can_be_no_token_is_refused_before_any_sql(
+    mine: Session, database: Engine, given: Any, error: Any, message: str
+) -> None:
     order = mine.get_one(Order, create(database, Order))
     with counting(mine.connection()) as sent:
         with pytest.raises(error, match=message):
@@ -239,7 +263,7 @@ def test_what_can_be_no_token_is_refused_before_any_sql(mine: Session, database:
         with pytest.raises(error, match=message):
             find_by_token(Order.state, given, mine)
 
-    assert 0 == sent.number
+    assert sent.number == 0
 
 
 def test_a_token_needs_a_history_to_keep_it(mine: Session, database: Engine, token: str) -> None:
@@ -252,7 +276,17 @@ def test_a_token_needs_a_history_to_keep_it(mine: Session, database: Engine, tok
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a", "A"), ("a", "a "), ("e", "é"), ("é", "e\u0301"), ("ss", "ß"), ("x", " x"), ("🍋" * 64, "🍋" * 63), ("%", "_"), ("'", "\\'")],
+    [
+        ("a", "A"),
+        ("a", "a "),
+        ("e", "é"),
+        ("é", "e\u0301"),
+        ("ss", "ß"),
+        ("x", " x"),
+        ("🍋" * 64, "🍋" * 63),
+        ("%", "_"),
+        ("'", "\\'"),
+    ],
 )
 def test_tokens_that_differ_at_all_are_different_tokens(mine: Session, database: Engine, one: str, other: str) -> None:
     key = create(database, Order)
@@ -298,8 +332,8 @@ def test_an_async_session_fires_once_and_finds_the_token(tmp_path: Any, token: s
         return [first, again, found]
 
     first, again, found = asyncio.run(work())
-    assert [False, True, True] == [first.replayed, again.replayed, found.replayed]
-    assert ("Initializing", "Running", 1) == (found.source, found.target, found.sequence)
+    assert [first.replayed, again.replayed, found.replayed] == [False, True, True]
+    assert (found.source, found.target, found.sequence) == ("Initializing", "Running", 1)
 
 
 # --- two at once
@@ -344,27 +378,33 @@ def test_of_two_on_one_row_the_second_waits_and_is_told_of_the_first(
     key = create(database, Order)
     fire_key(Order, key, event, mine, token=token)
     with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(in_transaction, database, lambda session: fire_key(Order, key, event, session, token=token))
+        second = pool.submit(
+            in_transaction, database, lambda session: fire_key(Order, key, event, session, token=token)
+        )
         waited = is_waiting(second)
         getattr(mine, end)()
 
         assert (True, end == "commit") == (waited, second.result(10).replayed)
-    assert (1, 1) == (number_of_steps(database, key), recorded(database, token))
+    assert (number_of_steps(database, key), recorded(database, token)) == (1, 1)
 
 
 @pytest.mark.servers_only
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_of_two_on_different_rows_the_second_waits_for_the_first(mine: Session, database: Engine, token: str, end: str) -> None:
+def test_of_two_on_different_rows_the_second_waits_for_the_first(
+    mine: Session, database: Engine, token: str, end: str
+) -> None:
     key, other = create(database, Order), create(database, Order)
     fire_key(Order, key, "Ready", mine, token=token)
     with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(in_transaction, database, lambda session: fire_key(Order, other, "Ready", session, token=token))
+        second = pool.submit(
+            in_transaction, database, lambda session: fire_key(Order, other, "Ready", session, token=token)
+        )
         waited = is_waiting(second)
         getattr(mine, end)()
 
         error = second.exception(10)
         assert (True, end == "commit") == (waited, isinstance(error, TokenConflict))
-    assert 1 == recorded(database, token)
+    assert recorded(database, token) == 1
     assert (end == "rollback") == bool(number_of_steps(database, other))
 
 
@@ -390,7 +430,7 @@ def test_of_many_at_once_exactly_one_moves(database: Engine, recorded_schema: No
 
     other = "replayed" if rows == "one row" else "conflict"
     assert sorted(["moved", other, other, other]) == sorted(told)
-    assert (1, 1) == (recorded(database, token), sum(number_of_steps(database, key) for key in set(keys)))
+    assert (recorded(database, token), sum(number_of_steps(database, key) for key in set(keys))) == (1, 1)
 
 
 @pytest.mark.servers_only
@@ -405,7 +445,7 @@ def test_a_snapshot_does_not_hide_a_token(mine: Session, theirs: Session, databa
         try:
             found = find_by_token(Order.state, token, session)
         except TransactionAborted as error:
-            assert 1020 == error.code  # MariaDB says that the snapshot is too old, and the next transaction finds it
+            assert error.code == 1020  # MariaDB says that the snapshot is too old, and the next transaction finds it
             session.rollback()
             found = find_by_token(Order.state, token, session)
 
@@ -415,7 +455,9 @@ def test_a_snapshot_does_not_hide_a_token(mine: Session, theirs: Session, databa
 # --- hooks of a fire with a token
 
 
-def test_an_integrity_error_of_a_hook_is_no_replay_and_undoes_nothing(mine: Session, database: Engine, token: str) -> None:
+def test_an_integrity_error_of_a_hook_is_no_replay_and_undoes_nothing(
+    mine: Session, database: Engine, token: str
+) -> None:
     """The hook's own statement broke a constraint: that propagates, and the move stays, in memory and in the row."""
     order = mine.get_one(Order, create(database, Order))
 
@@ -430,7 +472,7 @@ def test_an_integrity_error_of_a_hook_is_no_replay_and_undoes_nothing(mine: Sess
         remove_hook(Order.state, breaks)
     mine.commit()
 
-    assert ("Running", "Running", 1) == (order.state, stored(database, Order, order.id), recorded(database, token))
+    assert (order.state, stored(database, Order, order.id), recorded(database, token)) == ("Running", "Running", 1)
 
 
 def test_a_hook_may_fire_with_a_token_of_its_own(mine: Session, database: Engine, token: str) -> None:
@@ -449,7 +491,7 @@ def test_a_hook_may_fire_with_a_token_of_its_own(mine: Session, database: Engine
     mine.commit()
 
     assert again.replayed
-    assert (1, 1, "Stopped") == (recorded(database, token), recorded(database, inner), stored(database, Order, other))
+    assert (recorded(database, token), recorded(database, inner), stored(database, Order, other)) == (1, 1, "Stopped")
 
 
 def test_a_replay_calls_no_hook(mine: Session, database: Engine, token: str) -> None:
@@ -466,4 +508,4 @@ def test_a_replay_calls_no_hook(mine: Session, database: Engine, token: str) -> 
     finally:
         remove_hook(Order.state, note)
 
-    assert [] == called
+    assert called == []

@@ -17,8 +17,6 @@ from sqlalchemy_fsm_mysql import TransitionNotAllowed, fire_key
 from tests.conformance.session_models import Counted, Stamped, Stepped, Triggered
 from tests.conformance.session_support import create, move, statements, stored
 
-pytest_plugins = ["tests.conformance.session_fixtures"]
-
 MADE_BY_PYTHON = [Counted, Stamped, Stepped]
 VERSIONED = [*MADE_BY_PYTHON, Triggered]
 

@@ -21,9 +21,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     first: dict[tuple[str, str | None, int | None], URL] = {}
     kept = []
     for item in items:
-        url = item.callspec.params.get("url") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        url = (
+            item.callspec.params.get("url") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        )
         is_ours = HERE in item.path.parents and item.get_closest_marker("every_driver") is None
-        if is_ours and isinstance(url, URL) and first.setdefault((item.nodeid.partition("[")[0], url.host, url.port), url) != url:
+        if (
+            is_ours
+            and isinstance(url, URL)
+            and first.setdefault((item.nodeid.partition("[")[0], url.host, url.port), url) != url
+        ):
             continue
         kept.append(item)
     items[:] = kept

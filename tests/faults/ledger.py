@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, literal_column, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import HistoryError, Moved, StateMachineColumn, Stateful, TransitionHistory, replay
+from sqlalchemy_fsm_mysql import HistoryError, Moved, Stateful, StateMachineColumn, TransitionHistory, replay
 from tests.reference import machine
 
 
@@ -68,7 +68,11 @@ def problems(engine: Engine, told: Sequence[Move], in_doubt: Collection[str] = (
     history = recorded(engine)
     with Session(engine) as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
-    return [*unreplayable(jobs, history), *miscounted(told, history, in_doubt), *tokens_not_once(told, history, in_doubt)]
+    return [
+        *unreplayable(jobs, history),
+        *miscounted(told, history, in_doubt),
+        *tokens_not_once(told, history, in_doubt),
+    ]
 
 
 def unreplayable(jobs: dict[int, Job], history: Sequence[JobStep]) -> Iterator[str]:

@@ -43,8 +43,8 @@ def test_all_units_complete_and_the_counts_are_exact(tasks: Any, engine: Engine,
     aborted = Counter(values[0] for kind, *values in lines if kind == "aborted")
     figures(units=PROCESSES * UNITS, **{f"error_{code}": number for code, number in aborted.items()})
 
-    assert PROCESSES * UNITS == sum(kind == "done" for kind, *_ in lines)
+    assert sum(kind == "done" for kind, *_ in lines) == PROCESSES * UNITS
     assert PROCESSES * UNITS * 3 == len(moves(lines)) == len(recorded(engine))
-    assert [] == problems(engine, moves(lines))
+    assert problems(engine, moves(lines)) == []
     assert aborted, "a storm without a deadlock proves nothing"
     assert set(aborted) <= {1213, 1020}

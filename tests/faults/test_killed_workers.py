@@ -26,7 +26,9 @@ def fire_in_pairs(task: Task, log: Log) -> None:
         log.tell("begin", *tokens)
 
         def unit(session: Session) -> list[Any]:
-            return [fire_key(Job, key, "NotReady", session, token=token) for key, token in zip(keys, tokens, strict=True)]
+            return [
+                fire_key(Job, key, "NotReady", session, token=token) for key, token in zip(keys, tokens, strict=True)
+            ]
 
         for moved in run_transaction(factory, unit, attempts=100):
             log.tell("moved", *Move.of(moved))
@@ -48,18 +50,20 @@ def test_a_killed_worker_leaves_whole_units_or_none(tasks: Any, engine: Engine, 
         process.join()
 
     lines = told([job.log for job in jobs if job.log.exists()])
-    assert [] == [values[0] for kind, *values in lines if kind == "failed"]
+    assert [values[0] for kind, *values in lines if kind == "failed"] == []
     acknowledged = moves(lines)
-    in_doubt = {token for kind, *tokens in lines if kind == "begin" for token in tokens} - {move.token for move in acknowledged}
+    in_doubt = {token for kind, *tokens in lines if kind == "begin" for token in tokens} - {
+        move.token for move in acknowledged
+    }
     wait_for_the_servers_side(engine, in_doubt)
     figures(killed=KILLS + WORKERS, acknowledged=len(acknowledged), in_doubt=len(in_doubt))
 
     assert len(acknowledged) > 20
-    assert [] == problems(engine, acknowledged, in_doubt)
+    assert problems(engine, acknowledged, in_doubt) == []
     # The two of a unit went the same way.
     there = {step.token for step in recorded(engine)}
     pairs = [tokens for kind, *tokens in lines if kind == "begin"]
-    assert [] == [pair for pair in pairs if (pair[0] in there) != (pair[1] in there)]
+    assert [pair for pair in pairs if (pair[0] in there) != (pair[1] in there)] == []
 
 
 def wait_for_the_servers_side(engine: Engine, tokens: set[str]) -> None:
@@ -78,4 +82,4 @@ def test_the_log_outlives_its_writer(tmp_path: Any) -> None:
     with log.open("a") as file:
         file.write('["moved", 1')
 
-    assert [("begin", "a")] == told([log])
+    assert told([log]) == [("begin", "a")]

@@ -22,7 +22,6 @@ from sqlalchemy_fsm_mysql import (
     Refused,
     TransactionAborted,
     claim,
-    fire_key,
     fire_where,
     force_state,
     run_transaction,
@@ -44,7 +43,9 @@ class GaveUp(Exception):
 
 
 def by_key(session: Session, dice: random.Random, task: Task, actor: str) -> Report:
-    outcome = try_fire_key(Job, dice.choice(task.keys), dice.choice(EVENTS), session, actor=actor, token=some_token(dice))
+    outcome = try_fire_key(
+        Job, dice.choice(task.keys), dice.choice(EVENTS), session, actor=actor, token=some_token(dice)
+    )
     return one(outcome)
 
 
@@ -130,7 +131,10 @@ def test_the_history_tells_exactly_what_callers_were_told(tasks: Any, engine: En
     lines = run(mix, jobs)
     history = recorded(engine)
     one_by_one = [Move(*values) for kind, *values in lines if kind == "moved"]
-    figures(records=len(history), **Counter(line[1] if line[0] == "unit" else "undone" for line in lines if line[0] in ("unit", "nothing")))
+    figures(
+        records=len(history),
+        **Counter(line[1] if line[0] == "unit" else "undone" for line in lines if line[0] in ("unit", "nothing")),
+    )
 
     # The sets and claims are told by edge, the others one by one; together they are the whole history.
     sets = Counter({(e, s, t): 0 for _, e, s, t, _ in (line for line in lines if line[0] == "edge")})
@@ -143,6 +147,6 @@ def test_the_history_tells_exactly_what_callers_were_told(tasks: Any, engine: En
     told_otherwise = [
         Move(row.record_id, row.event, row.source, row.target) for row in history if row.actor in ("by_set", "by_claim")
     ]
-    assert [] == problems(engine, [*one_by_one, *told_otherwise])
+    assert problems(engine, [*one_by_one, *told_otherwise]) == []
     assert {way.__name__ for way in WAYS} == {line[1] for line in lines if line[0] == "unit"}
     assert "rolled back" not in {row.actor for row in history}

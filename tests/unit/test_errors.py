@@ -51,9 +51,7 @@ ROW = {"model": Order, "table": "orders", "key": 42, "event": "Ready"}
 REFUSAL = {"state": "Deleted", "allowed_from": ["Initializing", "Running", "Error"]}
 TOKENS = {"token": "t1", "tokens": ["t0", "t1"]}
 
-WRITE_ELSEWHERE = (
-    "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
-)
+WRITE_ELSEWHERE = "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
 
 EXAMPLES = [
     FSMError("something"),
@@ -179,8 +177,7 @@ def test_refusal_needs_no_model():
 def test_refusal_by_guard_says_that_the_state_fits():
     error = GuardNotSatisfied(**ROW, state="Running", allowed_from=["Running"])
     assert str(error) == (
-        "orders 42 refused 'Ready': it is 'Running', which 'Ready' leaves,"
-        " but no guard of 'Ready' holds for this row."
+        "orders 42 refused 'Ready': it is 'Running', which 'Ready' leaves, but no guard of 'Ready' holds for this row."
     )
     assert (error.state, error.allowed_from) == ("Running", ["Running"])
 
@@ -196,16 +193,13 @@ def test_event_that_leaves_no_state_is_told_so():
 
 
 def test_missing_row_is_told():
-    assert str(RowNotFound(**ROW)) == (
-        "orders 42 refused 'Ready': there is no row with this key; create it first."
-    )
+    assert str(RowNotFound(**ROW)) == ("orders 42 refused 'Ready': there is no row with this key; create it first.")
 
 
 def test_undeclared_state_is_told_with_the_declared_ones():
     error = UnknownState(**ROW, state="Lost", declared=["a", Job.BUSY])
     assert str(error) == (
-        "orders 42 refused 'Ready': it holds 'Lost', which the machine does not declare;"
-        " it declares 'a', 'at work'."
+        "orders 42 refused 'Ready': it holds 'Lost', which the machine does not declare; it declares 'a', 'at work'."
     )
     assert (error.state, error.declared) == ("Lost", ["a", Job.BUSY])
 

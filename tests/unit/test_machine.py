@@ -24,9 +24,7 @@ TABLE = {
     "Delete": (None, None, None, "Deleted", "Deleted"),
 }
 CELLS = [
-    (event, state, target)
-    for event, targets in TABLE.items()
-    for state, target in zip(STATES, targets, strict=True)
+    (event, state, target) for event, targets in TABLE.items() for state, target in zip(STATES, targets, strict=True)
 ]
 
 
@@ -102,9 +100,7 @@ def machine():
 
 def two_states(**changes):
     """A sound machine of two states, with *changes* to what it is declared with."""
-    return Machine(
-        **{"initial": "a", "events": [Event("go", {"a": "b"}), Event("back", {"b": "a"})], **changes}
-    )
+    return Machine(**{"initial": "a", "events": [Event("go", {"a": "b"}), Event("back", {"b": "a"})], **changes})
 
 
 def problems(**changes):
@@ -184,9 +180,7 @@ def test_tuple_of_sources_is_expanded():
 
 
 def test_list_of_transitions_equals_the_dict():
-    assert Event("go", {"a": "b", ("b", "c"): "c"}) == Event(
-        "go", [Transition("a", "b"), Transition(("b", "c"), "c")]
-    )
+    assert Event("go", {"a": "b", ("b", "c"): "c"}) == Event("go", [Transition("a", "b"), Transition(("b", "c"), "c")])
 
 
 def test_transitions_may_come_from_a_generator():
@@ -306,9 +300,7 @@ def test_answers_are_the_askers_own(machine):
     machine.sources("Stop").clear()
     machine.events_from("Running").clear()
 
-    assert (
-        len(machine.targets("Stop")) == len(machine.transitions("Stop")) == len(machine.sources("Stop")) == 4
-    )
+    assert len(machine.targets("Stop")) == len(machine.transitions("Stop")) == len(machine.sources("Stop")) == 4
     assert machine.events_from("Running") == ["NotReady", "Ready", "Stop"]
 
 
@@ -378,9 +370,7 @@ def test_string_is_stored_as_itself(machine):
 )
 def test_member_is_stored_by_its_str_value_or_its_name(states, stored):
     members = tuple(states)
-    machine = Machine(
-        initial=members[0], states=states, events=[Event("end", {ANY: members[-1]}), *forward(members)]
-    )
+    machine = Machine(initial=members[0], states=states, events=[Event("end", {ANY: members[-1]}), *forward(members)])
 
     assert machine.states == members
     assert all(ours is theirs for ours, theirs in zip(machine.states, members, strict=True))
@@ -395,9 +385,7 @@ def forward(members):
 
 
 def test_members_are_used_everywhere():
-    machine = Machine(
-        initial=Job.NEW, states=Job, events=[Event("go", {Job.NEW: Job.BUSY, Job.BUSY: Job.DONE})]
-    )
+    machine = Machine(initial=Job.NEW, states=Job, events=[Event("go", {Job.NEW: Job.BUSY, Job.BUSY: Job.DONE})])
 
     assert (machine.initial, machine.final) == (Job.NEW, (Job.DONE,))
     assert machine.targets("go") == {Job.NEW: Job.BUSY, Job.BUSY: Job.DONE}
@@ -419,9 +407,7 @@ def test_stored_text_of_a_plain_member_does_not_stand_for_it():
     machine = Machine(initial=Job.NEW, states=Job, events=forward(tuple(Job)))
 
     assert not machine.declares("at work")
-    with pytest.raises(
-        ValueError, match=r"'at work' is no state of this machine; its states are Job\.NEW, Job\.BUSY"
-    ):
+    with pytest.raises(ValueError, match=r"'at work' is no state of this machine; its states are Job\.NEW, Job\.BUSY"):
         machine.stored("at work")
 
 
@@ -441,9 +427,7 @@ def test_members_need_no_list_of_states():
 
 
 def test_listed_strings_are_what_equal_members_become():
-    machine = Machine(
-        initial=Light.RED, states=["red", "green"], events=[Event("go", {Light.RED: Light.GREEN})]
-    )
+    machine = Machine(initial=Light.RED, states=["red", "green"], events=[Event("go", {Light.RED: Light.GREEN})])
     assert [type(state) for state in (*machine.states, *machine.targets("go").values())] == [str, str, str]
 
 
@@ -456,9 +440,7 @@ def test_member_of_another_enum_is_no_state_even_if_it_is_equal():
 
 
 def test_string_of_a_subclass_becomes_the_declared_string():
-    machine = Machine(
-        initial=Text("a"), states=[Text("a"), "b"], events=[Event("go", {Text("a"): Text("b")})]
-    )
+    machine = Machine(initial=Text("a"), states=[Text("a"), "b"], events=[Event("go", {Text("a"): Text("b")})])
 
     given = (machine.initial, *machine.states, machine.stored(Text("a")), *machine.targets("go").values())
 
@@ -466,14 +448,10 @@ def test_string_of_a_subclass_becomes_the_declared_string():
     assert machine.stored(Text("a")) == "a"
 
 
-@pytest.mark.parametrize(
-    "value", ["Lost", "running", "Running ", "", b"Running", None, 1, 1.5, [], {}, object(), ANY]
-)
+@pytest.mark.parametrize("value", ["Lost", "running", "Running ", "", b"Running", None, 1, 1.5, [], {}, object(), ANY])
 def test_value_that_is_no_state_is_not_stored(machine, value):
     assert not machine.declares(value)
-    with pytest.raises(
-        ValueError, match="its states are 'Initializing', 'Running', 'Error', 'Stopped', 'Deleted'"
-    ):
+    with pytest.raises(ValueError, match="its states are 'Initializing', 'Running', 'Error', 'Stopped', 'Deleted'"):
         machine.stored(value)
 
 
@@ -551,9 +529,7 @@ def test_effect_of_an_event_that_is_no_function_is_a_type_error():
         Event("go", {"a": "b"}, effect={"total": 0})
 
 
-@pytest.mark.parametrize(
-    "transitions", [5, None, "ab", b"ab", {"a"}, Transition("a", "b"), [("a", "b")], ["a"]]
-)
+@pytest.mark.parametrize("transitions", [5, None, "ab", b"ab", {"a"}, Transition("a", "b"), [("a", "b")], ["a"]])
 def test_transitions_of_a_wrong_type_are_a_type_error(transitions):
     with pytest.raises(TypeError, match="the transitions of event 'go'"):
         Event("go", transitions)
@@ -617,18 +593,14 @@ def test_state_that_is_not_declared(transition):
 
 
 def test_text_of_a_plain_member_is_not_declared():
-    found = problems(
-        initial=Job.NEW, states=Job, events=[*forward(tuple(Job)), Event("go", {Job.NEW: "DONE"})]
-    )
+    found = problems(initial=Job.NEW, states=Job, events=[*forward(tuple(Job)), Event("go", {Job.NEW: "DONE"})])
     assert found == [
         "event 'go' names the state 'DONE', which is not declared; the states are Job.NEW, Job.BUSY, Job.DONE"
     ]
 
 
 def test_problem_that_is_found_twice_is_told_once():
-    found = problems(
-        states=["a", "b"], events=[Event("go", [guarded("a", "c"), guarded("b", "c"), guarded("a", "b")])]
-    )
+    found = problems(states=["a", "b"], events=[Event("go", [guarded("a", "c"), guarded("b", "c"), guarded("a", "b")])])
     assert found == ["event 'go' names the state 'c', which is not declared; the states are 'a', 'b'"]
 
 
@@ -646,9 +618,7 @@ def test_states_that_only_lead_to_each_other_cannot_be_reached():
 
 
 def test_state_behind_any_is_reached():
-    machine = Machine(
-        initial="a", states=["a", "b", "c"], events=[Event("go", {ANY: "b"}), Event("on", {"b": "c"})]
-    )
+    machine = Machine(initial="a", states=["a", "b", "c"], events=[Event("go", {ANY: "b"}), Event("on", {"b": "c"})])
     assert machine.states == ("a", "b", "c")
 
 
@@ -667,9 +637,7 @@ def test_duplicate_state():
 
 def test_duplicate_source_within_a_tuple():
     found = problems(events=[Event("go", {("a", "b", "a"): "b"})])
-    assert found == [
-        "event 'go': the transition from 'a', 'b', 'a' to 'b' names 'a' more than once: leave one"
-    ]
+    assert found == ["event 'go': the transition from 'a', 'b', 'a' to 'b' names 'a' more than once: leave one"]
 
 
 @pytest.mark.parametrize("transitions", [{}, [], ()])
@@ -742,9 +710,7 @@ def test_enum_member_with_a_wrong_name():
     assert problem == "state lamp.B begins or ends with a space: strip it"
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 64, "a b", "it's", 'say "x"', "100%", "a:b", "back\\slash", "~", "4x", "-1"]
-)
+@pytest.mark.parametrize("name", ["x" * 64, "a b", "it's", 'say "x"', "100%", "a:b", "back\\slash", "~", "4x", "-1"])
 def test_name_that_is_unusual_but_right(name):
     machine = Machine(initial="a", events=[Event(name, {"a": name})])
     assert (machine.stored(name), machine.event_name(name)) == (name, name)
@@ -768,9 +734,7 @@ def test_states_that_differ_only_in_case():
 
 def test_events_that_differ_only_in_case():
     found = problems(events=[Event("go", {"a": "b"}), Event("GO", {"a": "b"}), Event("Go", {"a": "b"})])
-    assert found == [
-        "events 'go', 'GO', 'Go' differ only in case, which most collations ignore: rename all but one"
-    ]
+    assert found == ["events 'go', 'GO', 'Go' differ only in case, which most collations ignore: rename all but one"]
 
 
 def test_event_may_be_named_like_a_state():

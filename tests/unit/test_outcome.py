@@ -66,9 +66,7 @@ def test_moved_needs_five_things_and_knows_defaults_for_the_rest():
 
 
 def test_moved_compares_without_instance_payload_and_details():
-    one = Moved(
-        Order, 42, "Stop", "Running", "Stopped", instance=Order(), payload={"a": []}, details={"b": []}
-    )
+    one = Moved(Order, 42, "Stop", "Running", "Stopped", instance=Order(), payload={"a": []}, details={"b": []})
     assert one == STOPPED
     assert hash(one) == hash(STOPPED)
     assert repr(one) == repr(STOPPED)

@@ -67,9 +67,7 @@ def test_environment_refuses_another_kind_of_database(monkeypatch):
 def test_no_server_says_what_was_tried_and_what_to_do():
     """Nothing is skipped in silence: every way says why it is closed, and the advice follows."""
     with pytest.raises(servers.NoServer) as refused:
-        servers.find(
-            {"Docker": closed("no engine answers"), "apt-get": closed("only root can install")}, ExitStack()
-        )
+        servers.find({"Docker": closed("no engine answers"), "apt-get": closed("only root can install")}, ExitStack())
 
     message = str(refused.value)
     assert "Docker: no engine answers" in message
