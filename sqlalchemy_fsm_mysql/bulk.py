@@ -273,7 +273,7 @@ class Sweep:
         return {"mapper": self.mapped.mapper, "clause": self.event.row.table.update()}
 
     def _next_version(self, version: Any) -> dict[str, Any]:
-        return {NEXT_VERSION: self.mapped.mapper.version_id_generator(version)} if self.mapped.makes_versions else {}
+        return {NEXT_VERSION: self.mapped.next_version(version)} if self.mapped.makes_versions else {}
 
     def _to_record(self, branch: Branch) -> dict[str, Any]:
         said = {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
+from tests.conformance import history_models, session_models
 from tests.conformance.support import Sent, counting
 from tests.servers import make_engine
 
@@ -72,3 +73,34 @@ def sent(session: Session) -> Callable[[], AbstractContextManager[Sent]]:
             yield statements
 
     return counted
+
+
+@pytest.fixture(scope="session")
+def schemas(engine: Engine) -> Iterator[None]:
+    """The tables of the modules that commit, once per target."""
+    models = (session_models, history_models)
+    for module in models:
+        module.Base.metadata.create_all(engine)
+    yield
+    for module in models:
+        module.Base.metadata.drop_all(engine)
+
+
+@pytest.fixture
+def database(backend_engine: Engine, schemas: None) -> Engine:
+    """The target, with its own backend or with the locking read."""
+    return backend_engine
+
+
+@pytest.fixture
+def mine(database: Engine) -> Iterator[Session]:
+    """The session under test."""
+    with Session(database) as session:
+        yield session
+
+
+@pytest.fixture
+def theirs(database: Engine) -> Iterator[Session]:
+    """The session of somebody else."""
+    with Session(database) as session:
+        yield session

@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
-from sqlalchemy import String, delete, insert
+from sqlalchemy import Connection, String, delete, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -235,12 +235,11 @@ def test_a_servers_error_is_the_cause_and_the_message_has_neither_sql_nor_values
         setting.add(Vault(id=1, word=VALUE))
         setting.commit()
     try:
-        with Session(backend_engine) as session:
-            refuse_writes(session)
-            with pytest.raises(NotWritable) as refused:
+        with backend_engine.connect() as connection:
+            refuse_writes(connection)
+            with Session(connection) as session, pytest.raises(NotWritable) as refused:
                 fire_key(Vault, 1, "Release", session, word=VALUE)
-            session.rollback()
-            accept_writes(session)
+            connection.invalidate()  # nobody else shall have it
     finally:
         with Session(backend_engine) as setting:
             setting.execute(delete(Vault))
@@ -254,21 +253,11 @@ def test_a_servers_error_is_the_cause_and_the_message_has_neither_sql_nor_values
     ]
 
 
-def refuse_writes(session: Session) -> None:
-    """Make the connection of *session* one that can only read."""
-    connection = session.connection()
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-        return
-    connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
-    session.commit()  # the next transaction is one
-
-
-def accept_writes(session: Session) -> None:
-    if session.connection().dialect.name == "sqlite":
-        session.connection().exec_driver_sql("PRAGMA query_only = OFF")
-    else:
-        session.connection().exec_driver_sql("SET SESSION TRANSACTION READ WRITE")
+def refuse_writes(connection: Connection) -> None:
+    """Make *connection* one that can only read, from its next transaction on."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("PRAGMA query_only = ON" if is_sqlite else "SET SESSION TRANSACTION READ ONLY")
+    connection.commit()
 
 
 @pytest.mark.parametrize(

@@ -359,7 +359,7 @@ def test_guards_and_effects_are_recorded_by_where_they_led(mine: Session, databa
     assert replay(payment.history(mine)) == "Refunded"
 
 
-def test_the_table_has_the_types_and_keys_that_are_promised(database: Engine, recorded_schema: None) -> None:
+def test_the_table_has_the_types_and_keys_that_are_promised(database: Engine, schemas: None) -> None:
     table = inspect(database).get_columns(OrderTransition.__tablename__)
     columns = {column["name"]: column for column in table}
     unique = inspect(database).get_unique_constraints(OrderTransition.__tablename__)
@@ -467,7 +467,7 @@ def test_an_async_session_writes_and_lists_history(tmp_path: Any) -> None:
 
 @every_door
 def test_autocommit_is_refused_before_anything_is_written(
-    database: Engine, recorded_schema: None, door: Callable[..., None]
+    database: Engine, schemas: None, door: Callable[..., None]
 ) -> None:
     key = create(database, Order)
     with Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
@@ -478,7 +478,7 @@ def test_autocommit_is_refused_before_anything_is_written(
     assert (stored_row(database, Order, key), steps(database, key)) == ("Initializing", [])
 
 
-def test_autocommit_is_refused_before_any_statement(database: Engine, recorded_schema: None) -> None:
+def test_autocommit_is_refused_before_any_statement(database: Engine, schemas: None) -> None:
     key = create(database, Order)
     with Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
 
@@ -489,7 +489,7 @@ def test_autocommit_is_refused_before_any_statement(database: Engine, recorded_s
         assert sent_by(session, fire) == 0
 
 
-def test_an_engine_that_was_created_in_autocommit_is_refused(url: Any, database: Engine, recorded_schema: None) -> None:
+def test_an_engine_that_was_created_in_autocommit_is_refused(url: Any, database: Engine, schemas: None) -> None:
     key = create(database, Order)
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with Session(engine) as session, pytest.raises(TransactionRequired):

@@ -512,7 +512,7 @@ def test_each_session_calls_for_its_own_moves(mine: Session, theirs: Session, da
 # --- kinds of sessions
 
 
-def test_a_scoped_session_and_a_begin_block_call_too(database: Engine, recorded_schema: None) -> None:
+def test_a_scoped_session_and_a_begin_block_call_too(database: Engine, schemas: None) -> None:
     key = create(database, Plain)
     scoped = scoped_session(sessionmaker(database))
     with heard(on_committed) as calls:
@@ -539,7 +539,7 @@ def test_sessions_made_with_the_info_of_another_have_hooks_of_their_own(
     assert events(calls) == ["Ready"]
 
 
-def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine, recorded_schema: None) -> None:
+def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine, schemas: None) -> None:
     key = create(database, Plain)
     with heard(on_committed) as calls, Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
         fire_key(Plain, key, "Ready", session)
@@ -617,7 +617,7 @@ def test_on_committed_may_fire_on_a_session_of_its_own(mine: Session, database: 
     assert len(calls) == 2
 
 
-def test_a_session_with_hooks_is_garbage_like_any_other(database: Engine, recorded_schema: None) -> None:
+def test_a_session_with_hooks_is_garbage_like_any_other(database: Engine, schemas: None) -> None:
     with heard(on_committed):
         session = Session(database)
         fire_key(Plain, create(database, Plain), "Ready", session)
@@ -634,7 +634,7 @@ def test_a_session_with_hooks_is_garbage_like_any_other(database: Engine, record
 
 
 def test_a_mail_is_sent_once_for_each_committed_transition_and_never_for_another(
-    database: Engine, recorded_schema: None
+    database: Engine, schemas: None
 ) -> None:
     """Three savepoints deep, every way to end each of them, then COMMIT or ROLLBACK: mails are what the table says."""
     mails: list[int] = []

@@ -80,14 +80,14 @@ def steps(engine: Engine, key: int) -> int:
 # --- the unit
 
 
-def test_the_work_is_committed_and_its_result_returned(factory: Any, database: Engine, recorded_schema: None) -> None:
+def test_the_work_is_committed_and_its_result_returned(factory: Any, database: Engine, schemas: None) -> None:
     key = create(database, Order)
     moved = run_transaction(factory, lambda session: fire_key(Order, key, "Ready", session))
 
     assert (moved.target, stored(database, Order, key)) == ("Running", "Running")
 
 
-def test_a_unit_that_was_aborted_is_run_again_as_a_whole(factory: Any, database: Engine, recorded_schema: None) -> None:
+def test_a_unit_that_was_aborted_is_run_again_as_a_whole(factory: Any, database: Engine, schemas: None) -> None:
     key = create(database, Order)
     sessions: list[Session] = []
 
@@ -139,7 +139,7 @@ def test_after_the_timeout_nothing_is_run_again(factory: Any) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_the_work_raises_passes_unchanged_and_nothing_is_committed(
-    factory: Any, database: Engine, recorded_schema: None, error: BaseException
+    factory: Any, database: Engine, schemas: None, error: BaseException
 ) -> None:
     key = create(database, Order)
 
@@ -154,14 +154,14 @@ def test_what_the_work_raises_passes_unchanged_and_nothing_is_committed(
     assert (stored(database, Order, key), steps(database, key)) == ("Initializing", 0)
 
 
-def test_a_refusal_passes_unchanged(factory: Any, database: Engine, recorded_schema: None) -> None:
+def test_a_refusal_passes_unchanged(factory: Any, database: Engine, schemas: None) -> None:
     key = create(database, Order, state="Deleted")
     with pytest.raises(TransitionNotAllowed):
         run_transaction(factory, lambda session: fire_key(Order, key, "Ready", session))
 
 
 def test_a_broken_constraint_passes_unchanged_from_the_work_and_from_the_commit(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key = create(database, Plain)
     with pytest.raises(IntegrityError):
@@ -171,7 +171,7 @@ def test_a_broken_constraint_passes_unchanged_from_the_work_and_from_the_commit(
 
 
 def test_on_committed_runs_once_for_the_attempt_that_was_committed(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key = create(database, Order)
     calls: list[Moved[Order]] = []
@@ -208,7 +208,7 @@ def test_a_session_in_a_transaction_is_refused_and_left_alone(mine: Session, dat
     assert stored(database, Order, key) == "Running"
 
 
-def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: Engine, recorded_schema: None) -> None:
+def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: Engine, schemas: None) -> None:
     scoped = scoped_session(sessionmaker(database))
     key = create(database, Order)
     fire_key(Order, key, "Ready", scoped)
@@ -233,7 +233,7 @@ def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: E
     ids=["sessionmaker", "autobegin off", "options", "scoped", "function", "class"],
 )
 def test_whatever_makes_sessions_will_do(
-    database: Engine, recorded_schema: None, make: Callable[[Engine], Any]
+    database: Engine, schemas: None, make: Callable[[Engine], Any]
 ) -> None:
     key = create(database, Order)
     work = failing(1, DEADLOCK, lambda session: fire_key(Order, key, "Ready", session))
@@ -243,7 +243,7 @@ def test_whatever_makes_sessions_will_do(
 
 
 def test_an_instance_made_in_the_work_is_flushed_by_the_commit(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key = secrets.randbelow(2**31)
     run_transaction(factory, lambda session: session.add(Plain(id=key, state="Error")))
@@ -329,7 +329,7 @@ def test_an_async_session_in_a_transaction_is_refused_and_left_alone(tmp_path: A
 @pytest.mark.servers_only
 @pytest.mark.parametrize("code", [1213, 1020, 3101, 8002, 9007, 6235])
 def test_an_abort_of_the_works_own_statement_is_recognised(
-    factory: Any, database: Engine, recorded_schema: None, code: int
+    factory: Any, database: Engine, schemas: None, code: int
 ) -> None:
     runs: list[int] = []
 
@@ -392,7 +392,7 @@ def test_a_deadlock_within_a_savepoint_is_recognised_behind_the_savepoints_own_e
 
 @pytest.mark.servers_only
 def test_a_connection_lost_before_the_commit_is_a_unit_to_be_run_again(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key = create(database, Order)
     runs: list[int] = []
@@ -411,7 +411,7 @@ def test_a_connection_lost_before_the_commit_is_a_unit_to_be_run_again(
 
 @pytest.mark.servers_only
 def test_a_connection_lost_in_the_last_flush_was_lost_before_the_commit(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     """COMMIT flushes first: what is lost there was not committed, and is known."""
     key = secrets.randbelow(2**31)
@@ -443,7 +443,7 @@ def test_a_connection_that_is_lost_meanwhile_does_not_hide_the_works_own_excepti
 
 @pytest.mark.servers_only
 def test_a_connection_lost_at_commit_is_an_unknown_outcome_with_the_tokens(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key, tokens = create(database, Order), [secrets.token_hex(8) for _ in range(3)]
     runs: list[int] = []
@@ -469,7 +469,7 @@ def test_a_connection_lost_at_commit_is_an_unknown_outcome_with_the_tokens(
 
 @pytest.mark.servers_only
 def test_an_idempotent_unit_is_run_again_after_an_unknown_outcome(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key, token = create(database, Order), secrets.token_hex(8)
     runs: list[int] = []
@@ -488,7 +488,7 @@ def test_an_idempotent_unit_is_run_again_after_an_unknown_outcome(
 
 @pytest.mark.servers_only
 def test_a_unit_that_commits_by_itself_is_never_run_again(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     """Its first half is committed, so it would be done twice."""
     key = create(database, Order)
@@ -506,7 +506,7 @@ def test_a_unit_that_commits_by_itself_is_never_run_again(
 
 @pytest.mark.servers_only
 def test_a_commit_of_the_works_own_that_is_lost_is_an_unknown_outcome_too(
-    factory: Any, database: Engine, recorded_schema: None
+    factory: Any, database: Engine, schemas: None
 ) -> None:
     key = create(database, Order)
     runs: list[int] = []

@@ -410,7 +410,7 @@ def test_of_two_on_different_rows_the_second_waits_for_the_first(
 
 @pytest.mark.servers_only
 @pytest.mark.parametrize("rows", ["one row", "a row each"])
-def test_of_many_at_once_exactly_one_moves(database: Engine, recorded_schema: None, token: str, rows: str) -> None:
+def test_of_many_at_once_exactly_one_moves(database: Engine, schemas: None, token: str, rows: str) -> None:
     keys = [create(database, Order)] * 4 if rows == "one row" else [create(database, Order) for _ in range(4)]
     start = threading.Barrier(4)
 

@@ -16,6 +16,10 @@ UNCOVERED = pytest.StashKey[list[str]]()
 FIGURES = pytest.StashKey[list[str]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_driver: the test is about what a driver does")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the first driver of each server."""
     first: dict[tuple[str, str | None, int | None], URL] = {}

@@ -67,6 +67,7 @@ EXAMPLES = [
     TransitionNotAllowed(**ROW, **REFUSAL),
     GuardNotSatisfied(**ROW, **REFUSAL),
     RowNotFound(**ROW),
+    errors.KeyConflict(**ROW),
     errors.TokenConflict(**ROW, token=TOKENS["token"], earlier="'Stop' on orders 41"),
     UnknownState(**ROW, state="Lost", declared=[Job.NEW, Job.BUSY]),
     TransactionAborted(**ROW, code=1213, retryable=True),

@@ -216,7 +216,7 @@ def explained(error: DBAPIError, connection: Connection | Engine) -> Exception:
         (1213, TransactionAborted, False),
         (1317, LockTimeout, True),
         (1792, NotWritable, False),
-        (2013, TransactionAborted, True),  # SQLAlchemy has invalidated it already, in earnest
+        (2013, TransactionAborted, False),
     ],
 )
 def test_the_connection_is_unusable_once_the_transaction_is_gone(
