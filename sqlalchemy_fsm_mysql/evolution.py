@@ -6,17 +6,17 @@
 >>> for change in diff_machines(last, next_):
 ...     print(change)
 state 'Error' is renamed to 'Failed'
-  1. expand: op.add_states(…, ["Failed"])
+  1. expand: append 'Failed' to the column's states (last in the ENUM: no copy of the table)
   2. deploy: a release with aliases={"Failed": "Error"}: it understands both, and writes 'Error'; on all servers
   3. deploy: a release with aliases={"Error": "Failed"}: it understands both, and writes 'Failed'; on all servers
-  4. data: op.migrate_states(…, {"Error": "Failed"})
+  4. data: set the rows that hold 'Error' to 'Failed', in batches by key
   5. deploy: a release without the alias, on all servers
-  6. contract: op.drop_states(…, ["Error"])
+  6. contract: take 'Error' out of the column's states, once no row holds it
 
 A phase begins when the one before it has ended on every server. While a deploy runs, servers of both releases
 write the same rows; the order is such that neither meets a state that it does not know. Where the database
-enforces the machine, `op.enforce_machine` comes before the first release that needs a new edge, and once more
-after the last release that needed an old one (phases named ``enforce``).
+checks the edges by triggers, these change before the first release that needs a new edge, and once more after the
+last release that needed an old one (phases named ``enforce``).
 
 What guards and effects *say* cannot be compared; whether they are there, and what payload they take, is.
 """
@@ -56,18 +56,18 @@ class Change:
         return "\n".join([self.what, *(f"  {number}. {phase}" for number, phase in enumerate(self.phases, start=1))])
 
 
-_OPEN = Phase("enforce", "where triggers are installed: op.enforce_machine(…) with the edges of both releases")
-_CLOSE = Phase("enforce", "where triggers are installed: op.enforce_machine(…) with the new edges only")
-_EXPAND = Phase("expand", 'op.add_states(…, ["{after}"])')
+_OPEN = Phase("enforce", "where triggers of your own check the edges: allow those of both releases")
+_CLOSE = Phase("enforce", "where triggers of your own check the edges: allow the new ones only")
+_EXPAND = Phase("expand", "append '{after}' to the column's states (last in the ENUM: no copy of the table)")
 _WRITE_AFTER = Phase(
     "deploy",
     'a release with aliases={{"{before}": "{after}"}}: it understands both, and writes \'{after}\'; on all servers',
 )
-_DATA = Phase("data", 'op.migrate_states(…, {{"{before}": "{after}"}})')
+_DATA = Phase("data", "set the rows that hold '{before}' to '{after}', in batches by key")
 _FORGET = Phase("deploy", "a release without the alias, on all servers")
-_CONTRACT = Phase("contract", 'op.drop_states(…, ["{before}"])')
+_CONTRACT = Phase("contract", "take '{before}' out of the column's states, once no row holds it")
 _ALL = Phase("deploy", "the release, on all servers")
-_EMPTY = Phase("data", "wait until no row is in '{before}', or op.migrate_states(…, {{\"{before}\": …}})")
+_EMPTY = Phase("data", "wait until no row is in '{before}', or set those rows to another state, in batches by key")
 _DROP = Phase("deploy", "the release without '{before}', on all servers")
 
 # A change's kind -> the sentence about it, and its phases. {before} and {after} are stored names.
@@ -121,7 +121,7 @@ RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
     ),
     "state retired": (
         "state '{before}' is retired",
-        (_ALL, Phase("enforce", "where triggers are installed: op.enforce_machine(…) with the new edges only")),
+        (_ALL, Phase("enforce", "where triggers of your own check the edges: allow the new ones only")),
     ),
     "state removed": (
         "state '{before}' is removed, and was not retired before",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.util.concurrency import in_greenlet
 
 from .backends import backend_of
 from .column import MappedState, mapped_state, mapped_states, named_state, sole_state
@@ -385,13 +387,15 @@ def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
         return work(session, *arguments)
     if isinstance(session, scoped_session):
         return work(session(), *arguments)
+    if hasattr(session, "registry"):  # an async_scoped_session, which has no run_sync of its own
+        session = session()
     if hasattr(session, "run_sync"):
         return session.run_sync(work, *arguments)
     raise TypeError(f"a session is needed to fire on, got {shown(session)}")
 
 
-def session_of(instance: Any) -> Session:
-    """The session that *instance* is in.
+def session_of(instance: Any) -> Session | AsyncSession:
+    """The session that *instance* is in; the ``AsyncSession`` around it, unless sync code runs in there just now.
 
     Raises: InstanceStateError when it is in none.
     """
@@ -400,7 +404,9 @@ def session_of(instance: Any) -> Session:
         raise InstanceStateError(
             f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
         )
-    return session
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # where nobody has imported it, there is no AsyncSession
+    around: AsyncSession | None = asyncio.async_session(session) if asyncio is not None else None
+    return session if around is None or in_greenlet() else around
 
 
 def shown_instance(instance: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import URL, Engine
 from tests.limits import expect_limits, let_aiomysql_bind_bytes
 from tests.servers import (
     AIOSQLITE,
+    ASYNCIO_DRIVERS,
     DRIVERS,
     MODULES,
     SQLITE,
@@ -87,8 +89,17 @@ def selected_targets(config: pytest.Config) -> dict[str, URL]:
     return chosen
 
 
+def asyncio_targets(config: pytest.Config) -> dict[str, URL]:
+    """The targets' servers and SQLite, each with every driver for asyncio that is installed."""
+    chosen = {name.partition("-")[0] for name in config.stash.get(selected, {})}
+    sqlite = {"sqlite-aiosqlite": AIOSQLITE} if is_installed("aiosqlite") else {}
+    every = {**targets(config.stash.get(found, ()), ASYNCIO_DRIVERS), **sqlite}
+    return {name: url for name, url in every.items() if name.partition("-")[0] in chosen}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "url" not in metafunc.fixturenames:
+    asked = [name for name in ("url", "asyncio_url") if name in metafunc.fixturenames]
+    if not asked:
         return
     stash = metafunc.config.stash
     if selected not in stash and failure not in stash:
@@ -96,10 +107,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             stash[selected] = selected_targets(metafunc.config)
         except NoServer as error:
             stash[failure] = str(error)
-    chosen = dict(stash.get(selected, {}))
-    if metafunc.definition.get_closest_marker("servers_only"):
-        chosen = {name: url for name, url in chosen.items() if url.get_backend_name() != "sqlite"}
-    metafunc.parametrize("url", list(chosen.values()), ids=list(chosen), indirect=True, scope="session")
+    for name in asked:
+        chosen = dict(stash.get(selected, {})) if name == "url" else asyncio_targets(metafunc.config)
+        if metafunc.definition.get_closest_marker("servers_only"):
+            chosen = {name: url for name, url in chosen.items() if url.get_backend_name() != "sqlite"}
+        metafunc.parametrize(name, list(chosen.values()), ids=list(chosen), indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -166,7 +178,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
     report: Any = yield
     counts = item.config.stash.setdefault(by_driver, Counter())
-    url = getattr(item, "callspec", None) and item.callspec.params.get("url")  # type: ignore[attr-defined]
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    url = parameters.get("url", parameters.get("asyncio_url"))
     if isinstance(url, URL) and (report.when == "call" or report.outcome != "passed"):
         counts[url.get_driver_name(), "xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
     return report
@@ -187,13 +200,27 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"{driver}: NOT COVERED, it is not installed")
 
 
+@contextmanager
+def database_of(target: URL, folders: pytest.TempPathFactory) -> Iterator[URL]:
+    """*target* with a database of this run's own."""
+    if target.get_backend_name() == "sqlite":
+        yield target.set(database=str(folders.mktemp("sqlite") / "fsm.db"))
+        return
+    with own_database(target) as own:
+        yield own
+
+
 @pytest.fixture(scope="session")
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """A URL with a database of this run's own: one target at a time, every target in turn."""
-    if request.param.get_backend_name() == "sqlite":
-        yield request.param.set(database=str(tmp_path_factory.mktemp("sqlite") / "fsm.db"))
-        return
-    with own_database(request.param) as own:
+    with database_of(request.param, tmp_path_factory) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def asyncio_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """As `url`, of a driver for asyncio on each of the targets' servers: for tests with an event loop of their own."""
+    with database_of(request.param, tmp_path_factory) as own:
         yield own
 
 

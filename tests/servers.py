@@ -52,6 +52,7 @@ MODULES = {
     "asyncmy": "asyncmy",
     "aiomysql": "aiomysql",
 }
+ASYNCIO_DRIVERS = ("asyncmy", "aiomysql")
 SQLITE = URL.create("sqlite")
 AIOSQLITE = URL.create("sqlite+aiosqlite")
 

@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
     """Their tables have names of their own: other suites use the same database."""
 
     @declared_attr.directive
-    def __tablename__(cls) -> str:  # noqa: N805 - SQLAlchemy calls it on the class
+    def __tablename__(cls) -> str:
         return f"rules_{cls.__name__.lower()}"
 
 

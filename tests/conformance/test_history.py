@@ -237,9 +237,12 @@ def test_without_details_the_column_is_null_and_not_json_null(mine: Session, dat
     fire_key(Order, key, "Ready", mine)
 
     history = OrderTransition.__table__.c
-    assert mine.scalar(
-        select(func.count()).where(history.record_id == key, history.details.is_(None), history.actor.is_(None))
-    ) == 1
+    assert (
+        mine.scalar(
+            select(func.count()).where(history.record_id == key, history.details.is_(None), history.actor.is_(None))
+        )
+        == 1
+    )
 
 
 # --- what it costs
@@ -291,9 +294,11 @@ def test_a_composite_key_is_copied_part_by_part_with_its_types(mine: Session, da
     (record,) = mine.get_one(Parcel, (depot, number)).history(mine)
 
     assert (depot, number, 1) == (record.record_depot, record.record_number, record.sequence)
-    assert [
-        part.name for part in inspect(ParcelTransition).primary_key
-    ] == ["record_depot", "record_number", "sequence"]
+    assert [part.name for part in inspect(ParcelTransition).primary_key] == [
+        "record_depot",
+        "record_number",
+        "sequence",
+    ]
 
 
 def test_rows_of_a_composite_key_are_numbered_apart(mine: Session, database: Engine) -> None:
@@ -364,9 +369,10 @@ def test_the_table_has_the_types_and_keys_that_are_promised(database: Engine, sc
     columns = {column["name"]: column for column in table}
     unique = inspect(database).get_unique_constraints(OrderTransition.__tablename__)
 
-    assert inspect(database).get_pk_constraint(OrderTransition.__tablename__)[
-        "constrained_columns"
-    ] == ["record_id", "sequence"]
+    assert inspect(database).get_pk_constraint(OrderTransition.__tablename__)["constrained_columns"] == [
+        "record_id",
+        "sequence",
+    ]
     assert [constraint["column_names"] for constraint in unique] == [["token"]]
     assert {"actor", "details", "token"} == {name for name, column in columns.items() if column["nullable"]}
     if database.dialect.name != "sqlite":
@@ -563,9 +569,10 @@ def test_the_first_record_that_does_not_fit_is_named(rows: list[OrderTransition]
 
 
 def test_a_forced_state_is_no_fault_of_the_history() -> None:
-    assert replay(
-        [record(1, "force_state", "Deleted", "Initializing"), record(2, "Ready", "Initializing", "Running")]
-    ) == "Running"
+    assert (
+        replay([record(1, "force_state", "Deleted", "Initializing"), record(2, "Ready", "Initializing", "Running")])
+        == "Running"
+    )
 
 
 def test_a_record_taken_out_by_hand_is_noticed(mine: Session, database: Engine) -> None:
@@ -747,9 +754,9 @@ def test_a_state_that_the_machine_no_longer_has_stays_readable(mine: Session, da
     mine.execute(update(history).where(history.c.record_id == order.id).values(source="Initializing", event="Legacy"))
     mine.connection().exec_driver_sql(f"UPDATE {history.name} SET target = 'Retired' WHERE record_id = {order.id}")
 
-    assert [
-        (row.event, row.source, row.target) for row in order.history(mine)
-    ] == [("Legacy", "Initializing", "Retired")]
+    assert [(row.event, row.source, row.target) for row in order.history(mine)] == [
+        ("Legacy", "Initializing", "Retired")
+    ]
 
 
 def test_a_model_of_the_same_machine_is_not_recorded(mine: Session, database: Engine) -> None:

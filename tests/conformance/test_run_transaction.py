@@ -232,9 +232,7 @@ def test_a_scoped_session_in_a_transaction_is_refused_and_left_alone(database: E
     ],
     ids=["sessionmaker", "autobegin off", "options", "scoped", "function", "class"],
 )
-def test_whatever_makes_sessions_will_do(
-    database: Engine, schemas: None, make: Callable[[Engine], Any]
-) -> None:
+def test_whatever_makes_sessions_will_do(database: Engine, schemas: None, make: Callable[[Engine], Any]) -> None:
     key = create(database, Order)
     work = failing(1, DEADLOCK, lambda session: fire_key(Order, key, "Ready", session))
     run_transaction(make(database), work)
@@ -242,9 +240,7 @@ def test_whatever_makes_sessions_will_do(
     assert (work.runs, stored(database, Order, key)) == (2, "Running")
 
 
-def test_an_instance_made_in_the_work_is_flushed_by_the_commit(
-    factory: Any, database: Engine, schemas: None
-) -> None:
+def test_an_instance_made_in_the_work_is_flushed_by_the_commit(factory: Any, database: Engine, schemas: None) -> None:
     key = secrets.randbelow(2**31)
     run_transaction(factory, lambda session: session.add(Plain(id=key, state="Error")))
 
@@ -487,9 +483,7 @@ def test_an_idempotent_unit_is_run_again_after_an_unknown_outcome(
 
 
 @pytest.mark.servers_only
-def test_a_unit_that_commits_by_itself_is_never_run_again(
-    factory: Any, database: Engine, schemas: None
-) -> None:
+def test_a_unit_that_commits_by_itself_is_never_run_again(factory: Any, database: Engine, schemas: None) -> None:
     """Its first half is committed, so it would be done twice."""
     key = create(database, Order)
 

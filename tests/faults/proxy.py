@@ -30,8 +30,6 @@ class Cut(Enum):
     BEFORE = "at the statement before COMMIT"
 
 
-TOLD = {Cut.NEVER, Cut.AFTERWARDS}
-"""The cuts after which the client has got its answer."""
 UNKNOWN = {Cut.REQUEST_LOST, Cut.AT_ONCE, Cut.ANSWER_LOST}
 """The cuts after which it cannot know."""
 
@@ -71,10 +69,10 @@ class Link:
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self.proxy, self.client, self.server = proxy, client, server
+        self.has_written = self.muted = self.cut_after_answer = False
 
     def run(self) -> None:
         back = threading.Thread(target=self._answers, name="answers", daemon=True)
-        self.muted, self.cut_after_answer = False, False
         back.start()
         with contextlib.suppress(OSError):
             while packet := self._packet():
@@ -100,12 +98,15 @@ class Link:
         """Send the packet on, or cut; whether the connection goes on."""
         is_query = packet[3] == 0 and packet[4:5] == bytes([COM_QUERY])
         statement = packet[5:].decode(errors="replace").upper().lstrip("\0\1") if is_query else ""
-        cut = self.proxy.choose(statement) if is_query else Cut.NEVER
-        if statement == "COMMIT":
+        # SQLAlchemy commits when it sets a new connection's isolation level, too: that is nobody's unit of work.
+        is_idle = statement == "COMMIT" and not self.has_written
+        cut = self.proxy.choose(statement) if is_query and not is_idle else Cut.NEVER
+        if statement == "COMMIT" and self.has_written:
             self.proxy.cuts.append(cut)
+        self.has_written = statement != "COMMIT" and (self.has_written or statement.startswith(("UPDATE", "INSERT")))
         if cut in (Cut.REQUEST_LOST, Cut.BEFORE):
             return False
-        self.muted = cut is Cut.ANSWER_LOST
+        self.muted = cut in (Cut.ANSWER_LOST, Cut.AT_ONCE)
         self.cut_after_answer = cut is Cut.AFTERWARDS
         self.server.sendall(packet)
         if cut is Cut.AT_ONCE:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import stamina
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -38,7 +39,22 @@ class Line:
         self.plan = lambda statement: left.pop() if left and statement.startswith(at) else Cut.NEVER
 
     def cut_at_random(self, dice: random.Random) -> None:
-        self.plan = lambda statement: dice.choice(list(Cut)) if statement == "COMMIT" else Cut.NEVER
+        """At each COMMIT, and at one UPDATE in ten."""
+        at_commit = [cut for cut in Cut if cut is not Cut.BEFORE]
+
+        def plan(statement: str) -> Cut:
+            if statement == "COMMIT":
+                return dice.choice(at_commit)
+            return Cut.BEFORE if statement.startswith("UPDATE") and dice.random() < 0.1 else Cut.NEVER
+
+        self.plan = plan
+
+
+@pytest.fixture(autouse=True)
+def no_waiting() -> Iterator[None]:
+    """The attempts are as asked for, without the waits between them."""
+    with stamina.set_testing(True, attempts=1000, cap=True):
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""A private server with durable settings, to be killed: by the tests' own machinery, never one of the shared ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+
+from tests.servers import Unavailable, execute, free_port, output_of, wait_until_ready, which
+
+DURABLE = (
+    "--innodb-flush-log-at-trx-commit=1",
+    "--sync-binlog=1",
+    "--log-bin=binlog",
+    "--binlog-format=ROW",
+    "--server-id=1",
+)
+SCRIPT = Path(__file__).parents[3] / "shared" / "servers" / "server"
+
+
+class Durable:
+    """A server of this machine's binaries. `kill` is SIGKILL; `start` starts it again on the same data."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self.binary, self.folder, self.port = binary, folder, free_port()
+        self.is_mariadb = "MariaDB" in output_of([binary, "--version"])
+        self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
+        self.data = [f"--datadir={folder / 'data'}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        self._initialise()
+        self.start()
+
+    def _initialise(self) -> None:
+        if not self.is_mariadb:
+            output_of([self.binary, "--no-defaults", "--initialize-insecure", *self.data])
+            return
+        script = which("mariadb-install-db") or which("mysql_install_db")
+        if not script:
+            raise Unavailable("mariadb-install-db is not installed")
+        output_of([script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *self.data])
+
+    def start(self) -> None:
+        options = [
+            *(f"--bind-address=127.0.0.1 --port={self.port}".split()),
+            f"--socket={self.folder / 'socket'}",
+            f"--pid-file={self.folder / 'pid'}",
+            f"--log-error={self.folder / 'log'}",
+            *([] if self.is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
+        ]
+        self.process = subprocess.Popen(
+            [self.binary, "--no-defaults", *self.data, *options, *DURABLE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # The pipe ends with this process, however that ends.
+        self.watch = subprocess.Popen(
+            ["sh", "-c", 'cat; kill -9 "$1"', "watch", str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until_ready(self.url, is_alive=lambda: self.process.poll() is None)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.watch.communicate()
+
+
+class Scripted:
+    """The server that ../shared/servers/server unpacks, in a private folder that borrows the programs of the shared one."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        unpacked = Path("/var/tmp/fsm-servers") / name / "root"
+        if not SCRIPT.exists() or not unpacked.exists():
+            raise Unavailable(f"{SCRIPT} has not unpacked {name}")
+        (folder / name).mkdir()
+        (folder / name / "root").symlink_to(unpacked)
+        self.name = name
+        self.environment = {**os.environ, "FSM_SERVERS": str(folder), "FSM_PORT": str(free_port())}
+        self.start()
+
+    def start(self) -> None:
+        said = output_of([str(SCRIPT), "up", self.name, "durable"], self.environment)
+        self.url = make_url(said.split()[-1]).set(database=None)
+
+    def kill(self) -> None:
+        output_of([str(SCRIPT), "kill", self.name], self.environment)
+
+
+def durable(folder: Path) -> Durable | Scripted:
+    """A server of its own; FSM_KILL_SERVER=mysql97 names one of the shared script's.
+
+    Raises: Unavailable, with the reason.
+    """
+    named = os.environ.get("FSM_KILL_SERVER")
+    if named:
+        return Scripted(named, folder)
+    binary = which("mysqld") or which("mariadbd")
+    if binary:
+        return Durable(binary, folder)
+    for name in ("mariadb1011", "mysql97", "mariadb118"):
+        try:
+            return Scripted(name, folder)
+        except Unavailable:
+            continue
+    raise Unavailable("neither mysqld nor mariadbd is installed here, and a server to be killed has to be one's own")
+
+
+def version(server: Durable | Scripted) -> str:
+    return str(execute(server.url, "SELECT VERSION()"))
