@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -31,6 +32,27 @@ M = TypeVar("M")
 
 # Rows a statement touches at most where their keys go through this process: bounds memory and the statement.
 CHUNK = 1000
+
+# What may stand in a criterion that asks nothing but the row itself.
+_STEADY = (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    Column,
+    ExpressionClauseList,
+    False_,
+    Grouping,
+    Null,
+    True_,
+    TypeClause,
+    TypeCoerce,
+    UnaryExpression,
+)
+
+_SAVEPOINT = "fsm_sweep"
+_ROLLBACK = f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"
 
 Progress = Callable[[int, "int | None"], Any]
 
@@ -186,34 +208,85 @@ class Sweep:
         return replace(self, criterion=and_(self.criterion, *more))
 
     def run(self) -> Counter[int]:
-        """Move the rows that match; how many took which branch."""
+        """Move the rows that match, all or none; how many took which branch."""
         connection, backend = self.connection(), backend_of(self.connection())
-        needs_keys = self.mapped.extras.history is not None or self.mapped.makes_versions or self.reads_itself()
+        is_recorded, is_set = self.mapped.extras.history is not None, self._is_set() and backend.can_sweep
         try:
-            if backend.can_sweep and not needs_keys:
-                taken = Counter(backend.sweep(connection, self.event, self.criterion, self.parameters))
-                if taken.total():
-                    self._expire_all()
-                return taken
-            with backend.transaction(connection):
-                backend.lock(connection, self.event)
-                return self._run_by_keys(connection)
+            if is_set and not is_recorded:
+                return self._run_as_set(connection)
+            taken = self._run_as_recorded_set(connection) if is_set and self._is_steady() else None
+            return self._run_by_keys(connection) if taken is None else taken
         except DBAPIError as error:
             raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
 
+    def _is_set(self) -> bool:
+        """Whether one UPDATE can move the rows, without their keys coming here."""
+        return not self.mapped.makes_versions and not self.reads_itself()
+
+    def _is_steady(self) -> bool:
+        """Whether a locked row that matches will match until it is moved, and take the same branch.
+
+        It will when nothing is asked but the row itself: no subquery, no function such as NOW() or RAND(), no SQL text.
+        """
+        asked = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
+        return all(isinstance(element, _STEADY) for expression in asked for element in visitors.iterate(expression))
+
+    def _run_as_set(self, connection: Connection) -> Counter[int]:
+        taken = Counter(backend_of(connection).sweep(connection, self.event, self.criterion, self.parameters))
+        if taken.total():
+            self._expire_all()
+        return taken
+
+    def _run_as_recorded_set(self, connection: Connection) -> Counter[int] | None:
+        """One INSERT into the history, which locks the rows, and one UPDATE; None, and nothing done, when they differ.
+
+        The locked rows still match at the UPDATE. So when as many were moved as recorded, they are the same; when more
+        were, other rows have begun to match in between.
+        """
+        history = self.mapped.extras.history.sql
+        values = {**self.parameters, **self._said(), "fsm_event": self.event.name}
+        with self.all_or_none(connection):
+            recorded = backend_of(connection).record_sweep(connection, history, self.event, self.criterion, values)
+            taken = self._run_as_set(connection) if recorded else Counter[int]()
+            if taken.total() == recorded:
+                return taken
+            connection.exec_driver_sql(_ROLLBACK)
+        return None
+
+    @contextmanager
+    def all_or_none(self, connection: Connection) -> Iterator[None]:
+        """Take back what the statements in the block did if one fails: the caller may go on after the error."""
+        backend = backend_of(connection)
+        with backend.transaction(connection):
+            backend.lock(connection, self.event)
+            connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+            try:
+                yield
+            except BaseException:
+                with suppress(DBAPIError):  # the whole transaction is gone, and the error tells
+                    if not connection.invalidated:
+                        connection.exec_driver_sql(_ROLLBACK)
+                self._expire_all()
+                raise
+
     def _run_by_keys(self, connection: Connection) -> Counter[int]:
         """As :meth:`run`, chunk by chunk along the primary key: lock, read the codes, write by key."""
-        if self.reads_itself():  # a chunk would see what the one before has moved, so all keys come first
-            return self.take(connection, self.pick(connection, None))
-        taken: Counter[int] = Counter()
-        beyond: tuple[Any, ...] | None = None
-        while True:
-            here = self if beyond is None else self.within(is_beyond(self.event.row.key, beyond))
-            rows = here.pick(connection, CHUNK)
-            if not rows:
-                return taken
-            taken += self.take(connection, rows)
-            beyond = rows[-1].key
+        with self.all_or_none(connection):
+            if self.reads_itself():  # a chunk would see what the one before has moved, so all keys come first
+                return self.take(connection, self.pick(connection, None))
+            taken: Counter[int] = Counter()
+            beyond: tuple[Any, ...] | None = None
+            while True:
+                here = self if beyond is None else self.within(is_beyond(self.event.row.key, beyond))
+                rows = here.pick(connection, CHUNK)
+                if not rows:
+                    return taken
+                taken += self.take(connection, rows)
+                beyond = rows[-1].key
+
+    def is_one_update(self, rows: int) -> bool:
+        """Whether so many locked rows are moved by a single statement."""
+        return self.mapped.extras.history is None and len(self.event.branches) == 1 and self._is_set() and rows <= CHUNK
 
     def reads_itself(self) -> bool:
         """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
@@ -276,13 +349,11 @@ class Sweep:
         return {NEXT_VERSION: self.mapped.next_version(version)} if self.mapped.makes_versions else {}
 
     def _to_record(self, branch: Branch) -> dict[str, Any]:
-        said = {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}
-        return {
-            "fsm_event": self.event.name,
-            "fsm_source": branch.source,
-            "fsm_target": branch.target,
-            **said,
-        }
+        source, target = branch.source, branch.target
+        return {"fsm_event": self.event.name, "fsm_source": source, "fsm_target": target, **self._said()}
+
+    def _said(self) -> dict[str, Any]:
+        return {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}
 
     def moved(self, branch: Branch, key: tuple[Any, ...], instance: Any = None) -> Moved[Any]:
         """What a hook is told of one of the rows."""
@@ -434,8 +505,7 @@ def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
     """Move the rows if they are no more than *max_rows*, which are locked to be counted."""
     connection = sweep.connection()
     try:
-        with backend_of(connection).transaction(connection):
-            backend_of(connection).lock(connection, sweep.event)
+        with sweep.all_or_none(connection):
             rows = sweep.pick(connection, max_rows + 1)
             if len(rows) > max_rows:
                 model = sweep.mapped.model.__name__
@@ -491,7 +561,8 @@ def _claim(
             query.with_for_update(skip_locked=True), sweep.parameters, bind_arguments=sweep.bind_arguments()
         ).all()
         rows = [sweep.locked(values) for values in found]
-        sweep.take(connection, rows)
+        with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection):
+            sweep.take(connection, rows)
         instances = sweep.load([row.key for row in rows])
     except DBAPIError as error:
         raise_explained(error, connection, model=model, event=event)

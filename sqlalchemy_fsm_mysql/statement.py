@@ -27,6 +27,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     or_,
+    select,
     type_coerce,
 )
 from sqlalchemy.sql import visitors
@@ -127,6 +128,14 @@ class HistorySQL:
 
     def next_sequence(self) -> ColumnElement[int]:
         return func.coalesce(func.max(self.table.c.sequence), 0) + 1
+
+    def own(self, row: StateRow) -> dict[Column[Any], ColumnElement[Any]]:
+        """The key and the next number of each record, for rows that are selected from the records' table."""
+        own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.record, row.key, strict=True))
+        earlier = self.table.alias("fsm_earlier")
+        same = [earlier.c[part.key] == own[part] for part in self.record]
+        number = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).scalar_subquery()
+        return {**own, self.table.c.sequence: number}
 
     def values(self) -> dict[Column[Any], ColumnElement[Any]]:
         """What a new row holds, besides its number."""

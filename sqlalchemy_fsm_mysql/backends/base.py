@@ -127,6 +127,22 @@ class Backend:
         """Move all rows under *criterion* by one UPDATE; how many took which branch. Only where ``can_sweep``."""
         raise NotImplementedError
 
+    def record_sweep(
+        self,
+        connection: Connection,
+        history: HistorySQL,
+        event: EventSQL,
+        criterion: ColumnElement[bool],
+        parameters: Mapping[str, Any],
+    ) -> int:
+        """Lock all rows under *criterion*, and add to *history* what :meth:`sweep` will do to each; how many they are."""
+        own = history.own(event.row)
+        values = {**history.values(), **own, history.table.c.at: utc_now()}
+        values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
+        rows = select(*values.values()).where(criterion).with_for_update()
+        statement = insert(history.table).from_select(list(values), rows, include_defaults=False)
+        return connection.execute(statement, parameters).rowcount
+
     def upsert(
         self,
         connection: Connection,
@@ -164,16 +180,7 @@ class Backend:
     ) -> None:
         """Add a row to *history* for each of the locked rows with these *keys*."""
         if "record_keys" not in history.cache:
-            own = dict(zip(history.record, row.key, strict=True))
-            earlier = history.table.alias("fsm_earlier")
-            same = [earlier.c[part.key] == own[part] for part in history.record]
-            number = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).scalar_subquery()
-            values = {
-                **history.values(),
-                **own,
-                history.table.c.sequence: number,
-                history.table.c.at: utc_now(),
-            }
+            values = {**history.values(), **history.own(row), history.table.c.at: utc_now()}
             rows = select(*values.values()).where(_among(row.key))
             history.cache["record_keys"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": _bindable(keys)})
