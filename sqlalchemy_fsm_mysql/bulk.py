@@ -8,10 +8,31 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, inspect, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    Column,
+    ColumnElement,
+    Connection,
+    False_,
+    Null,
+    True_,
+    TypeCoerce,
+    UnaryExpression,
+    and_,
+    inspect,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 
 from .backends import backend_of
 from .backends.base import is_autocommit
@@ -254,11 +275,12 @@ class Sweep:
         return None
 
     @contextmanager
-    def all_or_none(self, connection: Connection) -> Iterator[None]:
+    def all_or_none(self, connection: Connection, *, is_locked: bool = False) -> Iterator[None]:
         """Take back what the statements in the block did if one fails: the caller may go on after the error."""
         backend = backend_of(connection)
         with backend.transaction(connection):
-            backend.lock(connection, self.event)
+            if not is_locked:
+                backend.lock(connection, self.event)
             connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
             try:
                 yield
@@ -279,9 +301,9 @@ class Sweep:
             while True:
                 here = self if beyond is None else self.within(is_beyond(self.event.row.key, beyond))
                 rows = here.pick(connection, CHUNK)
-                if not rows:
-                    return taken
                 taken += self.take(connection, rows)
+                if len(rows) < CHUNK:
+                    return taken
                 beyond = rows[-1].key
 
     def is_one_update(self, rows: int) -> bool:
@@ -561,7 +583,7 @@ def _claim(
             query.with_for_update(skip_locked=True), sweep.parameters, bind_arguments=sweep.bind_arguments()
         ).all()
         rows = [sweep.locked(values) for values in found]
-        with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection):
+        with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
             sweep.take(connection, rows)
         instances = sweep.load([row.key for row in rows])
     except DBAPIError as error:

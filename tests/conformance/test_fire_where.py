@@ -904,3 +904,102 @@ def test_an_async_session_awaits_it(target, tmp_path):
         return moved.by_transition, state
 
     assert asyncio.run(run()) == ({("new", "paid"): 1}, "paid")
+
+
+# --- all or none
+
+
+@contextmanager
+def just_before(session: Session, beginning: str, act: Any) -> Iterator[list[str]]:
+    """Call *act* before the first statement of the session that begins so; the texts sent meanwhile."""
+    texts: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        is_first = statement.startswith(beginning) and not any(text.startswith(beginning) for text in texts)
+        texts.append(statement)
+        if is_first:
+            act()
+
+    connection = session.connection()
+    event.listen(connection, "before_cursor_execute", note)
+    yield texts
+    event.remove(connection, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def recorded(backend_engine: Engine, clean: None) -> Engine:
+    """The engine, with seven committed rows that have a history."""
+    with Session(backend_engine) as session:
+        seven(session, Recorded)
+        session.commit()
+    return backend_engine
+
+
+def history_fits(session: Session, start: dict[int, str]) -> bool:
+    """Whether each row's history, from its state at the *start*, leads to the state it has now."""
+    rows = session.scalars(select(Recorded)).all()
+    return all((replay(row.history(session)) or start[row.id]) == row.state for row in rows)
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("name", ["Pay", "Close"], ids=["one transition", "several"])
+@pytest.mark.parametrize("arrives", [(8, "new"), (5, "new")], ids=["a new row", "a row that begins to match"])
+def test_a_row_that_begins_to_match_while_the_history_is_written_is_recorded_or_left(recorded, name, arrives):
+    """Under READ COMMITTED nothing keeps it away between the two statements."""
+    key, state = arrives
+    start = dict(zip(range(1, 9), "new new paid new shipped new closed new".split(), strict=True)) | {key: state}
+
+    def arrive() -> None:
+        with recorded.begin() as connection:
+            connection.execute(text("DELETE FROM sets_recorded WHERE id = :id"), {"id": key})
+            connection.execute(text("INSERT INTO sets_recorded (id, state, total, note) VALUES (:id, :state, 0, '')"), arrives and {"id": key, "state": state})
+
+    with Session(recorded) as session:
+        with just_before(session, "UPDATE sets_recorded", arrive):
+            moved = fire_where(Recorded, name, session, true())
+        session.commit()
+
+        assert moved.moved == session.scalar(select(func.count()).select_from(RecordedTransition))
+        assert history_fits(session, start)
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize(
+    "criterion, is_by_keys",
+    [
+        (lambda: Recorded.id > 0, False),
+        (lambda: Recorded.id.in_([1, 2, 3]) & (Recorded.total + 1 > 0) | Recorded.note.is_(None), False),
+        (lambda: Recorded.id.between(1, 9) & Recorded.state.can("Pay"), False),
+        (lambda: func.abs(Recorded.id) > 0, True),
+        (lambda: exists().where(Order.id == Recorded.id) | (Recorded.id > 0), True),
+        (lambda: text("id > 0") & true(), True),
+    ],
+    ids=["a comparison", "an expression", "can()", "a function", "a subquery", "text"],
+)
+def test_rows_with_a_history_move_as_a_set_when_only_the_row_itself_is_asked(recorded, backend, criterion, is_by_keys):
+    if backend == "locking":
+        pytest.skip("it always goes by keys")
+    with Session(recorded) as session, just_before(session, "nothing", None) as texts:
+        moved = fire_where(Recorded, "Close", session, criterion())
+
+        assert moved.moved >= 2
+        assert any(statement.startswith("SELECT sets_recorded.id") for statement in texts) == is_by_keys
+
+
+def explode() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("options", [{}, {"max_rows": 9}], ids=str)
+def test_an_error_on_the_way_leaves_no_row_moved_and_none_recorded(recorded, options, monkeypatch):
+    """Whoever goes on after it, and commits, commits no half."""
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    with Session(recorded) as session:
+        row = session.get_one(Recorded, 1)
+        with just_before(session, "UPDATE sets_recorded SET state", explode), pytest.raises(ZeroDivisionError):
+            fire_where(Recorded, "Close", session, Recorded.id > 0, **options)
+        session.commit()
+
+        assert row.state == "new"
+        assert states(session, Recorded) == "new new paid new shipped new closed".split()
+        assert stored(session, RecordedTransition) == {}

@@ -118,8 +118,10 @@ class Link:
             while data := self.server.recv(65536):
                 if self.muted:
                     break
+                # Asked before the client has this answer, and may send the next request.
+                is_last = self.cut_after_answer
                 self.client.sendall(data)
-                if self.cut_after_answer:
+                if is_last:
                     break
         self._end()
 

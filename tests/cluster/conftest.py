@@ -1,0 +1,60 @@
+"""Cluster tests run only when they are asked for: ``./dev cluster``, which sets FSM_CLUSTER to ``galera,group``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.cluster.nodes import KINDS, MAJORITY_TIMEOUT, Cluster
+from tests.faults.ledger import Base
+
+ASKED = [kind.strip() for kind in os.environ.get("FSM_CLUSTER", "").split(",") if kind.strip()]
+
+collect_ignore_glob = [] if ASKED else ["test_*.py"]
+
+figures = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session", params=ASKED)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Each cluster that was asked for, in turn; one that runs already is used, and left running."""
+    if request.param not in KINDS:
+        raise pytest.UsageError(f"FSM_CLUSTER={request.param}: there are {', '.join(KINDS)}")
+    cluster = Cluster(request.param)
+    was_up = cluster.is_up()
+    if not was_up:
+        cluster.start()
+    if cluster.kind == "group":
+        for node in range(3):
+            cluster.sql(node, f"SET GLOBAL group_replication_unreachable_majority_timeout = {MAJORITY_TIMEOUT}")
+    yield cluster
+    if not was_up:
+        cluster.stop()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[Engine]:
+    """The first node, on which the tables are new."""
+    engine = cluster.engine(0)
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest):
+    """``report("…")``: a figure for the end of the run."""
+    lines = request.config.stash.setdefault(figures, [])
+    name = request.node.name
+    return lambda line: lines.append(f"{name}: {line}")
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if config.stash.get(figures, []):
+        terminalreporter.section("figures of the clusters")
+        for line in config.stash[figures]:
+            terminalreporter.write_line(line)
