@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     False_,
     Null,
+    TextClause,
     True_,
     TypeCoerce,
     UnaryExpression,
@@ -469,7 +470,7 @@ def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     table = mapped.row.table
     clause = getattr(criterion, "__clause_element__", None)
     expression = clause() if callable(clause) else criterion
-    if not isinstance(expression, ColumnElement):
+    if not isinstance(expression, (ColumnElement, TextClause)):
         raise TypeError(
             f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
         )

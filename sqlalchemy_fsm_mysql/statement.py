@@ -134,8 +134,9 @@ class HistorySQL:
         own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.record, row.key, strict=True))
         earlier = self.table.alias("fsm_earlier")
         same = [earlier.c[part.key] == own[part] for part in self.record]
-        number = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).scalar_subquery()
-        return {**own, self.table.c.sequence: number}
+        # A plain read would be of the moment when the statement began; it may have waited since for the records' locks.
+        latest = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).with_for_update()
+        return {**own, self.table.c.sequence: latest.scalar_subquery()}
 
     def values(self) -> dict[Column[Any], ColumnElement[Any]]:
         """What a new row holds, besides its number."""

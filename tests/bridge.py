@@ -46,6 +46,12 @@ def bridged(work: Callable[..., R], *arguments: Any, **options: Any) -> R:
     return answer
 
 
+def unbridged(work: Callable[..., R], *arguments: Any) -> R:
+    """``work(*arguments)`` as if there were no bridge around it: for a test with a loop of its own."""
+    result: R = greenlet.greenlet(work).switch(*arguments)
+    return result
+
+
 def bridge_threads() -> None:
     """Have every thread that is started from now on bridged, too."""
     run = threading.Thread.run

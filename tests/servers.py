@@ -158,6 +158,9 @@ def make_engine(url: URL | str, **options: Any) -> Engine:
     url = make_url(url)
     if url.get_backend_name() != "sqlite":
         options.setdefault("isolation_level", "READ COMMITTED")
+    if url.get_driver_name() == "mysqlconnector":
+        # SQLAlchemy hands a UUID as it is to a MariaDB that has the type, and Connector/Python converts it only if told.
+        options.setdefault("connect_args", {"converter_str_fallback": True})
     return create_engine(url, **options)
 
 

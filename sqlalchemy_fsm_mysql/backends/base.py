@@ -17,7 +17,6 @@ from sqlalchemy import (
     Executable,
     String,
     bindparam,
-    func,
     insert,
     select,
     tuple_,

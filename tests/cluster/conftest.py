@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from tests.cluster.nodes import KINDS, MAJORITY_TIMEOUT, Cluster
+from tests.cluster.nodes import KINDS, Cluster
 from tests.faults.ledger import Base
 
 ASKED = [kind.strip() for kind in os.environ.get("FSM_CLUSTER", "").split(",") if kind.strip()]
@@ -27,9 +27,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     was_up = cluster.is_up()
     if not was_up:
         cluster.start()
-    if cluster.kind == "group":
-        for node in range(3):
-            cluster.sql(node, f"SET GLOBAL group_replication_unreachable_majority_timeout = {MAJORITY_TIMEOUT}")
+    for node in range(3):
+        cluster.prepare(node)
     yield cluster
     if not was_up:
         cluster.stop()

@@ -24,6 +24,10 @@ CURRENT = {
     "group": "SET SESSION group_replication_consistency = 'BEFORE'",
 }
 
+# A member that is killed with innodb_flush_log_at_trx_commit=0 comes back without its last second, says that it has it,
+# and is ONLINE: what it lacks is never sent again. Galera's members ask by what InnoDB has.
+DURABLE = ("SET GLOBAL innodb_flush_log_at_trx_commit = 1", "SET GLOBAL sync_binlog = 1")
+
 # Seconds until a group's member without a majority gives up what waits for one; the default is to wait for ever.
 MAJORITY_TIMEOUT = 3
 
@@ -59,6 +63,13 @@ class Cluster:
     def bring_back(self, node: int) -> None:
         """Start a killed node, and wait until it has joined and caught up."""
         _script("rejoin", self.kind, str(node + 1))
+        self.prepare(node)
+
+    def prepare(self, node: int) -> None:
+        """Set what a node has to have and forgets when it ends."""
+        if self.kind == "group":
+            timeout = f"SET GLOBAL group_replication_unreachable_majority_timeout = {MAJORITY_TIMEOUT}"
+            self.sql(node, *DURABLE, timeout)
 
     def found_anew(self, node: int) -> None:
         """Make *node*, left without a majority, the first of a new one: what an operator does when the others are lost."""
@@ -86,7 +97,9 @@ class Cluster:
     def has_no_majority(self, node: int) -> bool:
         if self.kind == "galera":
             return self.sql(node, "SHOW STATUS LIKE 'wsrep_cluster_status'") != "Primary"
-        unreachable = "SELECT count(*) FROM performance_schema.replication_group_members WHERE member_state = 'UNREACHABLE'"
+        unreachable = (
+            "SELECT count(*) FROM performance_schema.replication_group_members WHERE member_state = 'UNREACHABLE'"
+        )
         return self.sql(node, unreachable) == 2
 
     def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:

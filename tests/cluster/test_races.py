@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import find_by_token
-from sqlalchemy.orm import Session
 from tests.cluster.nodes import CURRENT
 from tests.cluster.workers import Assignment, evidence, lost_and_doubled, workers
 from tests.faults.ledger import Job, fresh_jobs

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 from sqlalchemy.orm import Session
 
-from sqlalchemy_fsm_mysql import TransactionAborted, fire_key, find_by_token, try_fire_key
+from sqlalchemy_fsm_mysql import TransactionAborted, find_by_token, fire_key, try_fire_key
 from tests.cluster.nodes import CURRENT
 from tests.faults.ledger import Job, fresh_jobs
 

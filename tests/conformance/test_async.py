@@ -46,6 +46,7 @@ from sqlalchemy_fsm_mysql import (
     run_transaction,
     try_fire_key,
 )
+from tests.bridge import unbridged
 from tests.reference import machine
 from tests.servers import make_engine
 
@@ -125,7 +126,7 @@ def run(asyncio_url: URL, rows: Engine) -> Callable[[Test], Any]:
         assert {asyncio.current_task()} == asyncio.all_tasks()
         return result
 
-    return lambda test: asyncio.run(tested(test))
+    return lambda test: unbridged(asyncio.run, tested(test))
 
 
 def stored(database: Engine, model: Any = Order, key: int = 1) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import DateTime, Index, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, sessionmaker
 
-from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, Stateful, TransitionHistory, run_transaction
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, TransitionHistory, run_transaction
 
 
 class Base(DeclarativeBase):

@@ -54,9 +54,9 @@ ALL = {key: [1, 2] for key in range(1, ORDERS + 1)}
 def test_one_reader_publishes_everything_in_order(factory: sessionmaker[Session]) -> None:
     receiver = Receiver()
 
-    assert 2 * ORDERS == publish_all(factory, receiver.publish)
+    assert publish_all(factory, receiver.publish) == 2 * ORDERS
     assert receiver.got == ALL
-    assert 0 == publish_all(factory, receiver.publish)
+    assert publish_all(factory, receiver.publish) == 0
 
 
 @pytest.mark.servers_only
@@ -72,7 +72,7 @@ def test_many_readers_publish_each_transition_once_and_in_its_orders_order(facto
     # A reader leaves when all that is left is in others' hands; a last one finds what they left.
     numbers.append(publish_all(factory, receiver.publish))
 
-    assert 2 * ORDERS == sum(numbers)
+    assert sum(numbers) == 2 * ORDERS
     assert receiver.got == ALL
 
 
@@ -88,7 +88,7 @@ def test_what_follows_a_transition_that_is_being_published_waits(factory: sessio
         publish_next(one, note)
         publish_next(other, note)
 
-    assert [(1, 1), (2, 1)] == seen
+    assert seen == [(1, 1), (2, 1)]
 
 
 def test_a_reader_that_fails_publishes_again(factory: sessionmaker[Session]) -> None:
@@ -115,4 +115,4 @@ def test_what_was_rolled_back_is_never_published(factory: sessionmaker[Session])
 
     assert receiver.got == ALL
     with factory() as session:
-        assert 0 == session.scalar(select(func.count()).where(OrderTransition.published_at.is_(None)))
+        assert session.scalar(select(func.count()).where(OrderTransition.published_at.is_(None))) == 0

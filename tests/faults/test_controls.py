@@ -41,7 +41,7 @@ def fire_and_end(engine: Engine, key: int, end: str) -> list[Move]:
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_the_checks_pass_where_all_is_done_right(engine: Engine, keys: list[int], end: str) -> None:
-    assert [] == problems(engine, fire_and_end(engine, 1, end))
+    assert problems(engine, fire_and_end(engine, 1, end)) == []
 
 
 def test_a_history_written_outside_of_the_transaction_is_found_out(
@@ -81,7 +81,7 @@ def test_a_retry_of_the_statement_instead_of_the_unit_is_found_out(engine: Engin
         told = [move for moves in pool.map(unit, [1, 2], [2, 1]) for move in moves]
     found = problems(engine, told)
 
-    assert 4 == len(told)
+    assert len(told) == 4
     assert any("was told 2 times, and is recorded 1 times" in what for what in found)
 
 
@@ -91,7 +91,7 @@ def test_a_unit_repeated_blindly_after_a_lost_commit_is_found_out(line: Line, en
     moved = run_transaction(line.factory, lambda session: fire_key(Job, 1, "NotReady", session), idempotent=True)
     found = problems(engine, [Move.of(moved)])
 
-    assert ["(1, 'NotReady', 'Initializing', 'Initializing') was told 1 times, and is recorded 2 times"] == found
+    assert found == ["(1, 'NotReady', 'Initializing', 'Initializing') was told 1 times, and is recorded 2 times"]
 
 
 def test_a_commit_repeated_blindly_on_another_connection_is_found_out(line: Line, engine: Engine) -> None:

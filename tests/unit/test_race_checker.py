@@ -1,4 +1,4 @@
-# ruff: noqa: S106 - the tokens of a log are no passwords
+
 """The checker of races finds each kind of wrong log; a right one passes."""
 
 from __future__ import annotations
