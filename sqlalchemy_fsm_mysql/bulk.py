@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from sqlalchemy import (
     BinaryExpression,
@@ -366,7 +366,7 @@ class Sweep:
 
     def bind_arguments(self) -> dict[str, Any]:
         """What tells ``Session.get_bind()`` that this writes."""
-        return {"mapper": self.mapped.mapper, "clause": self.event.row.table.update()}
+        return {"mapper": self.mapped.mapper, "clause": self.event.row.writing}
 
     def _next_version(self, version: Any) -> dict[str, Any]:
         return {NEXT_VERSION: self.mapped.next_version(version)} if self.mapped.makes_versions else {}
@@ -478,8 +478,8 @@ def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     def replaced(element: Any, **_: Any) -> Any:
         return table.c[element.key] if isinstance(element, Column) and element.table is table else None
 
-    result: ColumnElement[bool] = visitors.replacement_traverse(expression, {}, replaced)
-    return result
+    result: Any = visitors.replacement_traverse(expression, {}, replaced)
+    return cast("ColumnElement[bool]", result)
 
 
 def _on_row(mapped: MappedState, criteria: Sequence[ColumnElement[bool]]) -> Sequence[ColumnElement[bool]]:

@@ -142,7 +142,7 @@ class Shot:
     def connection(self) -> Connection:
         """The connection that the row is written on."""
         # Not Session.execute(): it costs as much again as the statement. The clause tells get_bind() that this writes.
-        clause, mapper = self.event.row.table.update(), self.mapped.mapper
+        clause, mapper = self.event.row.writing, self.mapped.mapper
         try:
             if self.session.connection_callable is not None and self.instance is not None:
                 connection = self.session.connection_callable(mapper, self.instance)

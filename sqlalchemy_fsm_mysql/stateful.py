@@ -66,8 +66,8 @@ class Stateful:
     ) -> Any:
         """Fire *event* on this row: one atomic UPDATE, judged on the row as the database has it, not on memory.
 
-        *session* is the instance's own when left out; if it is an ``AsyncSession``, the call has to be awaited. *column*
-        names the machine when two of the model have the event. *payload* is what the event's guards and effects take.
+        *session* is the instance's own when left out; if it is an ``AsyncSession``, await the call. *column* names
+        the machine when two of the model have the event. *payload* is what the event's guards and effects take.
         Nothing is committed.
 
         Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the state

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    Update,
     and_,
     bindparam,
     case,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
+    update,
 )
 from sqlalchemy.sql import visitors
 
@@ -103,6 +106,11 @@ class StateRow:
     visible: ColumnElement[bool] | None = None
     version: Column[Any] | None = None
     implied: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)
+
+    @cached_property
+    def writing(self) -> Update:
+        """What ``Session.get_bind()`` is shown, so that a session with several binds knows that this writes."""
+        return update(self.table)
 
     def is_key(self) -> ColumnElement[bool]:
         """The row's key, each part bound with its column's type: MySQL finds '1abc' for an untyped 1."""

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapper, Session
 from .backends.base import is_autocommit
 from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
 
-__all__ = ["Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
+__all__ = ["UNSURE_AT_COMMIT", "Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
 
 
 class Meaning(Enum):
@@ -51,6 +51,7 @@ _CODES: dict[int, Meaning] = {
     1836: Meaning.NOT_WRITABLE,  # read-only mode
     1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
+    3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
     2006: Meaning.LOST,
     2013: Meaning.LOST,
     2055: Meaning.LOST,
@@ -78,6 +79,9 @@ _SQLITE_MESSAGES: dict[str, Meaning] = {
 
 # MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
 _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
+
+# The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
+UNSURE_AT_COMMIT = frozenset({1047, 3100})
 
 _SAVEPOINT_GONE = 1305
 _LOCK_WAIT = 1205
@@ -168,7 +172,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
-    if found is Meaning.LOST and is_autocommit(connection):
+    if (found is Meaning.LOST or code in UNSURE_AT_COMMIT) and is_autocommit(connection):
         return OutcomeUnknown(code=code, **row)
     if isinstance(connection, Connection):  # a lost one, too: SQLAlchemy does not know every driver's words for it
         connection.invalidate()

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from .errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
 from .journal import journal_of
-from .transactions import Meaning, error_code, meaning
+from .transactions import UNSURE_AT_COMMIT, Meaning, error_code, meaning
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -27,9 +27,6 @@ __all__ = ["run_transaction"]
 
 R = TypeVar("R")
 S = TypeVar("S", "Session", "AsyncSession")
-
-# Galera: the node lost its quorum, perhaps in the middle of the COMMIT.
-_NO_QUORUM = 1047
 
 # Seconds. The first wait is about what a deadlock's winner needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
@@ -205,6 +202,6 @@ def raise_of_commit(error: Exception, tokens: list[str]) -> Any:
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
     found, code = meaning(error), error_code(error)
-    if found is Meaning.LOST or code == _NO_QUORUM:
+    if found is Meaning.LOST or code in UNSURE_AT_COMMIT:
         raise OutcomeUnknown(code=code, tokens=tokens) from error
     raise_of_unit(error)

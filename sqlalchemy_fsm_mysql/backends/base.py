@@ -134,7 +134,7 @@ class Backend:
         criterion: ColumnElement[bool],
         parameters: Mapping[str, Any],
     ) -> int:
-        """Lock all rows under *criterion*, and add to *history* what :meth:`sweep` will do to each; how many they are."""
+        """Lock all rows under *criterion*, and add to *history* what :meth:`sweep` does to each; how many there are."""
         own = history.own(event.row)
         values = {**history.values(), **own, history.table.c.at: utc_now()}
         values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}

@@ -948,7 +948,9 @@ def history_fits(session: Session, start: dict[int, str]) -> bool:
 def test_a_row_that_begins_to_match_while_the_history_is_written_is_recorded_or_left(recorded, name, arrives):
     """Under READ COMMITTED nothing keeps it away between the two statements."""
     key, state = arrives
-    start = dict(zip(range(1, 9), ["new", "new", "paid", "new", "shipped", "new", "closed", "new"], strict=True)) | {key: state}
+    start = dict(zip(range(1, 9), ["new", "new", "paid", "new", "shipped", "new", "closed", "new"], strict=True)) | {
+        key: state
+    }
 
     def arrive() -> None:
         with recorded.begin() as connection:

@@ -478,7 +478,8 @@ def test_autocommit_is_refused_before_anything_is_written(
     database: Engine, schemas: None, door: Callable[..., None]
 ) -> None:
     key = create(database, Order)
-    with Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
+    with Session(database) as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         session.get(Order, key)
         with pytest.raises(TransactionRequired, match="has a history.*AUTOCOMMIT.*READ COMMITTED"):
             door(session, key)
@@ -488,7 +489,8 @@ def test_autocommit_is_refused_before_anything_is_written(
 
 def test_autocommit_is_refused_before_any_statement(database: Engine, schemas: None) -> None:
     key = create(database, Order)
-    with Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
+    with Session(database) as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
 
         def fire() -> None:
             with pytest.raises(TransactionRequired):

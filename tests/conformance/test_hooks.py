@@ -541,7 +541,8 @@ def test_sessions_made_with_the_info_of_another_have_hooks_of_their_own(
 
 def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine, schemas: None) -> None:
     key = create(database, Plain)
-    with heard(on_committed) as calls, Session(database.execution_options(isolation_level="AUTOCOMMIT")) as session:
+    with heard(on_committed) as calls, Session(database) as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         fire_key(Plain, key, "Ready", session)
         session.commit()
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -339,11 +339,11 @@ def test_an_async_session_fires_once_and_finds_the_token(tmp_path: Any, token: s
 # --- two at once
 
 
-def is_waiting(future: Future[Any]) -> bool:
+def is_waiting(future: futures.Future[Any]) -> bool:
     """Whether it is still at it after a while that would do for a hundred statements."""
     try:
         future.exception(timeout=0.1)
-    except TimeoutError:
+    except futures.TimeoutError:
         return True
     return False
 
@@ -361,7 +361,7 @@ def in_transaction(engine: Engine, work: Callable[[Session], Any]) -> Any:
 def test_find_by_token_waits_for_a_commit_in_flight(mine: Session, database: Engine, token: str, end: str) -> None:
     key = create(database, Order)
     fire_key(Order, key, "Ready", mine, token=token)
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         found = pool.submit(in_transaction, database, lambda session: find_by_token(Order.state, token, session))
         waited = is_waiting(found)
         getattr(mine, end)()
@@ -377,7 +377,7 @@ def test_of_two_on_one_row_the_second_waits_and_is_told_of_the_first(
 ) -> None:
     key = create(database, Order)
     fire_key(Order, key, event, mine, token=token)
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         second = pool.submit(
             in_transaction, database, lambda session: fire_key(Order, key, event, session, token=token)
         )
@@ -395,7 +395,7 @@ def test_of_two_on_different_rows_the_second_waits_for_the_first(
 ) -> None:
     key, other = create(database, Order), create(database, Order)
     fire_key(Order, key, "Ready", mine, token=token)
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         second = pool.submit(
             in_transaction, database, lambda session: fire_key(Order, other, "Ready", session, token=token)
         )
@@ -425,7 +425,7 @@ def test_of_many_at_once_exactly_one_moves(database: Engine, schemas: None, toke
                 continue
             return "replayed" if moved.replayed else "moved"
 
-    with ThreadPoolExecutor(4) as pool:
+    with futures.ThreadPoolExecutor(4) as pool:
         told = list(pool.map(once, keys))
 
     other = "replayed" if rows == "one row" else "conflict"
@@ -436,9 +436,9 @@ def test_of_many_at_once_exactly_one_moves(database: Engine, schemas: None, toke
 @pytest.mark.servers_only
 def test_a_snapshot_does_not_hide_a_token(mine: Session, theirs: Session, database: Engine, token: str) -> None:
     """Under REPEATABLE READ a plain read would miss what was committed after the transaction's first."""
-    engine = database.execution_options(isolation_level="REPEATABLE READ")
     key = create(database, Order)
-    with Session(engine) as session:
+    with Session(database) as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         session.scalars(select(Order.state).where(Order.id == key)).one()
         fire_key(Order, key, "Ready", theirs, token=token)
         theirs.commit()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -227,7 +228,7 @@ def event_specs(draw: st.DrawFn, name: str, states: tuple[str, ...]) -> EventSpe
 def specs(draw: st.DrawFn) -> Spec:
     """A machine of 2 to 12 states. Its event "Next" leads through all of them, so each can be reached."""
     states = STATES[: draw(st.integers(2, len(STATES)))]
-    chain = tuple(Way(source, target, None, ()) for source, target in zip(states, states[1:], strict=False))
+    chain = tuple(Way(source, target, None, ()) for source, target in pairwise(states))
     drawn = [draw(event_specs(f"E{i}", states)) for i in range(draw(st.integers(1, 3)))]
     return Spec(states, (EventSpec("Next", chain, ()), *drawn))
 
@@ -252,7 +253,7 @@ def payloads(draw: st.DrawFn, event: EventSpec) -> dict[str, Any]:
 
 def table(states: tuple[str, ...], machine: Machine | None = None) -> Table:
     """The one table, in a MetaData of its own; the states of any drawn machine fit in."""
-    machine = machine or Machine(initial=states[0], events=[Event("Next", dict(zip(states, states[1:], strict=False)))])
+    machine = machine or Machine(initial=states[0], events=[Event("Next", dict(pairwise(states)))])
     values = [Column(name, Integer) for name in COLUMNS]
     state = Column("state", StateType(machine), nullable=False)
     return Table("drawn_rows", MetaData(), Column("id", Integer, primary_key=True, autoincrement=False), state, *values)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Result, select
 from sqlalchemy.orm import Session, aliased
 
 from sqlalchemy_fsm_mysql import Moved, try_fire_key
@@ -22,6 +22,11 @@ PLACES: dict[str, Any] = {
     "payload bound by name": lambda model, payload: (model, {}, payload),
     "an alias": lambda model, payload: (aliased(model), payload, {}),
 }
+
+
+def states_of(found: Result[Any]) -> dict[int, str]:
+    """Rows of a key and a state."""
+    return dict(row._tuple() for row in found)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -44,9 +49,9 @@ def test_can_selects_the_rows_that_fire_moves_and_after_tells_where_to(
 
         selected = set(session.scalars(able, given_later))
         refused = set(session.scalars(unable, given_later))
-        told = dict(session.execute(after, given_later).tuples().all())
+        told = states_of(session.execute(after, given_later))
         outcomes = {key: try_fire_key(model, key, event.name, session, **payload) for key in drawn}
 
         assert selected == {key for key, outcome in outcomes.items() if isinstance(outcome, Moved)}
         assert not selected & refused
-        assert told == dict(session.execute(select(model.id, model.state)).tuples().all())
+        assert told == states_of(session.execute(select(model.id, model.state)))

@@ -1,4 +1,3 @@
-
 """The checker of races finds each kind of wrong log; a right one passes."""
 
 from __future__ import annotations

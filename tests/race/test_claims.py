@@ -1,0 +1,226 @@
+"""Eight workers drain a queue: no job is lost and none is done twice, also when workers are killed in the middle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, String, create_engine, func, insert, literal, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from sqlalchemy_fsm_mysql import Moved, Refused, claim
+from tests.examples.job_queue import Base, Job, requeue, take, work
+from tests.race.conftest import PROCESSES
+from tests.race.load import Job as TeamJob
+
+LIMIT = 10
+# In a full run: FSM_JOBS=100000 FSM_KILLS=20
+JOBS = int(os.environ.get("FSM_JOBS", "400"))
+KILLS = int(os.environ.get("FSM_KILLS", "2"))
+LONG = 3600
+
+pytestmark = [pytest.mark.servers_only, pytest.mark.timeout(3600)]
+
+
+class Log(DeclarativeBase):
+    """Apart from the queue's tables."""
+
+
+class Done(Log):
+    """A line for each time that a job was done, written in the transaction that finishes it."""
+
+    __tablename__ = "jobs_done"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job: Mapped[int]
+    worker: Mapped[str] = mapped_column(String(40))
+
+
+# --- what a worker does
+
+
+def note(session: Session, job_id: int, worker: str) -> None:
+    session.execute(insert(Done).values(job=job_id, worker=worker))
+
+
+def at_once(session: Session, worker: str) -> int:
+    """Take jobs and finish them in one transaction, the rows locked meanwhile; how many."""
+    jobs = take(session, worker, limit=LIMIT, seconds=LONG)
+    for job in jobs:
+        job.fire("Finish", session, worker=worker)
+        note(session, job.id, worker)
+    session.commit()
+    return len(jobs)
+
+
+def by_hand(session: Session, worker: str) -> int:
+    """What people write without locks. It is wrong, so the count must show it."""
+    ids = session.scalars(select(Job.id).where(Job.state == "waiting").order_by(Job.id).limit(LIMIT)).all()
+    session.execute(update(Job).where(Job.id.in_(ids)).values(state="done"))
+    for job_id in ids:
+        note(session, job_id, worker)
+    session.commit()
+    return len(ids)
+
+
+def racing(session: Session, unit: Callable[[Session, str], int], dice: random.Random) -> Any:
+    """*unit* as one of tests.race.load: moved when there were jobs."""
+    is_any = unit(session, str(dice.random()))
+    return Moved(Job, 0, "Start", "waiting", "done") if is_any else Refused(Job, 0, "Start", "done", "state")
+
+
+def race_at_once(session: Session, key: int, name: str, dice: random.Random) -> Any:
+    return racing(session, at_once, dice)
+
+
+def race_by_hand(session: Session, key: int, name: str, dice: random.Random) -> Any:
+    return racing(session, by_hand, dice)
+
+
+def drain_at_once(factory: sessionmaker[Session], worker: str) -> int:
+    with factory() as session:
+        return at_once(session, worker)
+
+
+def drain_by_lease(factory: sessionmaker[Session], worker: str) -> int:
+    """Take, commit, and then do the jobs one by one."""
+    return work(factory, worker, lambda session, job_id: note(session, job_id, worker), limit=LIMIT, seconds=1)
+
+
+def drain(url: URL, worker: str, unit: Callable[[sessionmaker[Session], str], int]) -> None:
+    """A process of its own, until all jobs are done."""
+    engine = create_engine(url, isolation_level="READ COMMITTED")
+    factory = sessionmaker(engine)
+    is_left = True
+    while is_left:
+        if unit(factory, worker):
+            continue
+        with factory() as session:
+            is_left = left(session) > 0
+        time.sleep(0.02)
+
+
+def left(session: Session) -> int:
+    """How many jobs are not done."""
+    return session.scalar(select(func.count()).select_from(Job).where(Job.state.in_(["waiting", "running"]))) or 0
+
+
+# --- the tests
+
+
+@pytest.fixture
+def queue(url: URL, engine: Engine) -> Iterator[sessionmaker[Session]]:
+    """JOBS waiting jobs, on each server by one driver."""
+    if url.drivername != "mysql+pymysql":
+        pytest.skip("one driver a server")
+    for base in (Base, Log):
+        base.metadata.drop_all(engine)
+        base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(Job).values(id=1))
+        have = 1
+        while have < JOBS:
+            rows = select(Job.id + literal(have), Job.state, Job.attempts).where(Job.id <= JOBS - have)
+            have += connection.execute(insert(Job).from_select(["id", "state", "attempts"], rows)).rowcount
+    yield sessionmaker(engine)
+    for base in (Base, Log):
+        base.metadata.drop_all(engine)
+
+
+def done(queue: sessionmaker[Session]) -> Counter[int]:
+    """How often each job was done."""
+    with queue() as session:
+        return Counter(session.scalars(select(Done.job)))
+
+
+def team_job(url: URL, unit: Any) -> TeamJob:
+    """Each process may do three times its share."""
+    return TeamJob(url, 3 * JOBS // LIMIT // PROCESSES, [0], unit, "READ COMMITTED")
+
+
+def test_workers_drain_a_queue_with_none_lost_and_none_doubled(racers, url, queue):
+    racers.race(team_job(url, race_at_once))
+
+    assert done(queue) == Counter(range(1, JOBS + 1))
+    with queue() as session:
+        assert [tuple(row) for row in session.execute(select(Job.state, Job.attempts).distinct())] == [("done", 1)]
+        assert len(set(session.scalars(select(Done.worker)))) > 1
+
+
+def test_taking_jobs_without_a_lock_is_found_out(racers, url, queue):
+    """The control: were the count blind, this would pass unseen."""
+    racers.race(team_job(url, race_by_hand))
+
+    assert max(done(queue).values()) > 1
+
+
+Start = Callable[[int], BaseProcess]
+UNITS = (drain_at_once, drain_by_lease)
+
+
+@pytest.fixture
+def start(url: URL) -> Iterator[Start]:
+    """Start worker number so and so, of either kind in turns; those that are left at the end are killed."""
+    context = multiprocessing.get_context("spawn")
+    started: list[BaseProcess] = []
+
+    def start(number: int) -> BaseProcess:
+        process = context.Process(target=drain, args=(url, f"worker {number}", UNITS[number % 2]), daemon=True)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def wait_until_done(queue: sessionmaker[Session], number: int) -> None:
+    with queue() as session:
+        while (session.scalar(select(func.count()).select_from(Done)) or 0) < number:
+            session.rollback()
+            time.sleep(0.01)
+
+
+def test_workers_that_are_killed_lose_no_job_and_double_none(queue, start):
+    """Half of them hold their jobs by locks, which go with them; half by a lease, which ends."""
+    with queue.begin() as session:  # a worker that takes jobs and is never seen again
+        take(session, "gone", limit=LIMIT, seconds=1)
+    running = [start(number) for number in range(PROCESSES)]
+    for kill in range(KILLS):
+        wait_until_done(queue, JOBS * (kill + 1) // (2 * KILLS + 1))
+        victim = running.pop(0)
+        victim.kill()
+        victim.join()
+        running.append(start(PROCESSES + kill))
+    given_back = 0
+    while any(process.is_alive() for process in running):
+        with queue.begin() as session:
+            given_back += requeue(session)
+        time.sleep(0.05)
+
+    assert given_back >= LIMIT
+    assert done(queue) == Counter(range(1, JOBS + 1))
+    with queue() as session:
+        assert session.scalars(select(Job.state).distinct()).all() == ["done"]
+
+
+def test_a_job_given_up_too_often_fails(queue):
+    with queue.begin() as session:
+        session.execute(update(Job).where(Job.id == 1).values(attempts=4))
+        claim(Job, "Start", session, Job.id < 3, limit=2, worker="slow", seconds=-5)
+        moved = requeue(session)
+
+        assert moved == 2
+        rows = session.execute(
+            select(Job.id, Job.state, Job.worker, Job.lease_until).where(Job.id < 3).order_by(Job.id)
+        )
+        assert rows.all() == [(1, "failed", None, None), (2, "waiting", None, None)]
