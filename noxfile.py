@@ -112,6 +112,47 @@ def install_mysqlclient(session: nox.Session) -> None:
     session.warn("=" * 78)
 
 
+# A driver a process: one that crashes takes no other with it.
+DRIVERS = ("mysqldb", "pymysql", "mysqlconnector", "mariadbconnector", "asyncmy", "aiomysql", "aiosqlite", "sqlite")
+
+
+@nox.session
+def drivers(session: nox.Session) -> None:
+    """The conformance suite on every driver; with arguments, on those named. At the end, how many tests ran on each."""
+    wanted = [name for name in DRIVERS if not session.posargs or name in session.posargs]
+    if unknown := set(session.posargs) - set(DRIVERS):
+        session.error(f"no driver {', '.join(sorted(unknown))}; there are {', '.join(DRIVERS)}")
+    session.install("--quiet", *group("test"), *group("drivers"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
+    session.run("python", "-m", "pip", "install", "--quiet", "mariadb>=1.1", success_codes=[0, 1], silent=True)
+    results = {}
+    for name in wanted:
+        target = name if "sqlite" in name else f"-{name}"
+        said = session.run(
+            *("python", "-m", "pytest", "tests/conformance", "--all-drivers", f"--target={target}", "-q"),
+            success_codes=[0, 1, 3, 4, 139, -11],
+            silent=True,
+        )
+        lines = str(said).splitlines()
+        (last,) = lines[-1:] or ["it said nothing"]
+        results[name] = last
+        if "passed" not in last or "failed" in last or "error" in last:
+            session.log("\n".join(line for line in lines[-80:] if not set(line) <= set(".sxX[]% 0123456789")))
+    for name, result in results.items():
+        session.log(f"{name}: {result}")
+    bad = [name for name, said in results.items() if "passed" not in said or "failed" in said or "error" in said]
+    if bad:
+        session.error(f"not green, or not there: {', '.join(bad)}")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Races, tokens and lost nodes on Galera and Group Replication; needs ../shared/servers. Arguments go to pytest."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    kinds = os.environ.get("FSM_CLUSTER", "galera,group")
+    session.run("python", "-m", "pytest", "tests/cluster", *session.posargs, env={"FSM_CLUSTER": kinds})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format, and the shell scripts' syntax. The imports' direction is a test."""

@@ -72,7 +72,7 @@ UPDATES = {
 }
 RECORD = """
 INSERT INTO bench_recorded_transitions (record_id, sequence, event, source, target, at)
-SELECT id, (SELECT COALESCE(MAX(sequence), 0) + 1 FROM bench_recorded_transitions t WHERE t.record_id = o.id),
+SELECT id, (SELECT COALESCE(MAX(sequence), 0) + 1 FROM bench_recorded_transitions t WHERE t.record_id = o.id FOR UPDATE),
        :event, state, {target}, UTC_TIMESTAMP(6)
 FROM bench_recorded o WHERE {criterion} FOR UPDATE
 """

@@ -40,7 +40,7 @@ from .backends.base import is_autocommit
 from .column import MappedState, mapped_state
 from .errors import TooManyRows, TransactionRequired
 from .expressions import selects_from
-from .firing import AnySession, Shot, in_session, payload_parameters, plain_key
+from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
 from .hooks import announce
 from .journal import note
 from .outcome import NO_PAYLOAD, Moved, MovedRows
@@ -243,7 +243,7 @@ class Sweep:
 
     def _is_set(self) -> bool:
         """Whether one UPDATE can move the rows, without their keys coming here."""
-        return not self.mapped.makes_versions and not self.reads_itself()
+        return not self.mapped.makes_versions and not self.reads_itself() and not has_filters(self.session)
 
     def _is_steady(self) -> bool:
         """Whether a locked row that matches will match until it is moved, and take the same branch.
@@ -329,7 +329,12 @@ class Sweep:
         """Lock up to *limit* of the rows, in the order of their keys, and read what the event does to each."""
         query = select(*self.columns()).where(self.criterion).order_by(*self.event.row.key).limit(limit)
         query = query.with_for_update()
-        return [self.locked(values) for values in connection.execute(query, self.parameters).all()]
+        if has_filters(self.session):
+            query = query.select_from(self.mapped.model)
+            found = self.session.execute(query, self.parameters, bind_arguments=self.bind_arguments()).all()
+        else:
+            found = connection.execute(query, self.parameters).all()
+        return [self.locked(values) for values in found]
 
     def take(self, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
         """Move locked rows whose codes are known: one UPDATE a branch, and one INSERT when there is a history."""

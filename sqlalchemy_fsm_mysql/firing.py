@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, Select, inspect, literal_column, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -64,6 +64,7 @@ class Shot:
     details: Any = None
     token: str | None = None
     payload: Mapping[str, Any] = NO_PAYLOAD
+    shard: Any = None  # of a ShardedSession
 
     @property
     def row(self) -> dict[str, Any]:
@@ -91,6 +92,7 @@ class Shot:
         return outcome
 
     def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
+        self.require_visible(connection)
         known_version = self.know_version(connection)
         backend = backend_of(connection)
         code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
@@ -141,18 +143,58 @@ class Shot:
 
     def connection(self) -> Connection:
         """The connection that the row is written on."""
-        # Not Session.execute(): it costs as much again as the statement. The clause tells get_bind() that this writes.
-        clause, mapper = self.event.row.writing, self.mapped.mapper
+        # Not Session.execute(), which costs as much again as the statement.
+        arguments = self.bind_arguments()
         try:
-            if self.session.connection_callable is not None and self.instance is not None:
-                connection = self.session.connection_callable(mapper, self.instance)
-            else:
-                connection = self.session.connection(bind_arguments={"mapper": mapper, "clause": clause})
+            connection = self.session.connection(bind_arguments=dict(arguments))
         except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
-            raise_explained(error, self.session.get_bind(mapper, clause=clause), **self.row)
+            raise_explained(error, self.session.get_bind(**arguments), **self.row)
         if self.mapped.extras.history is not None:
             require_transaction(connection, self.mapped)
         return connection
+
+    def bind_arguments(self) -> dict[str, Any]:
+        """What tells ``Session.get_bind()`` which database is meant, and that this writes."""
+        arguments = {"mapper": self.mapped.mapper, "clause": self.event.row.writing}
+        if is_sharded(self.session):
+            if self.shard is None:
+                self.shard = self._find_shard()
+            arguments["shard_id"] = self.shard
+        return arguments
+
+    def _find_shard(self) -> Any:
+        """Where the row is: the instance knows it, and of a key the session's ``identity_chooser``."""
+        if self.instance is not None:
+            return inspect(self.instance).identity_token
+        mapper, what = self.mapped.mapper, f"{self.event.name!r} on {self.mapped.model.__name__}"
+        if self.key is None:
+            raise TypeError(f"{what}: the session has several shards, and no key names one: use a session of one shard")
+        key = self.key if isinstance(self.key, tuple) else (self.key,)
+        chooser: Any = self.session
+        shards = list(
+            chooser.identity_chooser(mapper, key, lazy_loaded_from=None, execution_options={}, bind_arguments={})
+        )
+        if len(shards) != 1:
+            names = ", ".join(map(shown, shards))
+            raise TypeError(
+                f"{what} {shown(self.key)}: the session's identity_chooser names {len(shards)} shards ({names}), "
+                "and one row is in one: fire on its instance"
+            )
+        return shards[0]
+
+    def require_visible(self, connection: Connection) -> None:
+        """Ask for the row through the session, and lock it, where listeners may hide it, as those of tenants do.
+
+        Raises: RowNotFound when they do.
+        """
+        if not has_filters(self.session):
+            return
+        backend_of(connection).lock(connection, self.event)
+        query: Select[Any] = select(literal_column("1")).select_from(self.mapped.model).where(self.event.row.is_key())
+        key = {name: self.parameters[name] for name in self.mapped.key_names}
+        row = self.session.execute(query.with_for_update(), key, bind_arguments=self.bind_arguments()).first()
+        if row is None:
+            raise RowNotFound(**self.row)
 
     def know_version(self, connection: Connection) -> bool:
         """Add the version that the session knows of the row, and the next one where Python makes it."""
@@ -223,7 +265,8 @@ class Shot:
         if self.instance is not None or not self.session.identity_map:
             return self.instance
         key = self.key if isinstance(self.key, tuple) else (self.key,)
-        return self.session.identity_map.get(self.mapped.mapper.identity_key_from_primary_key(key))
+        identity = self.mapped.mapper.identity_key_from_primary_key(key, identity_token=self.shard)
+        return self.session.identity_map.get(identity)
 
     def _set_state(self, instance: Any, state: Any) -> None:
         set_committed_value(instance, self.mapped.attribute, state)
@@ -392,6 +435,17 @@ def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
     if hasattr(session, "run_sync"):
         return session.run_sync(work, *arguments)
     raise TypeError(f"a session is needed to fire on, got {shown(session)}")
+
+
+def is_sharded(session: Session) -> bool:
+    """Whether *session* spreads the rows of one class over several databases: a ``ShardedSession``."""
+    return session.connection_callable is not None
+
+
+def has_filters(session: Session) -> bool:
+    """Whether listeners of ``do_orm_execute`` may add criteria to what *session* executes."""
+    listeners = list(session.dispatch.do_orm_execute)
+    return len(listeners) > is_sharded(session)  # a ShardedSession has one of its own, which only finds the shards
 
 
 def session_of(instance: Any) -> Session | AsyncSession:
@@ -587,6 +641,7 @@ def _force_state(
     shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
     connection = shot.connection()
     try:
+        shot.require_visible(connection)
         shot.know_version(connection)
         held = backend_of(connection).force(connection, shot.event, parameters)
         if held is None:
@@ -607,7 +662,9 @@ def _history(session: Session, instance: Any, column: Any) -> list[Any]:
     bound = history_of(type(instance), column)
     if session.autoflush:
         session.flush()
-    return bound.rows(session, _persistent_key(session, instance))
+    key = _persistent_key(session, instance)
+    shard = {"shard_id": inspect(instance).identity_token} if is_sharded(session) else {}
+    return bound.rows(session, key, shard)
 
 
 @overload

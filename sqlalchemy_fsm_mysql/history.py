@@ -14,7 +14,7 @@ one record lies together in the table.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -89,7 +89,8 @@ class TransitionHistory:
 
     The columns: ``record_…`` for each part of the record's key (``record_id``), ``sequence`` (from 1, without gaps),
     ``event``, ``source``, ``target``, ``at`` (the database's clock, UTC), ``actor`` (at most 255 characters),
-    ``details`` (JSON), ``token`` (unique). More columns may be declared if they have defaults in the database.
+    ``details`` (JSON), ``token`` (unique). More columns may be declared if they have defaults in the database, and are no
+    AUTO_INCREMENT.
 
     Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history.
     """
@@ -174,10 +175,10 @@ class History:
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
         return {KEY.format(i): part for i, part in enumerate(key)}
 
-    def rows(self, session: Session, key: tuple[Any, ...]) -> list[Any]:
+    def rows(self, session: Session, key: tuple[Any, ...], bind_arguments: Mapping[str, Any]) -> list[Any]:
         """The records of the row with this *key*, oldest first."""
         rows = select(self.model).where(self.sql.of_record()).order_by(self.sql.table.c.sequence)
-        return list(session.scalars(rows, self.key_parameters(key)))
+        return list(session.scalars(rows, self.key_parameters(key), bind_arguments=dict(bind_arguments)))
 
     def with_token(self, connection: Connection, token: str) -> Moved[Any] | None:
         """The transition that has *token*, as it was told the first time; None when no committed one has it.

@@ -158,6 +158,8 @@ def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
     try:
         session.flush()
     except DBAPIError as error:
+        if session.connection_callable is not None:  # a ShardedSession: the error does not say which of its databases
+            raise
         around, clause = session.get_transaction(), update(mapper.class_)
         if around is not None and around.is_active:
             raise_explained(error, around.connection(mapper, clause=clause), **row)

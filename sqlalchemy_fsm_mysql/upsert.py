@@ -6,15 +6,25 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, insert, inspect
+from sqlalchemy import Connection, TextClause, insert, inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql import visitors
 
 from .backends import backend_of
 from .column import MappedState, mapped_state
 from .errors import KeyConflict, RowNotFound, UnknownState
-from .firing import AnySession, Shot, fire, in_session, payload_parameters, plain_key
+from .firing import (
+    AnySession,
+    Shot,
+    fire,
+    has_filters,
+    in_session,
+    is_sharded,
+    payload_parameters,
+    plain_key,
+)
 from .history import checked_token
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import CREATED, HIDDEN, MOVED, VALUE
@@ -107,6 +117,7 @@ def _fire_or_create(
     creation = Creation(
         mapped, sql, session, plain_key(key), parameters, payload=payload or NO_PAYLOAD, values=values, **said
     )
+    creation.shard = _chosen_shard(session, mapped, instance)
     outcome = creation.fire()
     if isinstance(outcome, Refused):
         raise creation.refusal(outcome)
@@ -135,10 +146,20 @@ def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
     return values
 
 
+def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
+    """Where a ShardedSession would insert *instance*, which is told so; None in other sessions."""
+    if not is_sharded(session):
+        return None
+    chooser: Any = session
+    inspect(instance).identity_token = chooser.shard_chooser(mapped.mapper, instance)
+    return inspect(instance).identity_token
+
+
 def _attached(session: Session, mapped: MappedState, instance: Any, moved: Moved[Any]) -> Any:
     """The session's object for the row: *instance*, unless there was one before."""
     key = moved.key if isinstance(moved.key, tuple) else (moved.key,)
-    held = session.identity_map.get(mapped.mapper.identity_key_from_primary_key(key))
+    identity = mapped.mapper.identity_key_from_primary_key(key, identity_token=inspect(instance).identity_token)
+    held = session.identity_map.get(identity)
     if held is not None:
         return held
     make_transient_to_detached(instance)
@@ -163,7 +184,7 @@ class Creation(Shot):
         if not branches:
             return self._fire_existing(connection)
         backend = backend_of(connection)
-        if not backend.can_upsert or not self._is_plain():
+        if not backend.can_upsert or not self._is_plain() or has_filters(self.session):
             return self._fire_then_create(connection)
         self.know_version(connection)
         values = {VALUE.format(name): value for name, value in self.values.items()}
@@ -184,7 +205,13 @@ class Creation(Shot):
         raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
 
     def _is_plain(self) -> bool:
-        """Whether the move needs nothing that has to be evaluated on the row."""
+        """Whether the move needs nothing that has to be evaluated on the row.
+
+        Text of the user's own, as in ``onupdate=text("steps + 1")``, is ambiguous beside the values to insert.
+        """
+        implied = [part for value in self.event.row.implied.values() for part in visitors.iterate(value)]
+        if any(isinstance(part, TextClause) or getattr(part, "is_literal", False) for part in implied):
+            return False
         by_python = [c for c in self.event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
         return not by_python and not any(branch.guard is not None or branch.effects for branch in self.event.branches)
 

@@ -181,7 +181,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     url = parameters.get("url", parameters.get("asyncio_url"))
     if isinstance(url, URL) and (report.when == "call" or report.outcome != "passed"):
-        counts[url.get_driver_name(), "xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
+        told = {"skipped": "xfailed", "passed": "xpassed"} if hasattr(report, "wasxfail") else {}
+        counts[url.get_driver_name(), told.get(report.outcome, report.outcome)] += 1
     return report
 
 
@@ -191,7 +192,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("tests by driver")
     for driver in sorted({driver for driver, _ in counts}):
-        outcomes = ("passed", "failed", "skipped", "xfailed")
+        outcomes = ("passed", "failed", "skipped", "xfailed", "xpassed")
         numbers = ", ".join(f"{counts[driver, outcome]} {outcome}" for outcome in outcomes)
         terminalreporter.write_line(f"{driver}: {numbers}")
     if config.stash.get(mended, None):

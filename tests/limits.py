@@ -18,10 +18,15 @@ class Limit(NamedTuple):
     driver: str
     test: str
     reason: str
+    run: bool = True
 
 
 _QUOTES = "MariaDB's connector looks for its parameters also behind a quote inside of a quoted name"
 _SECOND_LOOK = "MariaDB's connector hides the id of an UPDATE, so each fire asks once more"
+_MESSAGE_FIRST = (
+    "MariaDB's connector puts the message before the number in its errors, and the test reads them by position"
+)
+_CRASH = "after this test MariaDB's connector 1.1.14 crashes the process when the connection is closed"
 _NOT_CONNECTED = "SQLAlchemy does not know Connector/Python's words for a lost connection, at a SAVEPOINT as elsewhere"
 
 LIMITS = (
@@ -30,6 +35,11 @@ LIMITS = (
     Limit("mariadbconnector", "test_a_key_fires_in_one_statement_though_nothing_is_loaded[own-", _SECOND_LOOK),
     Limit("mariadbconnector", "test_an_update_trigger_costs_a_second_look_at_a_move_only[own-", _SECOND_LOOK),
     Limit("mariadbconnector", "test_a_recorded_fire_is_two_statements[own-", _SECOND_LOOK),
+    Limit("mariadbconnector", "test_a_guarded_fire_is_one_statement_too[own-", _SECOND_LOOK),
+    Limit("mariadbconnector", "test_to_ask_the_session_costs_one_statement_more[own-", _SECOND_LOOK),
+    Limit("mariadbconnector", "test_nobody_writes_between_what_an_event_reads_and_writes[own-", _SECOND_LOOK),
+    Limit("mariadbconnector", "test_an_error_that_leaves_the_transaction_alive_passes_unchanged", _MESSAGE_FIRST),
+    Limit("mariadbconnector", "test_an_error_on_the_way_leaves_no_row_moved_and_none_recorded", _CRASH, run=False),
     Limit("mysqlconnector", "-mysqlconnector-savepoint]", _NOT_CONNECTED),
 )
 
@@ -38,7 +48,7 @@ def expect_limits(items: list[pytest.Item]) -> None:
     """Mark the tests that meet a limit of their driver."""
     for item in items:
         for limit in limits_of(item):
-            item.add_marker(pytest.mark.xfail(reason=limit.reason, strict=False))
+            item.add_marker(pytest.mark.xfail(reason=limit.reason, run=limit.run, strict=False))
 
 
 def limits_of(item: Any) -> Iterator[Limit]:

@@ -27,6 +27,9 @@ from sqlalchemy.types import TypeEngine
 from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
 
+# An INSERT's result is closed at once, and with it the cursor, of which some drivers keep no count.
+KEEP_ROWCOUNT = {"preserve_rowcount": True}
+
 
 class Backend:
     """Fires an event by ``SELECT … FOR UPDATE`` and ``UPDATE``: two round trips that every server and proxy knows.
@@ -140,7 +143,7 @@ class Backend:
         values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
         rows = select(*values.values()).where(criterion).with_for_update()
         statement = insert(history.table).from_select(list(values), rows, include_defaults=False)
-        return connection.execute(statement, parameters).rowcount
+        return connection.execute(statement, parameters, execution_options=KEEP_ROWCOUNT).rowcount
 
     def upsert(
         self,
@@ -255,4 +258,10 @@ def is_autocommit(connection: Connection | Engine) -> bool:
     level = connection.get_execution_options().get("isolation_level")
     if level is None:  # SQLAlchemy has no public name for the level that create_engine() was given
         level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return level == "AUTOCOMMIT"
+    if level is not None:
+        return bool(level == "AUTOCOMMIT")
+    if isinstance(connection, Engine) or connection.invalidated:
+        return False
+    # connect_args={"autocommit": True} goes past SQLAlchemy; mysqlclient and PyMySQL know without asking the server.
+    asked = getattr(connection.connection.dbapi_connection, "get_autocommit", None)
+    return bool(asked()) if asked is not None else False

@@ -51,9 +51,15 @@ def tables(url: URL, request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def backend_engine(engine: Engine, backend: str) -> Engine:
+def backend_engine(engine: Engine, backend: str) -> Iterator[Engine]:
     """The target's engine with the backend at hand."""
-    return engine.execution_options(**BACKENDS[backend])
+    if not BACKENDS[backend]:
+        yield engine
+        return
+    # Not engine.execution_options(): SQLAlchemy 2.0.30 takes no listeners on the connections of an engine of an engine.
+    chosen = make_engine(engine.url, execution_options=BACKENDS[backend])
+    yield chosen
+    chosen.dispose()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ class Job(Stateful, Base):
     __tablename__ = "fault_jobs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    steps: Mapped[int] = mapped_column(default=0, onupdate=literal_column("steps + 1"))
+    steps: Mapped[int] = mapped_column(default=0, onupdate=literal_column("fault_jobs.steps + 1"))
     state: Mapped[str] = StateMachineColumn(machine)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy_fsm_mysql import Moved, TransactionAborted, fire_key, run_transa
 from tests.faults.crew import Log, Task, moves, run
 from tests.faults.ledger import Job, Move, problems, recorded
 
-PROCESSES, UNITS = 10, 8
+PROCESSES, UNITS = 10, 6
 
 
 def unit_of_three(session: Session, keys: list[int], log: Log) -> list[Moved[Job]]:
@@ -39,7 +39,7 @@ def storm(task: Task, log: Log) -> None:
 @pytest.mark.servers_only
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_all_units_complete_and_the_counts_are_exact(tasks: Any, engine: Engine, level: str, figures: Any) -> None:
-    lines = run(storm, tasks(PROCESSES, rows=7, units=UNITS, isolation_level=level))
+    lines = run(storm, tasks(PROCESSES, rows=5, units=UNITS, isolation_level=level))
     aborted = Counter(values[0] for kind, *values in lines if kind == "aborted")
     figures(units=PROCESSES * UNITS, **{f"error_{code}": number for code, number in aborted.items()})
 

@@ -19,7 +19,7 @@ from tests.race.load import Job, make_engine
 from tests.servers import SQLITE
 
 # 1,000 for each process in a full run
-FIRES = int(os.environ.get("FSM_BALANCE_FIRES", "100"))
+FIRES = int(os.environ.get("FSM_BALANCE_FIRES", "60"))
 MEAN = Decimal("5.005")
 
 

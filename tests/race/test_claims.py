@@ -22,7 +22,7 @@ from tests.race.load import Job as TeamJob
 
 LIMIT = 10
 # In a full run: FSM_JOBS=100000 FSM_KILLS=20
-JOBS = int(os.environ.get("FSM_JOBS", "400"))
+JOBS = int(os.environ.get("FSM_JOBS", "250"))
 KILLS = int(os.environ.get("FSM_KILLS", "2"))
 LONG = 3600
 
