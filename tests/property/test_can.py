@@ -25,7 +25,7 @@ PLACES: dict[str, Any] = {
 
 def states_of(found: Result[Any]) -> dict[int, str]:
     """Rows of a key and a state."""
-    return dict(row._tuple() for row in found)
+    return dict(map(tuple, found))
 
 
 @settings(settings.get_profile("property"), max_examples=EXAMPLES)

@@ -14,10 +14,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Pending
 
 from sqlalchemy_fsm_mysql import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
 from sqlalchemy_fsm_mysql.transactions import Meaning, error_code, meaning, raise_explained
+from sqlalchemy_fsm_mysql.units import raise_of_commit, raise_of_unit
 
 ABORTED = (1213, 1020, 3101, 8002, 8005, 8022, 9007, 6235)
 LOCK_TIMEOUT = (1205, 1317, 1969, 3024, 3572)
-NOT_WRITABLE = (1290, 1836, 1792, 1047)
+NOT_WRITABLE = (1290, 1836, 1792, 1047, 3100)
 LOST = (2006, 2013, 2055, 1927)
 UNRELATED = (1062, 1064, 1146, 1265, 1305, 1406, 3819, 4025)
 
@@ -262,3 +263,33 @@ def test_no_text_of_the_drivers_is_in_ours(connection: Connection) -> None:
         "orders 42: the server ended the whole transaction while 'Stop' was fired (error 1213); "
         "roll back and run the whole unit of work again."
     )
+
+
+@pytest.mark.parametrize("code", [1047, 3100])
+def test_a_node_that_lost_the_others_may_have_committed_in_autocommit(code: int) -> None:
+    engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT")
+    ours = explained(wrapped(pymysql.err.OperationalError(code, "what the server says")), engine)
+    engine.dispose()
+
+    assert isinstance(ours, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("code", [1047, 3100])
+def test_a_node_that_lost_the_others_may_have_committed(code: int) -> None:
+    error = wrapped(pymysql.err.OperationalError(code, "what the server says"))
+
+    with pytest.raises(OutcomeUnknown) as unknown:
+        raise_of_commit(error, ["a token"])
+    with pytest.raises(NotWritable):
+        raise_of_unit(error)
+    assert (unknown.value.code, unknown.value.tokens) == (code, ["a token"])
+
+
+def test_connector_pythons_words_for_a_lost_connection_are_understood() -> None:
+    """It gives no number, and SQLAlchemy waits for a full stop that is not there."""
+
+    class ConnectorError(Exception):
+        errno = -1
+
+    assert meaning(wrapped(ConnectorError("MySQL Connection not available"))) is Meaning.LOST
+    assert meaning(wrapped(ConnectorError("something else"))) is Meaning.UNRELATED
