@@ -207,10 +207,11 @@ class Creation(Shot):
     def _is_plain(self) -> bool:
         """Whether the move needs nothing that has to be evaluated on the row.
 
-        Text of the user's own, as in ``onupdate=text("steps + 1")``, is ambiguous beside the values to insert.
+        Text that names a column alone, as in ``onupdate=text("steps + 1")``, is ambiguous beside the row to insert.
         """
         implied = [part for value in self.event.row.implied.values() for part in visitors.iterate(value)]
-        if any(isinstance(part, TextClause) or getattr(part, "is_literal", False) for part in implied):
+        text = [part for part in implied if isinstance(part, TextClause) or getattr(part, "is_literal", False)]
+        if any("." not in str(part) for part in text):
             return False
         by_python = [c for c in self.event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
         return not by_python and not any(branch.guard is not None or branch.effects for branch in self.event.branches)

@@ -13,7 +13,7 @@ from tests.property.machines import STATES, table
 from tests.servers import make_engine
 
 # Thousands in a full run: FSM_EXAMPLES=2000 pytest tests/property
-EXAMPLES = int(os.environ.get("FSM_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("FSM_EXAMPLES", "8"))
 
 settings.register_profile(
     "property",
