@@ -27,7 +27,7 @@ from .firing import (
 )
 from .history import checked_token
 from .outcome import NO_PAYLOAD, Moved, Refused
-from .statement import CREATED, HIDDEN, MOVED, VALUE
+from .statement import CREATED, HIDDEN, MOVED, VALUE, EventSQL
 from .transactions import flush_first
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _fire_or_create(
     outcome = creation.fire()
     if isinstance(outcome, Refused):
         raise creation.refusal(outcome)
-    return replace(outcome, instance=_attached(session, mapped, instance, outcome))
+    return replace(outcome, instance=_attached(session, mapped, sql, instance, outcome))
 
 
 def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
     return inspect(instance).identity_token
 
 
-def _attached(session: Session, mapped: MappedState, instance: Any, moved: Moved[Any]) -> Any:
+def _attached(session: Session, mapped: MappedState, event: EventSQL, instance: Any, moved: Moved[Any]) -> Any:
     """The session's object for the row: *instance*, unless there was one before."""
     key = moved.key if isinstance(moved.key, tuple) else (moved.key,)
     identity = mapped.mapper.identity_key_from_primary_key(key, identity_token=inspect(instance).identity_token)
@@ -164,10 +164,10 @@ def _attached(session: Session, mapped: MappedState, instance: Any, moved: Moved
         return held
     make_transient_to_detached(instance)
     session.add(instance)
-    if not moved.created:  # the row's own columns count, not what the instance was made with
-        session.expire(instance)
-    else:
-        session.expire(instance, [c.key for c in mapped.mapper.column_attrs if c.key not in instance.__dict__])
+    names = {attribute.key for attribute in mapped.mapper.column_attrs} - {mapped.attribute}
+    if moved.created:  # what it was made with counts, but for what the move has changed and the defaults
+        names -= instance.__dict__.keys() - set(mapped.changed_with(event))
+    session.expire(instance, names)  # else the row's own columns count
     set_committed_value(instance, mapped.attribute, moved.target)
     return instance
 
