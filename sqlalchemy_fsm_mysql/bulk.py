@@ -517,8 +517,12 @@ def _fire_where(
     batch_size, max_rows, progress = sizes
     sweep = _sweep(session, model, event, column, criteria, payload, said)
     taken: Counter[int] = Counter()
-    for batch in _batches(sweep, batch_size) if max_rows is None else [sweep]:
-        taken += batch.run() if max_rows is None else _run_at_most(batch, max_rows)
+    if max_rows is not None and batch_size is not None:
+        _pick_at_most(sweep, max_rows)
+    for batch in _batches(sweep, batch_size):
+        taken += batch.run() if max_rows is None or batch_size is not None else _run_at_most(batch, max_rows)
+        if max_rows is not None and taken.total() > max_rows:  # more have begun to match since they were counted
+            raise _too_many(sweep, max_rows, "roll back to undo those that were moved")
         if progress is not None:
             progress(taken.total(), None)
     by_transition: Counter[tuple[Any, Any]] = Counter()
@@ -534,15 +538,29 @@ def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
     connection = sweep.connection()
     try:
         with sweep.all_or_none(connection):
-            rows = sweep.pick(connection, max_rows + 1)
-            if len(rows) > max_rows:
-                model = sweep.mapped.model.__name__
-                raise TooManyRows(
-                    f"{sweep.event.name!r} would move over max_rows={max_rows} rows of {model}; nothing was changed"
-                )
-            return sweep.take(connection, rows)
+            return sweep.take(connection, _pick_at_most(sweep, max_rows))
     except DBAPIError as error:
         raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
+
+
+def _pick_at_most(sweep: Sweep, max_rows: int) -> list[Locked]:
+    """The rows, locked.
+
+    Raises: TooManyRows when they are more than *max_rows*.
+    """
+    connection = sweep.connection()
+    try:
+        rows = sweep.pick(connection, max_rows + 1)
+    except DBAPIError as error:
+        raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
+    if len(rows) > max_rows:
+        raise _too_many(sweep, max_rows, "nothing was changed")
+    return rows
+
+
+def _too_many(sweep: Sweep, max_rows: int, advice: str) -> TooManyRows:
+    model = sweep.mapped.model.__name__
+    return TooManyRows(f"{sweep.event.name!r} would move over max_rows={max_rows} rows of {model}; {advice}")
 
 
 def _batches(sweep: Sweep, batch_size: int | None) -> Iterator[Sweep]:

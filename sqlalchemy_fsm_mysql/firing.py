@@ -558,18 +558,29 @@ def payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str,
     if missing or unexpected:
         parts = [f"needs {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"has no {', '.join(map(shown, unexpected))}"] if unexpected else []
+        parts += ["the session comes second, by position"] if "session" in unexpected else []
         takes = ", ".join(map(repr, names)) or "nothing"
         raise TypeError(f"{sql.name!r} of {mapped.model.__name__} {' and '.join(parts)}; its payload is {takes}")
     return {parameter: payload[name] for parameter, name in sql.parameters.items()}
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
-    """Whether *event* leaves the state that *instance* shows in memory. No SQL: it may be stale; guards are not asked.
+    """Whether *event* leaves the state that *instance* shows in memory: it may be stale, and guards are not asked.
+
+    No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute, where a sync session
+    can do that; elsewhere nothing is known, and no event is said to be possible.
 
     Raises: UnknownEvent.
     """
     mapped = mapped_state(type(instance), event, column)
-    return mapped.state_in_memory(instance) in mapped.machine.targets(event)
+    return _state_shown(mapped, instance) in mapped.machine.targets(event)
+
+
+def _state_shown(mapped: MappedState, instance: Any) -> Any:
+    state = mapped.state_in_memory(instance)
+    if state is None and inspect(instance).persistent and isinstance(session_of(instance), Session):
+        return getattr(instance, mapped.attribute)
+    return state
 
 
 def available_events(instance: Any, *, column: Any = None) -> list[str]:
@@ -580,7 +591,7 @@ def available_events(instance: Any, *, column: Any = None) -> list[str]:
     return [
         event
         for mapped in states.values()
-        if mapped.machine.declares(state := mapped.state_in_memory(instance))
+        if mapped.machine.declares(state := _state_shown(mapped, instance))
         for event in mapped.machine.events_from(state)
     ]
 

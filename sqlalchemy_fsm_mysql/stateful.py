@@ -122,7 +122,10 @@ class Stateful:
         )
 
     def can_fire(self, event: str, *, column: Any = None) -> bool:
-        """Whether *event* leaves the state in memory. A hint, no SQL: it may be stale, and guards are not evaluated.
+        """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.
+
+        No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
+        an ``AsyncSession`` it is not: refresh it first, or nothing is said to be possible.
 
         Raises: UnknownEvent.
         """

@@ -1009,3 +1009,19 @@ def test_an_error_on_the_way_leaves_no_row_moved_and_none_recorded(recorded, opt
         assert row.state == "new"
         assert states(session, Recorded) == ["new", "new", "paid", "new", "shipped", "new", "closed"]
         assert stored(session, RecordedTransition) == {}
+
+
+def test_max_rows_counts_before_the_first_batch(session: Session) -> None:
+    session.add_all(Order(id=number, total=number) for number in range(1, 8))
+    session.flush()
+    before = stored(session, Order)
+
+    with pytest.raises(TooManyRows, match="nothing was changed"):
+        fire_where(Order, "Pay", session, true(), batch_size=2, max_rows=6)
+    assert stored(session, Order) == before
+
+    calls: list[int] = []
+    moved = fire_where(
+        Order, "Pay", session, true(), batch_size=2, max_rows=7, progress=lambda done, total: calls.append(done)
+    )
+    assert (moved.moved, calls) == (7, [2, 4, 6, 7])

@@ -175,3 +175,13 @@ def test_every_further_fire_hits_the_compiled_cache(session, way):
 
     assert compiled == len(cache)
     assert len(KEYS) == len(orders)
+
+
+def test_a_hint_on_an_expired_instance_loads_its_state(session: Session) -> None:
+    """As after a commit: SQLAlchemy loads what is expired when it is asked for."""
+    order = Order(id=1, state="Stopped")
+    session.add(order)
+    session.flush()
+    session.expire(order)
+
+    assert (order.can_fire("Delete"), order.available_events()) == (True, ["Stop", "Delete"])
