@@ -179,7 +179,7 @@ def test_every_further_fire_hits_the_compiled_cache(session, way):
 
 def test_a_hint_on_an_expired_instance_loads_its_state(session: Session) -> None:
     """As after a commit: SQLAlchemy loads what is expired when it is asked for."""
-    order = Order(id=1, state="Stopped")
+    order = Order(id=901, state="Stopped", total=1)
     session.add(order)
     session.flush()
     session.expire(order)
