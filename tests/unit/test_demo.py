@@ -32,7 +32,14 @@ def played(url=None, *, workers=2, rows=2, seconds=0.5):
 
 def start(*arguments):
     command = [sys.executable, "-m", "sqlalchemy_fsm_mysql", "demo", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 # The whole
