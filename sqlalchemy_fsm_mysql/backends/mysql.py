@@ -114,14 +114,16 @@ class MySQLBackend(Backend):
         target: str,
         parameters: Mapping[str, Any],
     ) -> int:
-        nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS
+        nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS | 1 << 31
         result = connection.execute(
             self.statement(event, ("upsert", (names, target))),
             {**parameters, "fsm_nonce": nonce},
             execution_options=KEEP_ROWCOUNT,
         )
         remembered = result.lastrowid or 0
-        if remembered < OFFSET and (result.rowcount != 1 or not remembered):
+        # MariaDB's connector returns the lower half of a large id. With bit 31 set, no small id looks like that.
+        is_cut = (remembered - nonce) % 2**32 < 1 << _CODE_BITS
+        if remembered < OFFSET and (result.rowcount != 1 or not remembered or is_cut):
             # Created without an AUTO_INCREMENT, or found on a table with triggers, which hide the id: the session knows
             # which, and the nonce tells an answer to this statement from an earlier one's.
             remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
