@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import InvalidMachine as InvalidMachine
     from .errors import KeyConflict as KeyConflict
     from .errors import LockTimeout as LockTimeout
+    from .errors import MigrationRefused as MigrationRefused
     from .errors import NotWritable as NotWritable
     from .errors import OutcomeUnknown as OutcomeUnknown
     from .errors import RowNotFound as RowNotFound
@@ -62,6 +63,7 @@ _HOMES = {
         "InvalidMachine",
         "KeyConflict",
         "LockTimeout",
+        "MigrationRefused",
         "NotWritable",
         "OutcomeUnknown",
         "RowNotFound",

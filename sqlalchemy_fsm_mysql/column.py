@@ -7,7 +7,7 @@ one mapped class: where the row lives, which events there are, and their SQL, bu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -44,7 +44,7 @@ from .validation import FORCED
 
 Storage = Literal["enum", "varchar"]
 
-_EXTRAS = "sqlalchemy_fsm_mysql"
+EXTRAS = "sqlalchemy_fsm_mysql"
 _IDENTIFIER_LENGTH = 64
 
 
@@ -84,7 +84,12 @@ class StateType(TypeDecorator[Any]):
             raise ValueError(f"storage={storage!r}; a state column is stored as 'enum' or 'varchar'")
         super().__init__(max(map(len, machine.stored_states)))
         self.machine, self.storage, self.protected = machine, storage, protected
-        event.listen(self, "after_parent_attach", _add_check)
+        event.listen(self, "after_parent_attach", add_check)
+
+    @property
+    def stored_states(self) -> tuple[str, ...]:
+        """All texts that the column may hold."""
+        return self.machine.stored_states
 
     def copy(self, **_: Any) -> StateType:
         return StateType(self.machine, storage=self.storage, protected=self.protected)
@@ -115,23 +120,37 @@ class StateType(TypeDecorator[Any]):
         return type(self.machine.initial)
 
 
-def _add_check(type_: StateType, column: Column[Any]) -> None:
-    """Give the column's table a named CHECK, for the databases on which the type alone lets undeclared states in."""
+def add_check(type_: Any, column: Column[Any]) -> None:
+    """Give the column's table a named CHECK, for the databases on which the type alone lets undeclared states in.
+
+    *type_* has ``stored_states`` and ``storage``, as `StateType` does.
+    """
 
     def attached(column: Column[Any], table: Any) -> None:
         if not isinstance(table, Table):
             return
 
-        def is_needed(*_: Any, dialect: Dialect, **__: Any) -> bool:
-            return backend_of_dialect(dialect).needs_check(type_.storage)
+        def is_needed(compiler: Any) -> bool:
+            return backend_of_dialect(compiler.dialect).needs_check(type_.storage)
 
-        states = column.in_([literal(state, String()) for state in type_.machine.stored_states])
-        name = conv(_short(f"ck_{table.name}_{column.name}_states"))
-        # Bound to its type, as Enum's is: Table.to_metadata() copies the type, which makes another one.
-        check = CheckConstraint(states, name=name, _type_bound=True)
-        table.append_constraint(check.ddl_if(callable_=is_needed))
+        check = states_check(column, type_.stored_states)
+        # Bound to its type, as Enum's is: Table.to_metadata() copies the type, which makes another one. And made by
+        # rule, as Enum's is: ddl_if() is not asked where Alembic adds a column.
+        check._type_bound, check._create_rule = True, is_needed  # noqa: SLF001 - Enum's own rule has no public name
+        table.append_constraint(check)
 
     event.listen(column, "after_parent_attach", attached)
+
+
+def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:
+    """The named CHECK that lets *column*, which is one of a table, hold *states* only."""
+    is_one = column.in_([literal(state, String()) for state in states])
+    return CheckConstraint(is_one, name=conv(check_name(column.table.name, column.name)))
+
+
+def check_name(table: str, column: str) -> str:
+    """The name of the CHECK over the states of *column*."""
+    return _short(f"ck_{table}_{column}_states")
 
 
 def _short(name: str) -> str:
@@ -157,7 +176,7 @@ class MappedState:
         self.mapper, self.model, self.attribute, self.column = mapper, mapper.class_, attribute, column
         type_ = cast(StateType, column.type)
         self.machine, self.protected = type_.machine, type_.protected
-        self.extras: Extras = column.info.setdefault(_EXTRAS, Extras())
+        self.extras: Extras = column.info.setdefault(EXTRAS, Extras())
         self._events: dict[str, EventSQL] = {}
         self._expired: dict[str, tuple[str, ...]] = {}
 

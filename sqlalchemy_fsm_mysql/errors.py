@@ -18,7 +18,7 @@ This module imports nothing of ours.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 State: TypeAlias = str | enum.Enum
@@ -110,6 +110,24 @@ class InvalidMachine(FSMError, ValueError):
         which = "the machine" if name is None else f"the machine {shown(name)}"
         count = f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
         super().__init__("\n- ".join([f"{which} has {count}:", *self.problems]))
+
+
+class MigrationRefused(FSMError):
+    """A migration of a state column was not done; the database is as it was, or as far as its batches had come.
+
+    `.rows` has the number of rows in each state that stands in the way, by the stored name.
+
+    >>> print(MigrationRefused("orders.state", "still held", "move them first", rows={"Error": 3}))
+    orders.state: still held: 3 rows in 'Error'; move them first
+    """
+
+    def __init__(self, column: str, what: str, advice: str, rows: Mapping[str, int] | None = None) -> None:
+        self.column = column
+        self.rows = dict(rows or {})
+        held = listed(
+            f"{number} row{'' if number == 1 else 's'} in {shown(state)}" for state, number in self.rows.items()
+        )
+        super().__init__(f"{column}: {what}{f': {held}' if held else ''}; {advice}")
 
 
 class UnknownEvent(FSMError, LookupError):

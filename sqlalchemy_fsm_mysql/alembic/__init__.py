@@ -1,0 +1,13 @@
+"""Alembic, taught to change the states of a column. One line in ``env.py`` enables it::
+
+    import sqlalchemy_fsm_mysql.alembic
+
+Then ``alembic revision --autogenerate`` finds added, renamed and removed states, and writes the operations of
+:mod:`.ops`; ``alembic check`` minds them, too. Alembic 1.13 and later.
+"""
+
+from ..history import ExactText, Timestamp
+from . import compare, implementation, ops, render
+from .types import States
+
+__all__ = ["ExactText", "States", "Timestamp", "compare", "implementation", "ops", "render"]

@@ -1,0 +1,165 @@
+"""What autogenerate finds out: how the states of a model's column differ from those that the database lets in.
+
+Alembic compares types, and knows nothing of a CHECK or of an order that only the database has. So the change of a
+state column is taken out of its hands: each column is compared here, and what Alembic made of it is replaced.
+
+A revision has either what makes room (``add_states``, ``migrate_states``, ``convert_states``) or what takes it away
+(``drop_states``): these belong before and after a deploy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from logging import getLogger
+from typing import Any, cast
+
+import alembic.util
+from alembic.autogenerate import comparators
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrateOperation
+from alembic.operations.ops import AlterColumnOp, ModifyTableOps, UpgradeOps
+from sqlalchemy import Column, Select, literal_column, select
+
+from ..column import EXTRAS, Extras, StateType
+from .databases import Held, Place, place_of
+from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp
+from .render import with_our_types
+
+log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
+
+# A key that Alembic takes for a change, so that it keeps the operation until `_finish`.
+_FOUND = "modify_fsm_states"
+
+# Alembic 1.18 and later order comparators by priority, and let one of "types" stop those that come behind it.
+_PRIORITY = getattr(alembic.util, "DispatchPriority", None)
+_RESULT = getattr(alembic.util, "PriorityDispatchResult", None)
+_IN_TYPES: dict[str, Any] = {} if _PRIORITY is None else {"priority": _PRIORITY.MEDIUM, "subgroup": "types"}
+_AT_THE_END: dict[str, Any] = {} if _PRIORITY is None else {"priority": _PRIORITY.LAST, "subgroup": "states"}
+_CONTINUE, _STOP = (None, None) if _RESULT is None else (_RESULT.CONTINUE, _RESULT.STOP)
+
+
+@comparators.dispatch_for("column", **_IN_TYPES)
+def _compare_column(
+    context: AutogenContext,
+    alter: AlterColumnOp,
+    schema: str | None,
+    table_name: str,
+    column_name: str,
+    stored: Column[Any],
+    declared: Column[Any],
+) -> Any:
+    """Note on *alter* what has to be done about the states, for `_finish`."""
+    type_ = declared.type
+    if not isinstance(type_, StateType) or context.opts.get("compare_type", True) is False:
+        return _CONTINUE
+    assert context.connection is not None
+    place = place_of(context.connection, table_name, column_name, schema)
+    held = None if place is None else place.held()
+    if place is None or held is None:
+        return _CONTINUE  # no column that our operations could alter: Alembic's own may
+    alter.kw[_FOUND] = list(_changes(place, held, declared, schema))
+    return _STOP
+
+
+@comparators.dispatch_for("schema", **_AT_THE_END)
+def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
+    """Put what was found in the place of what Alembic made of it."""
+    theirs = context.opts.get("render_item")
+    if not getattr(theirs, "renders_states", False):
+        context.opts["render_item"] = with_our_types(theirs)
+    found: list[MigrateOperation] = []
+    for modify in [op for op in upgrade.ops if isinstance(op, ModifyTableOps)]:
+        for alter in [op for op in modify.ops if isinstance(op, AlterColumnOp)]:
+            if _FOUND not in alter.kw:
+                continue
+            found += alter.kw.pop(_FOUND)
+            alter.modify_type = None
+            if not alter.has_changes():
+                modify.ops.remove(alter)
+        if modify.is_empty():
+            upgrade.ops.remove(modify)
+    makes_room = [op for op in found if not isinstance(op, DropStatesOp)]
+    for op in found:
+        if makes_room and isinstance(op, DropStatesOp):
+            log.info("%s: to drop %s is left for a later revision", op.label, _listed(op.states))
+    upgrade.ops += makes_room or found
+    return _CONTINUE
+
+
+def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None) -> Iterator[MigrateOperation]:
+    """The operations that make of *held* what *declared* says."""
+    type_ = cast(StateType, declared.type)
+    machine, wanted = type_.machine, place.storage(type_.storage)
+    where: dict[str, Any] = {"table_name": place.table.name, "column_name": declared.name, "schema": schema}
+    if held.storage != wanted:
+        yield from _converted(place, held, type_, where)
+        return
+    added = tuple(state for state in machine.stored_states if state not in held.states)
+    gone = tuple(state for state in held.states if state not in machine.stored_states)
+    altering = {**where, "storage": wanted, "existing": held.states}
+    if added:
+        log.info("Detected added states %s on '%s'", _listed(added), place.label)
+        algorithm: Algorithm = "INSTANT" if wanted == "enum" else "COPY"
+        yield AddStatesOp(states=added, algorithm=algorithm, **altering)
+    yield from _moved(place, held, declared, where)
+    if gone:
+        log.info("Detected removed states %s on '%s'", _listed(gone), place.label)
+        default = machine.stored(machine.initial) if held.default in gone else None
+        yield DropStatesOp(states=gone, server_default=default, **altering)
+    for state in map(machine.stored, machine.retired):
+        if state in held.states and not _is_held(place, state):
+            log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
+
+
+def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]) -> Iterator[MigrateOperation]:
+    wanted = place.storage(type_.storage)
+    log.info("Detected states stored as %s, not %s, on '%s'", held.storage, wanted, place.label)
+    # What rows may still hold comes along; it is dropped by a later revision.
+    extra = tuple(state for state in held.states if state not in type_.stored_states)
+    yield ConvertStatesOp(
+        states=(*held.states, *(state for state in type_.stored_states if state not in held.states))
+        if held.states
+        else (*type_.stored_states, *extra),
+        storage=wanted,
+        existing_storage=None if held.storage == "text" else "enum" if held.storage == "enum" else "varchar",
+        **where,
+    )
+
+
+def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any]) -> Iterator[MigrateOperation]:
+    """Rows that hold an alias, or are about to: a rename, or a merge into a state that the database has already."""
+    machine = cast(StateType, declared.type).machine
+    extras: Extras | None = declared.info.get(EXTRAS)
+    history = extras.history if extras is not None else None
+    for alias, state in machine.aliases.items():
+        target = machine.stored(state)
+        is_new = target not in held.states
+        if alias not in held.states or not (is_new or held.default == alias or _is_held(place, alias)):
+            continue
+        log.info("Detected state %r %s %r on '%s'", alias, "renamed to" if is_new else "known as", target, place.label)
+        record = {} if history is None else _record(history)
+        yield MigrateStatesOp(
+            targets={alias: target},
+            history=None if history is None else history.sql.table.name,
+            record=record,
+            reversible=is_new or not _is_held(place, target),
+            **where,
+        )
+
+
+def _record(history: Any) -> dict[str, str]:
+    """The columns of the history that hold the record's key, each with that of the record's table."""
+    own = history.mapped.row.key
+    return {part.name: column.name for part, column in zip(history.sql.record, own, strict=True)}
+
+
+def _is_held(place: Place, state: str) -> bool:
+    query: Select[Any] = select(literal_column("1")).select_from(place.table).where(place.column == state).limit(1)
+    return place.connection.execute(query).first() is not None
+
+
+def _listed(states: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, states))
+
+
+__all__: list[str] = []

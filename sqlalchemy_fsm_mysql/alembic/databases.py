@@ -1,0 +1,331 @@
+"""A state column in one kind of database: how it is read, and how it is altered. The only place that knows the servers.
+
+:func:`place_of` chooses by the dialect's name; an operation works with the :class:`Place`, and knows no server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from logging import getLogger
+from typing import Any, ClassVar
+
+from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, func, literal, select, text, update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import AddConstraint, CheckConstraint, ExecutableDDLElement
+
+from ..backends import backend_of_dialect
+from ..column import Storage, check_name, states_check
+from ..errors import MigrationRefused
+from ..transactions import Meaning, meaning
+from .definition import StoredColumn, mysql_column, sqlite_table
+
+__all__ = ["Held", "Place", "Wanted", "place_of"]
+
+log = getLogger("alembic.sqlalchemy_fsm_mysql")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the database lets the column hold: `storage` is enum, varchar (with a CHECK), or text (anything goes)."""
+
+    storage: str
+    states: tuple[str, ...]
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What it shall be altered to; None is as it is. `algorithm` is asked of a server."""
+
+    states: tuple[str, ...]
+    storage: Storage | None = None
+    default: str | None = None
+    algorithm: str | None = None
+
+
+def constraint_text(constraint: CheckConstraint, dialect: Dialect) -> str:
+    """``CONSTRAINT … CHECK (…)``, as within CREATE TABLE."""
+    whole = str(AddConstraint(constraint).compile(dialect=dialect))
+    return whole[whole.index(" ADD ") + len(" ADD ") :]
+
+
+def state_table(table: str, column: str, schema: str | None) -> Table:
+    """The table as far as a migration of the column needs it."""
+    return Table(table, MetaData(), Column(column, String()), schema=schema)
+
+
+class Place:
+    """A state column of one table, on one connection."""
+
+    has_skip_locked: ClassVar[bool] = True
+
+    def __init__(self, connection: Connection, table: str, column: str, schema: str | None) -> None:
+        translated = connection.get_execution_options().get("schema_translate_map") or {}
+        self.connection, self.schema = connection, translated.get(schema, schema)
+        self.table = state_table(table, column, self.schema)
+        self.column = self.table.c[column]
+        self.label = ".".join(part for part in (self.schema, table, column) if part)
+        self.check = check_name(table, column)
+
+    def held(self) -> Held | None:
+        """What the column holds; None when there is no such column, or one of another kind."""
+        raise NotImplementedError
+
+    def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
+        """Alter the column."""
+        raise NotImplementedError
+
+    def set_default(self, default: str, *, lock_wait_timeout: int) -> None:
+        """Have new rows begin in *default*, where they are written without a state."""
+        raise NotImplementedError
+
+    def storage(self, declared: Storage) -> Storage:
+        """What a column declared as *declared* is stored as here."""
+        return "varchar" if backend_of_dialect(self.connection.dialect).needs_check(declared) else "enum"
+
+    def begin_short(self) -> None:
+        """Say that the next transaction shall lock what it changes, and nothing else."""
+
+    def required(self) -> Held:
+        """What the column holds.
+
+        Raises: MigrationRefused when there is no such column.
+        """
+        held = self.held()
+        if held is None:
+            raise MigrationRefused(self.label, "no ENUM or VARCHAR column of this name", "is it another schema?")
+        return held
+
+    def rows_in(self, states: Sequence[str]) -> dict[str, int]:
+        """How many rows hold each of *states*; those that none holds are left out."""
+        return self._counted(self.column.in_([literal(state, String()) for state in states]))
+
+    def rows_outside(self, states: Sequence[str]) -> dict[str, int]:
+        """How many rows hold anything else, by what they hold."""
+        return self._counted(self.column.not_in([literal(state, String()) for state in states]))
+
+    def _counted(self, criterion: Any) -> dict[str, int]:
+        query = select(self.column, func.count()).where(criterion).group_by(self.column).order_by(self.column)
+        return {str(state): int(number) for state, number in self.connection.execute(query)}
+
+    def patiently(self, attempts: int, lock_wait_timeout: int, work: Callable[[], None]) -> None:
+        """Do *work*, which gives up after *lock_wait_timeout* seconds; a second later again, *attempts* times in all.
+
+        An ALTER that queues for the table has all writers queue behind it. Between two attempts they get through.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                work()
+            except DBAPIError as error:
+                if meaning(error) is not Meaning.LOCK_TIMEOUT:
+                    raise
+                if attempt == attempts:
+                    raise MigrationRefused(
+                        self.label,
+                        f"open transactions held the table for {attempts} times {lock_wait_timeout} s",
+                        "end them, or give more attempts=; nothing was changed",
+                    ) from error
+                log.warning("%s: the table is in use; attempt %d of %d failed", self.label, attempt, attempts)
+                time.sleep(1)
+            else:
+                return
+
+
+# --- MySQL and MariaDB
+
+
+class AlterColumn(ExecutableDDLElement):
+    """``ALTER TABLE``: *definition* for the column, *drop* and *add* for its CHECK, and an algorithm to ask for."""
+
+    def __init__(
+        self,
+        table: Table,
+        definition: str,
+        *,
+        drop: str | None = None,
+        add: CheckConstraint | None = None,
+        algorithm: str | None = None,
+    ) -> None:
+        self.table, self.definition, self.drop, self.add, self.algorithm = table, definition, drop, add, algorithm
+
+
+@compiles(AlterColumn, "mysql")
+def _alter_column(element: AlterColumn, compiler: Any, **_: Any) -> str:
+    clauses = [f"MODIFY COLUMN {element.definition}"]
+    if element.drop is not None:
+        clauses.append(f"DROP CONSTRAINT {compiler.preparer.quote(element.drop)}")
+    if element.add is not None:
+        clauses.append(f"ADD {compiler.process(element.add)}")
+    if element.algorithm is not None:
+        clauses.append(f"ALGORITHM={element.algorithm}")
+    return f"ALTER TABLE {compiler.preparer.format_table(element.table)} {', '.join(clauses)}"
+
+
+def writing_dialect(dialect: Dialect) -> Dialect:
+    """A dialect that spells DDL as a session under `PIN` reads it, whatever the connection has found out of its own."""
+    return mysql.dialect(paramstyle="named", is_mariadb=getattr(dialect, "is_mariadb", False))
+
+
+def quoted(value: str) -> str:
+    """*value* as a string literal of MySQL, as a session under `PIN` reads it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
+# Text in quotes is a string, a backslash escapes, and what does not fit is an error.
+PIN = (
+    "SET @fsm_sql_mode = @@SESSION.sql_mode, @fsm_lock_wait = @@SESSION.lock_wait_timeout, "
+    "SESSION sql_mode = 'STRICT_ALL_TABLES', SESSION lock_wait_timeout = {:d}"
+)
+UNPIN = "SET SESSION sql_mode = @fsm_sql_mode, SESSION lock_wait_timeout = @fsm_lock_wait"
+
+
+class ServerPlace(Place):
+    """MySQL and MariaDB."""
+
+    def held(self) -> Held | None:
+        with self.pinned(1):
+            stored = self._stored()
+        return None if stored is None else Held(stored.storage, stored.states, stored.default)
+
+    def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
+        with self.pinned(lock_wait_timeout):
+            stored = self._stored()
+            assert stored is not None
+            self._run(altered(stored, wanted, self.table, self.column, self.connection.dialect))
+
+    def set_default(self, default: str, *, lock_wait_timeout: int) -> None:
+        preparer = writing_dialect(self.connection.dialect).identifier_preparer
+        table, column = preparer.format_table(self.table), preparer.format_column(self.column)
+        with self.pinned(lock_wait_timeout):
+            self._execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT {quoted(default)}")
+
+    def begin_short(self) -> None:
+        self._execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+    @contextmanager
+    def pinned(self, lock_wait_timeout: int) -> Iterator[None]:
+        """A session in which quoting is known, mistakes are errors, and nobody is made to wait for long."""
+        self._execute(PIN.format(lock_wait_timeout))
+        try:
+            yield
+        finally:
+            if not self.connection.invalidated:
+                self._execute(UNPIN)
+
+    def _stored(self) -> StoredColumn | None:
+        preparer = writing_dialect(self.connection.dialect).identifier_preparer
+        created = self._execute(f"SHOW CREATE TABLE {preparer.format_table(self.table)}").one()
+        return mysql_column(str(created[1]).splitlines(), self.column.name, self.check)
+
+    def _run(self, alter: AlterColumn) -> None:
+        self._execute(str(alter.compile(dialect=writing_dialect(self.connection.dialect))))
+
+    def _execute(self, statement: str) -> Any:
+        # Without parameters, so that a percent sign in a state or a comment is one.
+        return self.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def altered(stored: StoredColumn, wanted: Wanted, table: Table, column: Column[Any], dialect: Dialect) -> AlterColumn:
+    """What alters the column that is *stored* to what is *wanted*."""
+    storage = wanted.storage or stored.storage
+    changed = stored if wanted.default is None else _with_default(stored, wanted.default)
+    type_ = _type_text(stored, wanted.states, storage, dialect)
+    add = states_check(column, wanted.states) if storage == "varchar" else None
+    return AlterColumn(table, changed.with_type(type_), drop=stored.check, add=add, algorithm=wanted.algorithm)
+
+
+def _with_default(stored: StoredColumn, default: str) -> StoredColumn:
+    return replace(stored, definition=stored.with_default(quoted(default)))
+
+
+def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialect: Dialect) -> str:
+    writing = writing_dialect(dialect)
+    if storage != stored.storage and not (storage == "varchar" and stored.storage == "text"):
+        return str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
+    if storage == "enum":
+        type_ = str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
+        return type_[: type_.rindex(")") + 1]
+    longest = max(map(len, states))
+    # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
+    fitted = stored.length == max(map(len, stored.states), default=0)
+    return f"varchar({longest if fitted or stored.length is None else max(longest, stored.length)})"
+
+
+# --- SQLite
+
+
+class SQLitePlace(Place):
+    """SQLite, whose schema is text that may be rewritten: https://www.sqlite.org/lang_altertable.html#otheralter.
+
+    What changes is a CHECK, which the stored rows do not depend on; indexes, triggers and all else stay as they are.
+    """
+
+    has_skip_locked = False
+
+    def held(self) -> Held | None:
+        sql = self._sql()
+        if sql is None or self.column.name not in self._columns():
+            return None
+        found = sqlite_table(sql, self.check)
+        return Held("varchar" if found.has_check else "text", found.states, found.default_of(self.column.name))
+
+    def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
+        sql = self._sql()
+        assert sql is not None
+        constraint = constraint_text(states_check(self.column, wanted.states), sqlite.dialect())
+        changed = sqlite_table(sql, self.check).with_check(constraint, self.column.name, max(map(len, wanted.states)))
+        if wanted.default is not None:
+            changed = sqlite_table(changed, self.check).with_default(self.column.name, wanted.default)
+        self._rewrite(changed)
+
+    def set_default(self, default: str, *, lock_wait_timeout: int) -> None:
+        sql = self._sql()
+        assert sql is not None
+        self._rewrite(sqlite_table(sql, self.check).with_default(self.column.name, default))
+
+    def _columns(self) -> set[str]:
+        return {str(row[1]) for row in self._pragma(f"table_info({self._quote(self.table.name)})")}
+
+    def _schema_table(self) -> Table:
+        columns = (Column(name, String()) for name in ("type", "name", "sql"))
+        return Table("sqlite_master", MetaData(), *columns, schema=self.schema)
+
+    def _sql(self) -> str | None:
+        schema = self._schema_table()
+        query = select(schema.c.sql).where(schema.c.type == "table", schema.c.name == self.table.name)
+        return self.connection.execute(query).scalar_one_or_none()
+
+    def _rewrite(self, sql: str) -> None:
+        schema = self._schema_table()
+        version = int(self._pragma("schema_version").scalar_one())
+        self._pragma("writable_schema = ON")
+        try:
+            same = (schema.c.type == "table", schema.c.name == self.table.name)
+            self.connection.execute(update(schema).where(*same).values(sql=sql))
+            # Every connection reads the schema again when its number has changed.
+            self._pragma(f"schema_version = {version + 1:d}")
+        finally:
+            self._pragma("writable_schema = OFF")
+        self.connection.execute(select(self.column).limit(0))
+
+    def _pragma(self, what: str) -> Any:
+        prefix = "" if self.schema is None else f"{self._quote(self.schema)}."
+        return self.connection.execute(text(f"PRAGMA {prefix}{what}"))
+
+    def _quote(self, name: str) -> str:
+        return str(self.connection.dialect.identifier_preparer.quote(name))
+
+
+_PLACES: dict[str, type[Place]] = {"mysql": ServerPlace, "mariadb": ServerPlace, "sqlite": SQLitePlace}
+
+
+def place_of(connection: Connection, table: str, column: str, schema: str | None) -> Place | None:
+    """The column at its place; None in a database that this package cannot alter."""
+    kind = _PLACES.get(connection.dialect.name)
+    return None if kind is None else kind(connection, table, column, schema)

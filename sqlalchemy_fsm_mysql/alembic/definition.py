@@ -1,0 +1,176 @@
+"""What a database lets a state column hold, read from its own DDL, and that DDL rewritten. Text in, text out.
+
+The server's line of the column is kept but for the part that lists the states, so whatever else it says survives:
+collation, nullability, default, comment, INVISIBLE, what a later release of the server will add.
+
+>>> line = "`state` enum('new','paid') NOT NULL DEFAULT 'new' COMMENT 'of the order'"
+>>> column = mysql_column(["  " + line + ",", "  PRIMARY KEY (`id`)"], "state", "ck")
+>>> column.storage, column.states, column.default
+('enum', ('new', 'paid'), 'new')
+>>> print(column.with_type("enum('new','paid','sent')"))
+`state` enum('new','paid','sent') NOT NULL DEFAULT 'new' COMMENT 'of the order'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_STRING = r"'(?:[^'\\]|\\.|'')*'"  # as SHOW CREATE TABLE writes it while NO_BACKSLASH_ESCAPES is off
+_PLAIN_STRING = r"'(?:[^']|'')*'"  # as SQLite reads it
+_OUTSIDE = rf"(?:[^']|{_STRING})*?"  # anything, no string begun and not ended
+_ENUM = rf"enum\((?P<values>{_STRING}(?:,{_STRING})*)\)"
+_TYPE = re.compile(rf"(?:{_ENUM}|varchar\((?P<length>\d+)\))(?: CHARACTER SET \w+)?(?: COLLATE \w+)?", re.IGNORECASE)
+_DEFAULT = re.compile(rf"{_OUTSIDE} DEFAULT (?P<default>{_STRING})", re.DOTALL)
+
+ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """A state column as the database has it.
+
+    ``storage`` is ``"enum"``, ``"varchar"`` (with the CHECK named ``check``), or ``"text"``: a VARCHAR that lets in
+    anything. ``states`` are in the database's order. ``definition`` is the server's own line, of which the characters
+    from ``type_start`` to ``type_end`` are the type.
+    """
+
+    definition: str
+    storage: str
+    states: tuple[str, ...]
+    default: str | None
+    length: int | None
+    check: str | None
+    type_start: int
+    type_end: int
+
+    def with_type(self, type_: str) -> str:
+        """The definition with another type, which brings no collation of its own unless the old one is to go."""
+        kept = self.definition[self.type_start : self.type_end]
+        if not re.search("CHARACTER SET|COLLATE", type_):
+            found = re.search(r"(?: CHARACTER SET \w+)?(?: COLLATE \w+)?$", kept)
+            type_ += found[0] if found else ""
+        return self.definition[: self.type_start] + type_ + self.definition[self.type_end :]
+
+    def with_default(self, default: str) -> str:
+        """The definition with *default*, a quoted literal, in the place of the one it has."""
+        found = _DEFAULT.match(self.definition)
+        if found is None:
+            return self.definition
+        return self.definition[: found.start("default")] + default + self.definition[found.end("default") :]
+
+
+def mysql_column(lines: Sequence[str], column: str, check: str) -> StoredColumn | None:
+    """The state column that the *lines* of SHOW CREATE TABLE tell of; None when it is no ENUM and no VARCHAR."""
+    name = f"`{column.replace('`', '``')}`"
+    definition = next((line.strip().removesuffix(",") for line in lines if line.strip().startswith(f"{name} ")), None)
+    found = _TYPE.match(definition, len(name) + 1) if definition else None
+    if definition is None or found is None:
+        return None
+    default = _DEFAULT.match(definition)
+    values, storage = strings(found["values"] or ""), "enum"
+    if found["values"] is None:
+        start = f"CONSTRAINT `{check.replace('`', '``')}` CHECK "
+        clause = next((line for line in lines if line.strip().startswith(start)), None)
+        values = strings(clause.split(" CHECK ", 1)[1]) if clause else ()
+        storage = "varchar" if clause else "text"
+    return StoredColumn(
+        definition,
+        storage,
+        values,
+        unquoted(default["default"]) if default else None,
+        int(found["length"]) if found["length"] else None,
+        check if storage == "varchar" else None,
+        found.start(),
+        found.end(),
+    )
+
+
+def strings(text: str) -> tuple[str, ...]:
+    """The string literals within *text*, unquoted.
+
+    >>> strings(r"(`state` in (_utf8mb4'a',_utf8mb4'it\\'s','b''c'))")
+    ('a', "it's", "b'c")
+    """
+    without_names = re.sub(rf"({_STRING})|`(?:[^`]|``)*`", lambda m: m[1] or "", text)
+    return tuple(unquoted(literal) for literal in re.findall(_STRING, without_names))
+
+
+def unquoted(literal: str) -> str:
+    """What the string *literal* of MySQL says."""
+    return re.sub(
+        r"''|\\(.)", lambda m: "'" if m[0] == "''" else ESCAPES.get(m[1], m[1]), literal[1:-1], flags=re.DOTALL
+    )
+
+
+# --- SQLite
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteTable:
+    """A table's CREATE statement as SQLite keeps it, with the CHECK over one state column."""
+
+    sql: str
+    states: tuple[str, ...]
+    start: int  # of the constraint; where one would go when there is none
+    end: int
+
+    @property
+    def has_check(self) -> bool:
+        return self.end > self.start
+
+    def with_check(self, constraint: str, column: str, length: int) -> str:
+        """The statement with *constraint* (``CONSTRAINT … CHECK (…)``), and the column's VARCHAR of *length*."""
+        before = "" if self.has_check else ", "
+        sql = self.sql[: self.start] + before + constraint + self.sql[self.end :]
+        return re.sub(rf"({_varchar(column)})\d+(?=\))", rf"\g<1>{length}", sql, count=1, flags=re.IGNORECASE)
+
+    def default_of(self, column: str) -> str | None:
+        """The column's default, when it is a string."""
+        found = re.search(_varchar_default(column), self.sql, flags=re.IGNORECASE)
+        return None if found is None else found["default"][1:-1].replace("''", "'")
+
+    def with_default(self, column: str, default: str) -> str:
+        """The statement with another default for *column*, when it has one that is a string."""
+        found = re.search(_varchar_default(column), self.sql, flags=re.IGNORECASE)
+        if found is None:
+            return self.sql
+        literal = "'" + default.replace("'", "''") + "'"
+        return self.sql[: found.start("default")] + literal + self.sql[found.end("default") :]
+
+
+def sqlite_table(sql: str, check: str) -> SQLiteTable:
+    """The parts of the CREATE statement *sql* that tell of the constraint named *check*.
+
+    >>> table = sqlite_table('CREATE TABLE t (state VARCHAR(4), CONSTRAINT ck CHECK (state IN (\\'new\\')))', "ck")
+    >>> table.states, table.with_check("CONSTRAINT ck CHECK (state IN ('sent'))", "state", 5)
+    (('new',), "CREATE TABLE t (state VARCHAR(5), CONSTRAINT ck CHECK (state IN ('sent')))")
+    """
+    names = f"{re.escape(_double_quoted(check))}|{re.escape(check)}"
+    found = re.search(rf"CONSTRAINT\s+(?:{names})\s+CHECK\s*\(", sql)
+    if found is None:
+        end = sql.rindex(")")
+        return SQLiteTable(sql, (), end, end)
+    depth, end = 1, found.end()
+    for token in re.finditer(rf"{_PLAIN_STRING}|\"(?:[^\"]|\"\")*\"|[()]", sql[found.end() :]):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth == 0:
+            end = found.end() + token.end()
+            break
+    literals = re.findall(_PLAIN_STRING, sql[found.end() : end])
+    states = tuple(literal[1:-1].replace("''", "'") for literal in literals)
+    return SQLiteTable(sql, states, found.start(), end)
+
+
+def _varchar(column: str) -> str:
+    names = f"{re.escape(_double_quoted(column))}|{re.escape(column)}"
+    return rf"(?<=[\s(,])(?:{names})\s+VARCHAR\("
+
+
+def _varchar_default(column: str) -> str:
+    return rf"{_varchar(column)}\d+\)\s+DEFAULT\s+(?P<default>{_PLAIN_STRING})"
+
+
+def _double_quoted(name: str) -> str:
+    return f'"{name.replace(chr(34), chr(34) * 2)}"'

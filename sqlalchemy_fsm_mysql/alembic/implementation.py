@@ -1,0 +1,159 @@
+"""How each operation is done: what is checked first, what is altered, and what is a reason to refuse."""
+
+from __future__ import annotations
+
+from alembic.operations import Operations
+from sqlalchemy.exc import DBAPIError
+
+from ..errors import MigrationRefused
+from ..transactions import error_code
+from .batches import Migration, migrate
+from .databases import Held, Place, Wanted, log, place_of
+from .offline import script
+from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
+
+# "ALGORITHM=INSTANT is not supported for this operation", with and without a reason.
+_ALGORITHM_REFUSED = (1845, 1846)
+# A value that the ENUM has not; a CHECK that does not hold, on MySQL and on MariaDB.
+_ROWS_REFUSED = (1265, 3819, 4025)
+
+
+@Operations.implementation_for(AddStatesOp)
+def add_states(operations: Operations, op: AddStatesOp) -> None:
+    if _is_offline(operations, op):
+        return
+    place = _place(operations, op)
+    held = place.required()
+    missing = [state for state in dict.fromkeys(op.states) if state not in held.states]
+    if not missing:
+        log.info("%s: has %s already", place.label, _listed(op.states))
+        return
+    if held.storage == "text":
+        raise MigrationRefused(place.label, "nothing limits what the column holds", "see op.convert_states()")
+    wanted = Wanted((*held.states, *missing), algorithm=op.algorithm)
+    try:
+        _alter(place, op, wanted)
+    except DBAPIError as error:
+        if error_code(error) not in _ALGORITHM_REFUSED:
+            raise
+        raise MigrationRefused(
+            place.label,
+            f"the server cannot add {_listed(missing)} with ALGORITHM={op.algorithm}",
+            'algorithm="COPY" copies the table, and blocks writers meanwhile; nothing was changed',
+        ) from error
+    log.info("%s: takes %s", place.label, _listed(missing))
+
+
+@Operations.implementation_for(DropStatesOp)
+def drop_states(operations: Operations, op: DropStatesOp) -> None:
+    if _is_offline(operations, op):
+        return
+    place = _place(operations, op)
+    held = place.required()
+    gone = [state for state in op.states if state in held.states]
+    if not gone:
+        log.info("%s: takes %s no more already", place.label, _listed(op.states))
+        return
+    left = tuple(state for state in held.states if state not in gone)
+    _require_empty(place, gone)
+    default = _default_after(place, op, held, left)
+    try:
+        _alter(place, op, Wanted(left, default=default, algorithm=op.algorithm))
+    except DBAPIError as error:
+        if error_code(error) in _ROWS_REFUSED:  # written since they were counted
+            _require_empty(place, gone)
+        raise
+    log.info("%s: takes %s no more", place.label, _listed(gone))
+
+
+@Operations.implementation_for(ConvertStatesOp)
+def convert_states(operations: Operations, op: ConvertStatesOp) -> None:
+    if _is_offline(operations, op):
+        return
+    place = _place(operations, op)
+    held = place.required()
+    wanted = place.storage(op.storage)
+    if held.storage == wanted and set(held.states) == set(op.states):
+        log.info("%s: is stored as %s already", place.label, wanted)
+        return
+    strange = place.rows_outside(op.states)
+    if strange:
+        raise MigrationRefused(
+            place.label, "holds more than the states", "move them first; nothing was changed", rows=strange
+        )
+    _alter(place, op, Wanted(op.states, storage=wanted))
+    log.info("%s: is stored as %s", place.label, wanted)
+
+
+@Operations.implementation_for(MigrateStatesOp)
+def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
+    if _is_offline(operations, op):
+        return
+    place = _place(operations, op)
+    held = place.required()
+    strange = [target for target in op.targets.values() if held.storage != "text" and target not in held.states]
+    if strange:
+        raise MigrationRefused(place.label, f"the column does not take {_listed(strange)}", "op.add_states() first")
+    if held.default is not None and held.default in op.targets:
+        default = op.targets[held.default]
+        place.patiently(5, 1, lambda: place.set_default(default, lock_wait_timeout=1))
+    context = operations.get_context()
+    # Alembic has no public name for it; its own autocommit_block() fails with an assertion there.
+    if getattr(context, "_in_external_transaction", False):
+        raise MigrationRefused(
+            place.label,
+            "each batch is committed, and env.py has begun a transaction around all migrations",
+            "give context.configure() a connection that is in none",
+        )
+    with context.autocommit_block():
+        migration = Migration(op.targets, op.batch_size, op.history, op.record, op.actor, op.details)
+        migrate(_place(operations, op), migration)
+
+
+def _is_offline(operations: Operations, op: StatesOp) -> bool:
+    """Whether only a script is asked for; it is written."""
+    context = operations.get_context()
+    if not context.as_sql:
+        return False
+    for statement in script(context.dialect, op):
+        context.impl.static_output(statement)
+    return True
+
+
+def _place(operations: Operations, op: StatesOp) -> Place:
+    place = place_of(operations.get_bind(), op.table_name, op.column_name, op.schema)
+    if place is None:
+        name = operations.get_context().dialect.name
+        raise MigrationRefused(op.label, f"how to alter a state column of {name} is not known", "write it by hand")
+    return place
+
+
+def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
+    place.patiently(
+        op.attempts, op.lock_wait_timeout, lambda: place.alter(wanted, lock_wait_timeout=op.lock_wait_timeout)
+    )
+
+
+def _require_empty(place: Place, states: list[str]) -> None:
+    rows = place.rows_in(states)
+    if rows:
+        advice = "move them first, as by op.migrate_states(); nothing was changed"
+        raise MigrationRefused(place.label, "cannot drop states that rows are in", advice, rows=rows)
+
+
+def _default_after(place: Place, op: DropStatesOp, held: Held, left: tuple[str, ...]) -> str | None:
+    if op.server_default is not None and op.server_default not in left:
+        raise MigrationRefused(
+            place.label, f"server_default={op.server_default!r} is none of the states that stay", f"say {_listed(left)}"
+        )
+    if held.default is None or held.default in left:
+        return op.server_default
+    if op.server_default is None:
+        raise MigrationRefused(
+            place.label, f"{held.default!r} is the column's default", "say server_default=; nothing was changed"
+        )
+    return op.server_default
+
+
+def _listed(states: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(map(repr, states))

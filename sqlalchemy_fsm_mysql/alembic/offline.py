@@ -1,0 +1,250 @@
+"""What ``alembic upgrade --sql`` writes for each operation: a script that MySQL and MariaDB can run as it is.
+
+Nobody has looked at the database, so the script does: it makes the ALTER out of what information_schema says of the
+column, keeps its order of states, leaves alone what is done already, and can be run again. It works in strict mode,
+where the server itself refuses to drop a state that a row is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Dialect, MetaData, String, Table, case, insert, literal, select, text, update
+
+from ..backends import backend_of_dialect
+from ..backends.clock import utc_now
+from ..column import check_name, states_check
+from ..errors import MigrationRefused
+from ..validation import FORCED
+from .databases import PIN, UNPIN, constraint_text, quoted, state_table, writing_dialect
+from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
+
+__all__ = ["script"]
+
+# All that information_schema says of a column behind its type. MariaDB shows a default as an expression, MySQL as a
+# value unless EXTRA says DEFAULT_GENERATED.
+_ATTRIBUTES = """\
+CONCAT(
+    {collation}
+    IF(IS_NULLABLE = 'NO', ' NOT NULL', ' NULL'),
+    {default},
+    IF(EXTRA LIKE '%INVISIBLE%', ' INVISIBLE', ''),
+    IF(COLUMN_COMMENT = '', '', CONCAT(' COMMENT ', QUOTE(COLUMN_COMMENT))))"""
+_COLLATION = (
+    "IF(CHARACTER_SET_NAME IS NULL, '', CONCAT(' CHARACTER SET ', CHARACTER_SET_NAME, ' COLLATE ', COLLATION_NAME)),"
+)
+_DEFAULT = """\
+CASE WHEN COLUMN_DEFAULT IS NULL THEN ''
+        WHEN VERSION() LIKE '%MariaDB%' THEN CONCAT(' DEFAULT ', COLUMN_DEFAULT)
+        WHEN EXTRA LIKE '%DEFAULT_GENERATED%' THEN CONCAT(' DEFAULT (', COLUMN_DEFAULT, ')')
+        ELSE CONCAT(' DEFAULT ', QUOTE(COLUMN_DEFAULT)) END"""
+
+
+def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
+    """The statements of *op*, each with what ends it.
+
+    Raises: MigrationRefused for a database that cannot look at itself.
+    """
+    if dialect.name not in _SCRIPTED:
+        raise MigrationRefused(
+            op.label, f"--sql cannot be written for {dialect.name}", "it has to be asked what it holds; run it online"
+        )
+    writer = _Writer(dialect)
+    yield f"-- {op.label}: {_WHAT[type(op)](op)}"
+    for statement in _SCRIPTS[type(op)](writer, op):
+        yield f"{statement};"
+    yield ""
+
+
+_SCRIPTED = ("mysql", "mariadb")
+
+
+class _Writer:
+    """Spells names and values as the session reads them once it is pinned."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = writing_dialect(dialect)
+        self.preparer = self.dialect.identifier_preparer
+        self.backend = backend_of_dialect(self.dialect)
+
+    def table(self, op: StatesOp) -> str:
+        return str(self.preparer.format_table(state_table(op.table_name, op.column_name, op.schema)))
+
+    def column(self, op: StatesOp) -> str:
+        return str(self.preparer.quote(op.column_name))
+
+    def compiled(self, element: Any) -> str:
+        return str(element.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
+
+    def check(self, op: StatesOp, states: Sequence[str]) -> str:
+        """``CONSTRAINT … CHECK (…)``."""
+        constraint = states_check(state_table(op.table_name, op.column_name, op.schema).c[op.column_name], states)
+        return constraint_text(constraint, self.dialect)
+
+    def type(self, states: Sequence[str], storage: str) -> str:
+        return self.compiled(self.backend.column_type(self.dialect, states, storage))
+
+    def where(self, op: StatesOp) -> str:
+        schema = "DATABASE()" if op.schema is None else quoted(op.schema)
+        table, column = quoted(op.table_name), quoted(op.column_name)
+        return f"TABLE_SCHEMA = {schema} AND TABLE_NAME = {table} AND COLUMN_NAME = {column}"
+
+    def attributes(self, *, default: str | None = None, collation: bool = True) -> str:
+        said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
+        return _ATTRIBUTES.format(collation=_COLLATION if collation else "", default=said)
+
+
+def _look(what: str, into: str, where: str) -> str:
+    """Have the script read *what* of the columns that information_schema lists."""
+    return "\n".join([f"SELECT {what}", f"INTO {into}", "FROM information_schema.COLUMNS", f"WHERE {where}"])
+
+
+def _alter(writer: _Writer, op: AlterStatesOp, type_: str, then: str = "") -> Iterator[str]:
+    """The ALTER whose type is the SQL expression *type_*, and whose other clauses are the text *then*."""
+    algorithm = "" if op.algorithm is None else f", ALGORITHM={op.algorithm}"
+    head = quoted(f"ALTER TABLE {writer.table(op)} MODIFY COLUMN {writer.column(op)} ")
+    yield f"SET @fsm_alter = CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)})"
+    yield "PREPARE fsm_alter FROM @fsm_alter"
+    yield "EXECUTE fsm_alter"
+    yield "DEALLOCATE PREPARE fsm_alter"
+
+
+def _read_enum(writer: _Writer, op: StatesOp, default: str | None = None) -> Iterator[str]:
+    """``@fsm_states``: the states as the ENUM lists them, between commas."""
+    states = "CONCAT(',', SUBSTRING(COLUMN_TYPE, 6, CHAR_LENGTH(COLUMN_TYPE) - 6), ',')"
+    what = f"{states},\n    {writer.attributes(default=default)}"
+    yield _look(what, "@fsm_states, @fsm_attributes", f"{writer.where(op)} AND DATA_TYPE = 'enum'")
+
+
+def _enum_type() -> str:
+    return "CONCAT('enum(', TRIM(BOTH ',' FROM @fsm_states), ')')"
+
+
+def _add(writer: _Writer, op: AddStatesOp) -> Iterator[str]:
+    yield PIN.format(op.lock_wait_timeout)
+    if op.storage == "varchar":
+        yield from _swap_check(writer, op, (*op.existing, *op.states))
+    else:
+        yield from _read_enum(writer, op)
+        for state in op.states:
+            # Compared as bytes: information_schema's own collation knows no case.
+            found = f"LOCATE(CAST({quoted(_entry(state))} AS BINARY), CAST(@fsm_states AS BINARY))"
+            appended = f"CONCAT(@fsm_states, {quoted(_entry(state)[1:])})"
+            yield f"SET @fsm_states = IF({found}, @fsm_states, {appended})"
+        yield from _alter(writer, op, _enum_type())
+    yield UNPIN
+
+
+def _drop(writer: _Writer, op: DropStatesOp) -> Iterator[str]:
+    yield PIN.format(op.lock_wait_timeout)
+    if op.storage == "varchar":
+        left = [state for state in op.existing if state not in op.states]
+        yield from _swap_check(writer, op, left, op.server_default)
+    else:
+        yield from _read_enum(writer, op, op.server_default)
+        for state in op.states:
+            # REPLACE() tells case apart.
+            yield f"SET @fsm_states = REPLACE(@fsm_states, {quoted(_entry(state))}, ',')"
+        yield from _alter(writer, op, _enum_type())
+    yield UNPIN
+
+
+def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], default: str | None = None) -> Iterator[str]:
+    if not op.existing:
+        raise MigrationRefused(
+            op.label, "--sql cannot read what the CHECK of a VARCHAR lets in", "say existing=[…], all states before"
+        )
+    is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
+    yield _look(writer.attributes(default=default), "@fsm_attributes", is_varchar)
+    name = writer.preparer.quote(check_name(op.table_name, op.column_name))
+    then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
+    yield from _alter(writer, op, quoted(f"varchar({max(map(len, states))})"), then)
+
+
+def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
+    yield PIN.format(op.lock_wait_timeout)
+    yield _look(writer.attributes(collation=False), "@fsm_attributes", writer.where(op))
+    name = writer.preparer.quote(check_name(op.table_name, op.column_name))
+    then = f", DROP CONSTRAINT {name}" if op.existing_storage == "varchar" else ""
+    then += f", ADD {writer.check(op, op.states)}" if op.storage == "varchar" else ""
+    yield from _alter(writer, op, quoted(writer.type(op.states, op.storage)), then)
+    yield UNPIN
+
+
+def _entry(state: str) -> str:
+    """*state* as COLUMN_TYPE lists it, between commas."""
+    return f",{quoted(state)},"
+
+
+def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
+    """One transaction. The default goes first, so that no row is made in a state that was just left."""
+    yield PIN.format(1)
+    yield from _default(writer, op)
+    table = state_table(op.table_name, op.column_name, op.schema)
+    state = table.c[op.column_name]
+    sources = state.in_([literal(source, String()) for source in op.targets])
+    target = case({source: literal(to, String()) for source, to in op.targets.items()}, value=state, else_=state)
+    # Under READ COMMITTED the UPDATE could find rows that the INSERT has not.
+    yield "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    yield "START TRANSACTION"
+    if op.history is not None:
+        yield writer.compiled(_records(op, sources, target))
+    yield writer.compiled(update(table).where(sources).values({state: target}))
+    yield "COMMIT"
+    yield UNPIN
+
+
+def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
+    shown = "IF(VERSION() LIKE '%MariaDB%', TRIM(BOTH '''' FROM COLUMN_DEFAULT), COLUMN_DEFAULT)"
+    alter = quoted(f"ALTER TABLE {writer.table(op)} ALTER COLUMN {writer.column(op)} SET DEFAULT ")
+    for source, target in op.targets.items():
+        is_default = f"CAST({shown} AS BINARY) = CAST({quoted(source)} AS BINARY)"
+        statement = f"{alter[:-1]}{quoted(quoted(target))[1:]}"
+        yield _look(f"MAX(IF({is_default}, {statement}, NULL))", "@fsm_alter", writer.where(op))
+        yield "SET @fsm_alter = IFNULL(@fsm_alter, 'DO 0')"
+        yield "PREPARE fsm_alter FROM @fsm_alter"
+        yield "EXECUTE fsm_alter"
+        yield "DEALLOCATE PREPARE fsm_alter"
+
+
+def _records(op: MigrateStatesOp, sources: Any, target: Any) -> Any:
+    if not op.record:
+        raise MigrationRefused(
+            op.label, "--sql cannot read which columns the history keeps the key in", 'say record={"record_id": "id"}'
+        )
+    assert op.history is not None
+    own = Table(
+        op.table_name, MetaData(), *(Column(name) for name in dict.fromkeys([*op.record.values(), op.column_name])),
+        schema=op.schema,
+    )  # fmt: skip
+    names = (*op.record, "sequence", "event", "source", "target", "at", "actor")
+    history = Table(op.history, MetaData(), *(Column(name) for name in names), schema=op.schema)
+    earlier = history.alias("fsm_earlier")
+    same = [earlier.c[name] == own.c[part] for name, part in op.record.items()]
+    latest = select(text("COALESCE(MAX(fsm_earlier.sequence), 0) + 1")).select_from(earlier).where(*same)
+    values = [
+        *(own.c[part] for part in op.record.values()),
+        latest.scalar_subquery(),
+        literal(FORCED, String()),
+        own.c[op.column_name],
+        target,
+        utc_now(),
+        literal(op.actor, String()),
+    ]
+    rows = select(*values).where(sources).with_for_update()
+    return insert(history).from_select(list(names), rows, include_defaults=False)
+
+
+_SCRIPTS: dict[type[StatesOp], Callable[[_Writer, Any], Iterator[str]]] = {
+    AddStatesOp: _add,
+    DropStatesOp: _drop,
+    ConvertStatesOp: _convert,
+    MigrateStatesOp: _migrate,
+}
+_WHAT: dict[type[StatesOp], Callable[[Any], str]] = {
+    AddStatesOp: lambda op: f"take {list(op.states)}",
+    DropStatesOp: lambda op: f"take {list(op.states)} no more",
+    ConvertStatesOp: lambda op: f"store as {op.storage}",
+    MigrateStatesOp: lambda op: f"rows from and to {dict(op.targets)}; online, this is done in batches",
+}

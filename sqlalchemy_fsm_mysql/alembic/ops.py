@@ -1,0 +1,353 @@
+"""The operations as data: what a revision says of a state column. How each is done is in :mod:`.implementation`.
+
+========================  ============================================================================================
+``op.add_states``         the column takes more states; appended in the database's order, so that nothing is copied
+``op.migrate_states``     rows go from one state to another, in committed batches; past the machine
+``op.drop_states``        the column takes these states no more; refused while a row is in one
+``op.convert_states``     the column is stored in another way: ENUM, or VARCHAR with a CHECK
+========================  ============================================================================================
+
+All of them can be run again after a failure in the middle: what is done already is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from alembic.operations import MigrateOperation, Operations
+
+from ..column import Storage
+
+__all__ = ["AddStatesOp", "ConvertStatesOp", "DropStatesOp", "IrreversibleOp", "MigrateStatesOp", "StatesOp"]
+
+Algorithm = Literal["INSTANT", "INPLACE", "NOCOPY", "COPY"]
+ALGORITHMS = ("INSTANT", "INPLACE", "NOCOPY", "COPY", None)
+
+
+@dataclass(kw_only=True, eq=False)
+class StatesOp(MigrateOperation):
+    """What all operations on a state column have in common."""
+
+    table_name: str
+    column_name: str
+    schema: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The column, as messages name it."""
+        parts = (self.schema, self.table_name, self.column_name)
+        return ".".join(part for part in parts if part)
+
+
+@dataclass(kw_only=True, eq=False)
+class AlterStatesOp(StatesOp):
+    """An operation that alters the table.
+
+    `existing` are the states that the column has before, in the database's order. `lock_wait_timeout` is in seconds:
+    how long one attempt may queue for the table, and all writers behind it; `attempts` how often it is tried.
+    """
+
+    storage: Storage = "enum"
+    existing: tuple[str, ...] = ()
+    algorithm: Algorithm | None = None
+    lock_wait_timeout: int = 1
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.storage not in ("enum", "varchar"):
+            raise ValueError(f"storage={self.storage!r}; a state column is stored as 'enum' or 'varchar'")
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm={self.algorithm!r}; there are {', '.join(map(repr, ALGORITHMS))}")
+        for name in ("lock_wait_timeout", "attempts"):
+            _require_number(name, getattr(self, name))
+
+
+@Operations.register_operation("add_states")
+@dataclass(kw_only=True, eq=False)
+class AddStatesOp(AlterStatesOp):
+    """The column takes more states."""
+
+    states: tuple[str, ...]
+
+    @classmethod
+    def add_states(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        states: Sequence[str],
+        *,
+        schema: str | None = None,
+        storage: Storage = "enum",
+        existing: Sequence[str] = (),
+        algorithm: Algorithm | None = "INSTANT",
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Append *states* to those that the column takes; what it has already, and all else it says, is left alone.
+
+        *algorithm* is asked of the server, so that it fails rather than copies: an ENUM is appended to INSTANTly until
+        its 255th state. The CHECK of a VARCHAR column cannot be changed without a copy of the table: for one,
+        ``algorithm="COPY"`` has to be said. SQLite changes its schema only, and minds no algorithm. *existing* is for
+        ``--sql``, where a VARCHAR's states cannot be read. *lock_wait_timeout* (seconds) and *attempts* are there, as
+        an ALTER queues behind open transactions, and all writers queue behind it.
+
+        Raises: MigrationRefused, when nothing was changed; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=column_name,
+                states=_names(states),
+                schema=schema,
+                storage=storage,
+                existing=tuple(existing),
+                algorithm=algorithm,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> DropStatesOp:
+        return DropStatesOp(
+            table_name=self.table_name,
+            column_name=self.column_name,
+            states=self.states,
+            schema=self.schema,
+            storage=self.storage,
+            existing=(*self.existing, *(state for state in self.states if state not in self.existing)),
+        )
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("add_states", self.schema, self.table_name, self.column_name, list(self.states))
+
+
+@Operations.register_operation("drop_states")
+@dataclass(kw_only=True, eq=False)
+class DropStatesOp(AlterStatesOp):
+    """The column takes these states no more."""
+
+    states: tuple[str, ...]
+    server_default: str | None = None
+
+    @classmethod
+    def drop_states(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        states: Sequence[str],
+        *,
+        schema: str | None = None,
+        storage: Storage = "enum",
+        existing: Sequence[str] = (),
+        server_default: str | None = None,
+        algorithm: Algorithm | None = None,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Take *states* out of those that the column takes. The server copies the table for it, and blocks writers.
+
+        Rows are counted first: while one is in a state to be dropped, nothing is changed. With ``--sql`` the server
+        refuses, because the script has it work in strict mode. *server_default* replaces the column's default, which
+        has to be one of the states that stay. The rest is as for ``add_states``.
+
+        Raises: MigrationRefused, with the number of rows in each state; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=column_name,
+                states=_names(states),
+                schema=schema,
+                storage=storage,
+                existing=tuple(existing),
+                server_default=server_default,
+                algorithm=algorithm,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> AddStatesOp:
+        return AddStatesOp(
+            table_name=self.table_name,
+            column_name=self.column_name,
+            states=self.states,
+            schema=self.schema,
+            storage=self.storage,
+            existing=tuple(state for state in self.existing if state not in self.states),
+            algorithm="INSTANT" if self.storage == "enum" else "COPY",
+        )
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("drop_states", self.schema, self.table_name, self.column_name, list(self.states))
+
+
+@Operations.register_operation("migrate_states")
+@dataclass(kw_only=True, eq=False)
+class MigrateStatesOp(StatesOp):
+    """Rows go from one state to another."""
+
+    targets: Mapping[str, str]
+    batch_size: int = 5000  # rows
+    history: str | None = None
+    record: Mapping[str, str] = field(default_factory=dict)
+    actor: str | None = "alembic"
+    details: Any = None
+    reversible: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError('migrate_states takes {source: target}, such as {"Error": "Failed"}')
+        _names([*self.targets, *self.targets.values()])
+        chained = sorted(set(self.targets) & set(self.targets.values()))
+        if chained:
+            raise ValueError(f"{chained[0]!r} is both a source and a target; do one step after the other")
+        _require_number("batch_size", self.batch_size)
+
+    @classmethod
+    def migrate_states(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        targets: Mapping[str, str],
+        *,
+        schema: str | None = None,
+        batch_size: int = 5000,
+        history: str | None = None,
+        record: Mapping[str, str] | None = None,
+        actor: str | None = "alembic",
+        details: Any = None,
+    ) -> None:
+        """Set the rows that hold a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default, too.
+
+        It goes along the primary key, at most *batch_size* rows at a time, each batch committed; rows that somebody
+        else holds are left for another pass. After a crash, run it again. *history* is the name of the column's history
+        table, in the same schema: each row gets a record of the event ``force_state``, by *actor* and with *details*
+        (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
+        are taken in order. With ``--sql`` it is one transaction.
+
+        Raises: MigrationRefused.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=column_name,
+                targets=targets,
+                schema=schema,
+                batch_size=batch_size,
+                history=history,
+                record=record or {},
+                actor=actor,
+                details=details,
+            )
+        )
+
+    def reverse(self) -> MigrateOperation:
+        targets = {target: source for source, target in self.targets.items()}
+        if not self.reversible or len(targets) < len(self.targets):
+            return IrreversibleOp(f"{self.label}: which rows were in {_listed(self.targets)} is not known any more")
+        return MigrateStatesOp(
+            table_name=self.table_name,
+            column_name=self.column_name,
+            targets=targets,
+            schema=self.schema,
+            batch_size=self.batch_size,
+            history=self.history,
+            record=self.record,
+        )
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("migrate_states", self.schema, self.table_name, self.column_name, dict(self.targets))
+
+
+@Operations.register_operation("convert_states")
+@dataclass(kw_only=True, eq=False)
+class ConvertStatesOp(AlterStatesOp):
+    """The column is stored in another way."""
+
+    states: tuple[str, ...]
+    existing_storage: Storage | None = None
+
+    @classmethod
+    def convert_states(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        states: Sequence[str],
+        *,
+        storage: Storage,
+        existing_storage: Storage | None = None,
+        schema: str | None = None,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Store the column as *storage*, ``"enum"`` or ``"varchar"``, with *states*. The server copies the table.
+
+        Refused while a row holds anything else. *existing_storage* is what it is stored as now, None for a VARCHAR that
+        takes anything; it is needed for ``--sql`` only.
+
+        Raises: MigrationRefused, with the number of rows in each state; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=column_name,
+                states=_names(states),
+                schema=schema,
+                storage=storage,
+                existing_storage=existing_storage,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> MigrateOperation:
+        if self.existing_storage is None:
+            return IrreversibleOp(f"{self.label}: how the column was declared before is not known")
+        return ConvertStatesOp(
+            table_name=self.table_name,
+            column_name=self.column_name,
+            states=self.states,
+            schema=self.schema,
+            storage=self.existing_storage,
+            existing_storage=self.storage,
+        )
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("convert_states", self.schema, self.table_name, self.column_name, self.storage)
+
+
+class IrreversibleOp(MigrateOperation):
+    """What cannot be taken back; in a downgrade it is rendered as an error that says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def reverse(self) -> IrreversibleOp:
+        return self
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("irreversible", self.reason)
+
+
+def _require_number(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
+
+
+def _names(states: Collection[object]) -> tuple[str, ...]:
+    """*states*, which are to be names; one string is not a list of one."""
+    names = tuple(state for state in states if isinstance(state, str) and state)
+    if isinstance(states, str) or len(names) != len(states) or not names:
+        raise TypeError(f"states are a list of names, not {states!r}")
+    return names
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,112 @@
+"""Each operation as a line of a revision: names and states are written out, so that an old revision stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy.types import TypeEngine
+
+from ..column import StateType
+from ..history import ExactText, RecordedState, Timestamp
+from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, IrreversibleOp, MigrateStatesOp
+from .types import States
+
+__all__ = ["render_type", "with_our_types"]
+
+PACKAGE = __name__.rpartition(".")[0]
+
+# What stands above an operation: when a rolling deploy may run it.
+EXPAND = "expand: before the release that knows them"
+DATA = "data: once every server understands both; in a rolling deploy, a revision of its own"
+CONTRACT = "contract: once no server and no row knows them any more"
+
+
+@renderers.dispatch_for(AddStatesOp)
+def _add_states(context: AutogenContext, op: AddStatesOp) -> list[str]:
+    return [f"# {EXPAND}", _call(context, "add_states", op, list(op.states), _alter_options(op, "INSTANT"))]
+
+
+@renderers.dispatch_for(DropStatesOp)
+def _drop_states(context: AutogenContext, op: DropStatesOp) -> list[str]:
+    options = _alter_options(op, None)
+    if op.server_default is not None:
+        options["server_default"] = op.server_default
+    return [f"# {CONTRACT}", _call(context, "drop_states", op, list(op.states), options)]
+
+
+@renderers.dispatch_for(ConvertStatesOp)
+def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> str:
+    options: dict[str, Any] = {"storage": op.storage}
+    if op.existing_storage is not None:
+        options["existing_storage"] = op.existing_storage
+    return _call(context, "convert_states", op, list(op.states), options)
+
+
+@renderers.dispatch_for(MigrateStatesOp)
+def _migrate_states(context: AutogenContext, op: MigrateStatesOp) -> list[str]:
+    options: dict[str, Any] = {"batch_size": op.batch_size}
+    if op.history is not None:
+        options |= {"history": op.history, "record": dict(op.record)}
+    return [f"# {DATA}", _call(context, "migrate_states", op, dict(op.targets), options)]
+
+
+@renderers.dispatch_for(IrreversibleOp)
+def _irreversible(context: AutogenContext, op: IrreversibleOp) -> str:
+    return f"raise NotImplementedError({op.reason!r})"
+
+
+def _alter_options(op: AlterStatesOp, usual: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if op.storage != "enum":
+        options |= {"storage": op.storage, "existing": list(op.existing)}
+    if op.algorithm != usual:
+        options["algorithm"] = op.algorithm
+    return options
+
+
+def _call(context: AutogenContext, name: str, op: Any, what: Any, options: Mapping[str, Any]) -> str:
+    prefix = context.opts["alembic_module_prefix"] or ""
+    schema = {} if op.schema is None else {"schema": op.schema}
+    arguments = [repr(_plain(op.table_name)), repr(_plain(op.column_name)), repr(what)]
+    arguments += [f"{key}={value!r}" for key, value in {**schema, **options}.items()]
+    return f"{prefix}{name}({', '.join(arguments)})"
+
+
+def _plain(name: str) -> str:
+    """*name* as an exact string: SQLAlchemy's quoted_name has a repr of its own."""
+    return str.__str__(name)
+
+
+Render = Callable[[str, Any, AutogenContext], "str | bool"]
+
+
+def render_type(type_: TypeEngine[Any], context: AutogenContext) -> str | None:
+    """*type_* as a revision writes it, when it is one of ours: with its states in the place of a machine."""
+    if isinstance(type_, StateType):
+        text = repr(States(*type_.stored_states, storage=type_.storage))
+    elif isinstance(type_, States):
+        text = repr(type_)
+    elif isinstance(type_, (RecordedState, ExactText)):
+        text = f"ExactText({type_.length})"
+    elif isinstance(type_, Timestamp):
+        text = "Timestamp()"
+    else:
+        return None
+    context.imports.add(f"import {PACKAGE}")
+    return f"{PACKAGE}.{text}"
+
+
+def with_our_types(theirs: Render | None) -> Render:
+    """The ``render_item`` of env.py, asked first, with our types behind it."""
+
+    def render_item(kind: str, item: Any, context: AutogenContext) -> str | bool:
+        rendered = theirs(kind, item, context) if theirs is not None else False
+        if rendered is False and kind == "type":
+            return render_type(item, context) or False
+        return rendered
+
+    render_item.renders_states = True  # type: ignore[attr-defined]  # a mark, so as not to wrap it twice
+    return render_item

@@ -1,0 +1,45 @@
+"""The types that revisions are written with: what a state column held at that time, whatever the machine says today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Dialect, String, TypeDecorator, event
+from sqlalchemy.types import TypeEngine
+
+from ..backends import backend_of_dialect
+from ..column import Storage, add_check
+
+__all__ = ["States"]
+
+
+class States(TypeDecorator[str]):
+    """A state column's type with its states written out, for ``op.create_table`` and ``op.add_column``.
+
+    It makes what ``StateMachineColumn`` makes of a machine: ENUM on MySQL and MariaDB, VARCHAR with a named CHECK with
+    ``storage="varchar"`` and on other databases.
+
+    >>> States("new", "paid")
+    States('new', 'paid')
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, *states: str, storage: Storage = "enum") -> None:
+        if not states or not all(isinstance(state, str) for state in states):
+            raise TypeError("States takes the states' names, as strings")
+        super().__init__(max(map(len, states)))
+        self.stored_states, self.storage = states, storage
+        event.listen(self, "after_parent_attach", add_check)
+
+    def copy(self, **_: Any) -> States:
+        return States(*self.stored_states, storage=self.storage)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        type_ = backend_of_dialect(dialect).column_type(dialect, self.stored_states, self.storage)
+        return dialect.type_descriptor(type_)
+
+    def __repr__(self) -> str:
+        storage = "" if self.storage == "enum" else f", storage={self.storage!r}"
+        return f"States({', '.join(map(repr, self.stored_states))}{storage})"
