@@ -18,6 +18,7 @@ from _pytest import runner
 from hypothesis import settings
 from sqlalchemy import URL, Engine
 
+from tests.evidence.record import record, record_run
 from tests.limits import expect_limits, let_aiomysql_bind_bytes
 from tests.servers import (
     AIOSQLITE,
@@ -64,6 +65,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("FSM_ALL_DRIVERS", "") not in ("", "0"),
         help="every driver that is installed, those for asyncio too; as FSM_ALL_DRIVERS=1",
     )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    record_run(" ".join(["pytest", *session.config.invocation_params.args]))
 
 
 def drivers(config: pytest.Config) -> tuple[str, ...]:
@@ -177,6 +182,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
     report: Any = yield
+    if "FSM_EVIDENCE" in os.environ and (report.when == "call" or report.outcome != "passed"):
+        record("test", id=item.nodeid, outcome="xfailed" if hasattr(report, "wasxfail") else report.outcome)
     counts = item.config.stash.setdefault(by_driver, Counter())
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     url = parameters.get("url", parameters.get("asyncio_url"))

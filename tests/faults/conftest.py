@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import URL, Engine
 
+from tests.evidence.record import record
 from tests.faults.crew import Task
 from tests.faults.ledger import fresh_jobs
 
@@ -18,16 +21,26 @@ FIGURES = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_driver: the test is about what a driver does")
+    config.addinivalue_line("markers", "one_server: one server will do, unless FSM_FAULTS=1")
+    config.addinivalue_line("markers", "full: only with FSM_FAULTS=1, as the session `faults` sets it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the first driver of each server."""
+    """Keep the first driver of each server; of `one_server`, the first server's. Skip what a usual run is too short for."""
+    is_full = os.environ.get("FSM_FAULTS", "") not in ("", "0")
+    targets = []
     first: dict[tuple[str, str | None, int | None], URL] = {}
     kept = []
     for item in items:
         url = (
             item.callspec.params.get("url") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
         )
+        if not is_full and item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="only in ./dev faults"))
+        if not is_full and item.get_closest_marker("one_server") and isinstance(url, URL):
+            targets += [url] if not targets else []
+            if url != targets[0]:
+                continue
         is_ours = HERE in item.path.parents and item.get_closest_marker("every_driver") is None
         if (
             is_ours
@@ -37,6 +50,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         kept.append(item)
     items[:] = kept
+
+
+def uncovered(request: pytest.FixtureRequest, what: str) -> NoReturn:
+    """Skip, and say at the end of the run *what* it did not cover; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"NOT COVERED BY THIS RUN: {what}")
+    request.config.stash.setdefault(UNCOVERED, []).append(what)
+    pytest.skip(f"NOT COVERED BY THIS RUN: {what}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -64,5 +85,6 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     def show(**numbers: object) -> None:
         said = ", ".join(f"{name} {number}" for name, number in numbers.items())
         request.config.stash.setdefault(FIGURES, []).append(f"{request.node.name}: {said}")
+        record("figures", test=request.node.nodeid, figures={name: str(number) for name, number in numbers.items()})
 
     return show

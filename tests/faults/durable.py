@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import URL, make_url
 
@@ -18,14 +20,19 @@ DURABLE = (
     "--binlog-format=ROW",
     "--server-id=1",
 )
+NAMES = ("mariadb1011", "mysql97", "mariadb118")
+NONE: Mapping[str, str] = MappingProxyType({})
 SCRIPT = Path(__file__).parents[3] / "shared" / "servers" / "server"
 
 
 class Durable:
     """A server of this machine's binaries. `kill` is SIGKILL; `start` starts it again on the same data."""
 
-    def __init__(self, binary: str, folder: Path) -> None:
+    def __init__(
+        self, binary: str, folder: Path, options: Sequence[str] = (), preload: Mapping[str, str] = NONE
+    ) -> None:
         self.binary, self.folder, self.port = binary, folder, free_port()
+        self.options, self.preload = [*DURABLE, *options], preload
         self.is_mariadb = "MariaDB" in output_of([binary, "--version"])
         self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
         self.data = [f"--datadir={folder / 'data'}", *(["--user=root"] if os.geteuid() == 0 else [])]
@@ -50,7 +57,8 @@ class Durable:
             *([] if self.is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
         ]
         self.process = subprocess.Popen(
-            [self.binary, "--no-defaults", *self.data, *options, *DURABLE],
+            [self.binary, "--no-defaults", *self.data, *options, *self.options],
+            env={**os.environ, **self.preload},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -74,38 +82,42 @@ class Durable:
 class Scripted:
     """The server that ../shared/servers/server unpacks, in a private folder that borrows the programs of the shared one."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, options: Sequence[str] = (), preload: Mapping[str, str] = NONE) -> None:
         unpacked = Path("/var/tmp/fsm-servers") / name / "root"
         if not SCRIPT.exists() or not unpacked.exists():
             raise Unavailable(f"{SCRIPT} has not unpacked {name}")
         (folder / name).mkdir()
         (folder / name / "root").symlink_to(unpacked)
-        self.name = name
+        self.name, self.options, self.preload = name, options, preload
         self.environment = {**os.environ, "FSM_SERVERS": str(folder), "FSM_PORT": str(free_port())}
         self.start()
 
     def start(self) -> None:
-        said = output_of([str(SCRIPT), "up", self.name, "durable"], self.environment)
+        said = output_of([str(SCRIPT), "up", self.name, "durable", *self.options], {**self.environment, **self.preload})
         self.url = make_url(said.split()[-1]).set(database=None)
 
     def kill(self) -> None:
         output_of([str(SCRIPT), "kill", self.name], self.environment)
 
 
-def durable(folder: Path) -> Durable | Scripted:
-    """A server of its own; FSM_KILL_SERVER=mysql97 names one of the shared script's.
+def durable(
+    folder: Path, name: str = "", options: Sequence[str] = (), preload: Mapping[str, str] = NONE
+) -> Durable | Scripted:
+    """A server of its own: *name*, or FSM_KILL_SERVER=mysql97, is one of the shared script's.
+
+    *options* come after the durable ones, so they may undo them. *preload* is added to the server's environment.
 
     Raises: Unavailable, with the reason.
     """
-    named = os.environ.get("FSM_KILL_SERVER")
+    named = name or os.environ.get("FSM_KILL_SERVER")
     if named:
-        return Scripted(named, folder)
+        return Scripted(named, folder, options, preload)
     binary = which("mysqld") or which("mariadbd")
     if binary:
-        return Durable(binary, folder)
-    for name in ("mariadb1011", "mysql97", "mariadb118"):
+        return Durable(binary, folder, options, preload)
+    for each in NAMES:
         try:
-            return Scripted(name, folder)
+            return Scripted(each, folder, options, preload)
         except Unavailable:
             continue
     raise Unavailable("neither mysqld nor mariadbd is installed here, and a server to be killed has to be one's own")

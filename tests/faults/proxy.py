@@ -52,7 +52,11 @@ class Proxy:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = self.listener.accept()
-                server = socket.create_connection(self.target)
+                try:
+                    server = socket.create_connection(self.target)
+                except OSError:  # nobody listens there just now
+                    shut(client)
+                    continue
                 for one in (client, server):
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self.open.add(one)

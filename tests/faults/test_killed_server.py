@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
@@ -24,7 +23,7 @@ from sqlalchemy_fsm_mysql import (
     fire_key,
     run_transaction,
 )
-from tests.faults.conftest import UNCOVERED
+from tests.faults.conftest import uncovered
 from tests.faults.crew import Log, Task, crew, moves, told
 from tests.faults.durable import Durable, Scripted, durable, version
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
@@ -38,11 +37,7 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Durable |
     try:
         made = durable(tmp_path)
     except Unavailable as reason:
-        said = f"kill -9 of a server ({reason})"
-        if os.environ.get("CI"):
-            pytest.fail(f"NOT COVERED BY THIS RUN: {said}")
-        request.config.stash.setdefault(UNCOVERED, []).append(said)
-        pytest.skip(f"NOT COVERED BY THIS RUN: {said}")
+        uncovered(request, f"kill -9 of a server ({reason})")
     yield made
     made.kill()
 

@@ -29,7 +29,8 @@ class Call(NamedTuple):
     """One attempt of one unit of work: a fire and its commit.
 
     ``failed`` is an attempt that was told that nothing happened (a deadlock, a lock wait); `code` is the
-    server's error. ``unknown`` is one whose COMMIT was lost.
+    server's error. ``unknown`` is one whose COMMIT was lost; `resolved` is what was found out about it
+    afterwards, None when nobody asked. What it had been told before its COMMIT is kept like a move's.
     """
 
     worker: int
@@ -44,6 +45,7 @@ class Call(NamedTuple):
     code: int | None = None
     sequence: int | None = None
     token: str | None = None
+    resolved: bool | None = None
 
 
 class Row(NamedTuple):
@@ -64,6 +66,19 @@ class Recorded(NamedTuple):
     token: str | None = None
 
 
+class Glimpse(NamedTuple):
+    """What an instance showed at the end of a transaction or savepoint, and a fresh read of its row at once after.
+
+    Only of a row that nobody else moves: of another's, the two may lawfully differ.
+    """
+
+    worker: int
+    after: Literal["commit", "rollback", "savepoint"]
+    key: Key
+    shown: str
+    stored: str
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that is known after a race. `history` is None when the model keeps none."""
@@ -73,6 +88,8 @@ class Evidence:
     rows: Mapping[Key, Row]
     history: Sequence[Recorded] | None = None
     initial: Mapping[Key, str] = field(default_factory=dict)  # where it is not the machine's
+    glimpses: Sequence[Glimpse] = ()
+    most: Mapping[Key, int] = field(default_factory=dict)  # how many moves of a row its guard allows
 
     def began_in(self, key: Key) -> str:
         return self.initial.get(key, self.machine.stored(self.machine.initial))
@@ -81,7 +98,9 @@ class Evidence:
     def by_key(self) -> dict[tuple[Key, Outcome], list[Call]]:
         found: defaultdict[tuple[Key, Outcome], list[Call]] = defaultdict(list)
         for call in self.calls:
-            found[call.key, call.outcome].append(call)
+            is_found = call.outcome == "unknown" and call.resolved
+            outcome: Outcome = "failed" if call.resolved is False else "moved" if is_found else call.outcome
+            found[call.key, outcome].append(call)
         return dict(found)
 
     @cached_property
@@ -92,6 +111,7 @@ class Evidence:
         return dict(found)
 
     def of(self, key: Key, outcome: Outcome) -> list[Call]:
+        """The calls on a row that ended so, an unknown one as it was resolved."""
         return self.by_key.get((key, outcome), [])
 
     def moved(self, key: Key) -> list[Call]:
@@ -204,8 +224,14 @@ def tokens_of_nothing(evidence: Evidence) -> Iterator[str]:
 
 
 def tokens_of_unknown(evidence: Evidence) -> Iterator[str]:
-    """I5: the token of an attempt of unknown outcome is recorded once or not at all."""
+    """I5: the token of an attempt of unknown outcome is recorded once or not at all, as it was resolved."""
     yield from _token_counts(evidence, "unknown", lawful=range(2))
+    if evidence.history is None:
+        return
+    recorded = {row.token for row in evidence.history}
+    for call in evidence.calls:
+        if call.token is not None and call.resolved is not None and call.resolved != (call.token in recorded):
+            yield f"{call} was resolved as {call.resolved}, and its token is{'' if not call.resolved else ' not'} recorded"
 
 
 def _token_counts(evidence: Evidence, outcome: Outcome, lawful: range) -> Iterator[str]:
@@ -246,6 +272,20 @@ def unreasonable(evidence: Evidence) -> Iterator[str]:
         numbered = evidence.numbered(key)
         was_in = _by_interval(evidence, key) if numbered is None else _by_number(evidence, key, numbered)
         yield from (f"{call}, but the row was never {call.state!r} then" for call in refused if not was_in(call))
+
+
+def unlike_the_database(evidence: Evidence) -> Iterator[str]:
+    """I8: after a commit, a rollback and a savepoint's rollback, memory shows what a fresh read finds."""
+    yield from (f"{glimpse}" for glimpse in evidence.glimpses if glimpse.shown != glimpse.stored)
+
+
+def against_the_guard(evidence: Evidence) -> Iterator[str]:
+    """No row was moved more often than its guard allows."""
+    for key, most in evidence.most.items():
+        row = evidence.rows.get(key)
+        counted = max(len(evidence.moved(key)), row.steps or 0 if row else 0)
+        if counted > most:
+            yield f"row {key!r} was moved {counted} times, and its guard allows {most}"
 
 
 def _by_interval(evidence: Evidence, key: Key) -> Callable[[Call], bool]:
@@ -301,4 +341,6 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "I5": tokens_of_unknown,
     "I6": out_of_time,
     "I7": unreasonable,
+    "I8": unlike_the_database,
+    "guard": against_the_guard,
 }

@@ -1,0 +1,78 @@
+"""Each small wrong version of the library is found out by the checker, and the right one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine
+
+from tests.evidence.record import record
+from tests.faults.crew import run
+from tests.faults.guarded import guarded_evidence
+from tests.faults.ledger import fresh_jobs
+from tests.faults.load import Load, outcome_of, work
+from tests.faults.proxy import proxy, unencrypted
+from tests.faults.storm import cut_at_random
+from tests.faults.wrong import WRONG
+from tests.race.checker import Evidence, violations
+
+PROCESSES, UNITS, SHARED = 4, 30, 3
+
+pytestmark = [pytest.mark.servers_only, pytest.mark.one_server]
+
+Race = Callable[[str], Evidence]
+
+
+@pytest.fixture
+def race(url: URL, engine: Engine, tmp_path: Path) -> Race:
+    """``race(wrong)``: four processes under this wrong version, one of them through a proxy that cuts one COMMIT in five."""
+
+    def raced(wrong: str) -> Evidence:
+        keys = fresh_jobs(engine, SHARED + PROCESSES)
+        loads = [
+            Load(
+                *(number, url, tmp_path / f"{number}.log", keys[:SHARED]),
+                units=UNITS,
+                own=keys[SHARED + number],
+                wrong=wrong,
+                most=3,
+                unusual=0.2,
+                shuffled=1.0,
+            )
+            for number in range(PROCESSES)
+        ]
+        with proxy(url, cut_at_random(0.2)) as between:
+            loads[0] = replace(loads[0], url=between.url, direct=url, connect_args=unencrypted(url))
+            run(work, loads)
+        return outcome_of([load.log for load in loads], engine).evidence
+
+    return raced
+
+
+def caught_by(evidence: Evidence) -> list[str]:
+    return sorted({violation.check for violation in violations(evidence)})
+
+
+def test_nothing_is_found_in_the_right_version(race: Race) -> None:
+    assert violations(race("")) == []
+
+
+@pytest.mark.parametrize("wrong", [name for name in WRONG if name and not name.startswith("guard")])
+def test_a_wrong_version_is_found_out(race: Race, engine: Engine, wrong: str) -> None:
+    found = caught_by(race(wrong))
+    record("control", engine, wrong=wrong, caught_by=found)
+
+    assert found
+
+
+@pytest.mark.parametrize("wrong", ["", "guard outside of the CASE"])
+def test_a_guard_outside_of_the_case_is_found_out(engine: Engine, wrong: str, figures: Any) -> None:
+    found = caught_by(guarded_evidence(engine, wrong))
+    if wrong:
+        record("control", engine, wrong=wrong, caught_by=found)
+
+    assert bool(found) == bool(wrong)

@@ -1,0 +1,159 @@
+"""Small wrong versions of the library. A check that passes on all of them proves nothing; see test_wrong_versions.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from unittest.mock import patch
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.exc import DBAPIError
+
+from sqlalchemy_fsm_mysql import transactions, units
+from sqlalchemy_fsm_mysql.backends import MySQLBackend
+from sqlalchemy_fsm_mysql.backends.mysql import OFFSET
+from sqlalchemy_fsm_mysql.journal import Journal
+from sqlalchemy_fsm_mysql.statement import MOVED, REFUSED, EventSQL, number
+
+Wrong = Callable[[], AbstractContextManager[Any]]
+
+
+def read_then_write() -> AbstractContextManager[Any]:
+    """The code is read without a lock, and written down later."""
+
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **_: Any) -> int:
+        code = connection.execute(select(event.code()).where(event.row.is_key()), parameters).scalar_one()
+        time.sleep(0.001)
+        if code >= MOVED:
+            connection.execute(self.statement(event, ("take", (code - MOVED) // 2)), parameters)
+        return int(code)
+
+    return patch.object(MySQLBackend, "fire", fire)
+
+
+def history_outside_of_the_transaction() -> AbstractContextManager[Any]:
+    """The record is committed by itself, whatever becomes of the move."""
+    within = MySQLBackend.record
+
+    def record(self: MySQLBackend, connection: Connection, history: Any, parameters: Any) -> int:
+        with connection.engine.begin() as other:
+            return within(self, other, history, parameters)
+
+    return patch.object(MySQLBackend, "record", record)
+
+
+def acknowledging_without_commit() -> AbstractContextManager[Any]:
+    """One unit in three is acknowledged, and was not committed."""
+    told: list[int] = []
+
+    def attempt(session_factory: Any, work: Any) -> Any:
+        with session_factory() as session:
+            result = work(session)
+            told.append(1)
+            (session.rollback if len(told) % 3 == 0 else session.commit)()
+            return result
+
+    return patch.object(units, "_attempt", attempt)
+
+
+def code_table_off_by_one() -> AbstractContextManager[Any]:
+    """Each branch's code is read as the next one's."""
+    right = MySQLBackend.fire
+
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
+        code = right(self, connection, event, parameters, **how)
+        return MOVED + (code - MOVED + 2) % (2 * len(event.branches)) if code >= MOVED else code
+
+    return patch.object(MySQLBackend, "fire", fire)
+
+
+def refusal_codes_off_by_one() -> AbstractContextManager[Any]:
+    """Each refusing state's code is read as the one before."""
+    right = MySQLBackend.fire
+
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
+        code = right(self, connection, event, parameters, **how)
+        if REFUSED <= code < MOVED:
+            return REFUSED + (code - REFUSED - 4) % (4 * len(event.states))
+        return code
+
+    return patch.object(MySQLBackend, "fire", fire)
+
+
+@contextmanager
+def guard_outside_of_the_case() -> Iterator[None]:
+    """The code is made without guards, and they stand beside it in the WHERE."""
+    right = EventSQL._code_in
+
+    def without_guards(self: EventSQL, index: int, branches: Any) -> Any:
+        return number(branches[0].code) if branches else right(self, index, branches)
+
+    def fire(self: MySQLBackend, event: EventSQL, known_version: Any) -> Any:
+        remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
+        guards = [branch.guard for branch in event.branches if branch.guard is not None]
+        statement = update(event.row.table).where(event.row.is_key(), remembered >= number(OFFSET + MOVED), *guards)
+        return statement.ordered_values(*event.assignments())
+
+    with patch.object(EventSQL, "_code_in", without_guards), patch.object(MySQLBackend, "_fire", fire):
+        yield
+
+
+def savepoint_rule_removed() -> AbstractContextManager[Any]:
+    """After a savepoint's rollback the instances stay as the fire left them."""
+    return patch.object(Journal, "_expire", lambda *_: None)
+
+
+def retry_of_one_statement() -> AbstractContextManager[Any]:
+    """After a deadlock the statement is sent again; the server has forgotten what came before it."""
+    right = MySQLBackend.fire
+
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
+        while True:
+            try:
+                return right(self, connection, event, parameters, **how)
+            except DBAPIError as error:
+                if transactions.meaning(error) is not transactions.Meaning.ABORTED:
+                    raise
+
+    return patch.object(MySQLBackend, "fire", fire)
+
+
+def token_outside_of_the_history() -> AbstractContextManager[Any]:
+    """The token is not written down."""
+    within = MySQLBackend.record
+
+    def record(self: MySQLBackend, connection: Connection, history: Any, parameters: Any) -> int:
+        return within(self, connection, history, {**parameters, "fsm_token": None})
+
+    return patch.object(MySQLBackend, "record", record)
+
+
+def plain_resolution() -> AbstractContextManager[Any]:
+    """Every COMMIT of unknown outcome is taken for one that failed, and the unit is told to have failed."""
+
+    def of_commit(error: Exception, tokens: list[str]) -> Any:
+        units.raise_of_unit(error)
+
+    return patch.object(units, "raise_of_commit", of_commit)
+
+
+WRONG: dict[str, Wrong] = {
+    "": nullcontext,
+    "read-then-write": read_then_write,
+    "history outside of the transaction": history_outside_of_the_transaction,
+    "acknowledging without commit": acknowledging_without_commit,
+    "code table off by one": code_table_off_by_one,
+    "refusal codes off by one": refusal_codes_off_by_one,
+    "guard outside of the CASE": guard_outside_of_the_case,
+    "savepoint rule removed": savepoint_rule_removed,
+    "retry of one statement": retry_of_one_statement,
+    "token not recorded": token_outside_of_the_history,
+    "unknown outcome taken for a failure": plain_resolution,
+}
+
+
+def wrong_version(name: str) -> AbstractContextManager[Any]:
+    """The library in the wrong version *name* within the block; the right one for the empty name."""
+    return WRONG[name]()
