@@ -178,6 +178,14 @@ def types(session: nox.Session) -> None:
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages as HTML, in site/; a link that leads nowhere, or any other warning, is an error."""
+    session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", "site", *session.posargs)
+    session.log("the pages are in site/index.html")
+
+
 @nox.session(reuse_venv=False)
 def build(session: nox.Session) -> None:
     """The sdist, the wheel made of it, and the wheel at work in an environment that has nothing else."""

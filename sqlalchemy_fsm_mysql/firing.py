@@ -365,11 +365,11 @@ def fire_key(
     """Fire *event* on the row of *model* with this primary *key*, without loading it: one statement in all.
 
     *key* is one value, or for a composite key a tuple in the order of the model's primary key, or a mapping by
-    attribute name. The rest is as for :meth:`~.stateful.Stateful.fire`. An instance of the row that the session
-    holds is brought up to date.
+    attribute name. The rest is as for :meth:`Stateful.fire`. An instance of the row that the session holds is brought
+    up to date.
 
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
-    TypeError for a key or a payload that does not fit; what the server may add is told in :mod:`~.transactions`.
+    TypeError for a key or a payload that does not fit; and what the server may add, as there.
     """
     said = {"actor": actor, "details": details, "token": token}
     return in_session(session, _fire, _at_key, model, key, event, column, payload, said)

@@ -1,43 +1,60 @@
-"""The Python of README.md and docs/*.md runs: each file's blocks in order, in one namespace, on SQLite in memory.
-
-A block marked ``python server`` needs a server, and is compiled only.
-"""
+"""README.md and docs/ run: see tests/docs/pages.py for what each kind of block means."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
-from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from sqlalchemy import URL
 
-PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-SERVER = "python server"
+from tests.docs.pages import PAGES, PEERS, PROJECT, RUNS, SHOWN, Page, marks
+from tests.servers import execute, own_database
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(PROJECT)) for page in PAGES])
-
-
-def compiles(example: Example) -> None:
-    """What a block for servers has to do here; a SyntaxError names its line in the page."""
-    line = example.line + example.parsed.line_offset
-    compile("\n" * line + example.parsed, example.path, "exec", dont_inherit=True)
-
-
-EXAMPLES = Sybil(parsers=[PythonCodeBlockParser(), CodeBlockParser(SERVER, compiles)])
+every_page = pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(PROJECT)) for path in PAGES])
+HAS_PEERS = all(importlib.util.find_spec(name) for name in PEERS)
 
 
 @every_page
-def test_every_example_of_the_page_runs(page: Path) -> None:
+def test_every_example_of_the_page_runs(path: Path, tmp_path: Path) -> None:
     """A failure's traceback names the page and the line in it."""
-    for example in EXAMPLES.parse(page).examples():
-        example.evaluate()
+    Page(path, tmp_path, has_peers=HAS_PEERS).run()
+
+
+@pytest.mark.servers_only
+@every_page
+def test_every_example_of_the_page_runs_on_a_server(path: Path, tmp_path: Path, url: URL) -> None:
+    """The same, with each engine on a server; and what only a server can do."""
+    is_mariadb = "MariaDB" in str(execute(url, "SELECT VERSION()"))
+    with own_database(url) as own:
+        Page(path, tmp_path, own, is_mariadb=is_mariadb, has_peers=HAS_PEERS).run()
 
 
 @every_page
-def test_no_example_is_passed_over(page: Path) -> None:
-    """A block is Python that runs, or Python for a server; a misspelt mark would hide it."""
-    marks = re.findall(r"^\s*(?:`{3,}|~{3,})\s*(py.*)$", page.read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+def test_no_example_is_passed_over(path: Path) -> None:
+    """A block is of a kind that is run, or no code; a misspelt mark would hide it."""
+    assert marks(path) <= {*RUNS, *SHOWN}
 
-    assert set(marks) <= {"python", SERVER}
+
+# [text](target), but not of an image's link to the web; and the anchors as MyST and GitHub make them of headings.
+LINK = re.compile(r"\]\((?!\w+:)([^)\s]*)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = HEADING.findall(re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """On GitHub, that is; Sphinx looks at the site's."""
+    dead = []
+    for link in LINK.findall(path.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+
+    assert dead == []

@@ -1,0 +1,39 @@
+"""How Sphinx makes the pages; ``./dev docs`` runs it with -n and -W, so a link that leads nowhere is an error."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+
+project = "sqlalchemy_fsm_mysql"
+author = "the sqlalchemy_fsm_mysql authors"
+project_copyright = author
+release = version = version_of("sqlalchemy-fsm-mysql")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path: list[str] = []
+pygments_style, pygments_dark_style = "friendly", "material"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+suppress_warnings: list[str] = []
+
+# A `name` in a docstring is a link where there is something to link to, and else only code.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_class_signature = "separated"
+autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+
+# The pages are built without a network, so without the inventories of other projects: what is SQLAlchemy's or Python's
+# cannot be a link, and is not looked for. A :func:, :class: or link of ours that leads nowhere is an error.
+nitpick_ignore_regex = [
+    ("py:obj", r".*"),  # by default_role: attributes, parameters, code
+    ("py:.*", r"(sqlalchemy|typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b(?!_fsm).*"),
+    # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
+    ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession"),
+    ("py:class", r"([\w.]+\.)?[FKMRSV]"),  # type variables
+]

@@ -1,0 +1,30 @@
+"""The pages are run with one driver on each server: what differs between drivers is the conformance suite's work.
+
+A page whose Python asks for a server is run on each, any other on the first: there only the URL differs from SQLite, or
+there are processes to start, which takes its time.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.pages import marks
+
+EVERYWHERE = {"python server", "python mariadb"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    pages = {item: item.callspec.params for item in items if item.path.parent.name == "docs" and on_server(item)}
+    urls = list(dict.fromkeys(each["url"] for each in pages.values() if each["url"].get_driver_name() == "pymysql"))
+    extra = {
+        item
+        for item, given in pages.items()
+        if given["url"] not in urls or (given["url"] != urls[0] and not marks(given["path"]) & EVERYWHERE)
+    }
+    if extra:
+        items[:] = [item for item in items if item not in extra]
+        config.hook.pytest_deselected(items=list(extra))
+
+
+def on_server(item: pytest.Item) -> bool:
+    return hasattr(item, "callspec") and "url" in item.callspec.params

@@ -1,0 +1,170 @@
+"""What the documentation shows, taken at its word: each page's blocks run in their order.
+
+| fence | what is done with it |
+|---|---|
+| ``python`` | run, in one namespace for each page; if its first line is ``# name.py``, written to a file of this name instead, and if it is ``# name.py, at the end``, added to it |
+| ``python server`` | as ``python`` where there is a server, else compiled |
+| ``python mariadb`` | as ``python`` where there is a MariaDB, else compiled |
+| ``python peers`` | as ``python`` where the libraries that people come from are installed, else compiled |
+| ``console`` | each line that begins with ``$`` is run by a shell in the page's folder; what follows is what it prints, ``…`` being anything |
+| ``console server`` | as ``console`` where there is a server, else nothing |
+| ``text``, ``mermaid``, ``{directive}`` | no code |
+
+On a server, ``sqlite://`` and every URL of ``user:password`` are that server's, with a database of this page's own.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+
+RUNS = ("python", "python server", "python mariadb", "python peers", "console", "console server")
+SHOWN = ("text", "mermaid")
+FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,})[ ]*(\S.*?)[ ]*$", re.MULTILINE)
+
+FILE = re.compile(r"# ([\w/]+\.py)(, at the end)?\n")
+# What a page writes for a server, and in SQLite's place on one.
+SERVER_URL = re.compile(r"mysql\+pymysql://user:password@[\w.]+(:\d+)?/\w+")
+SQLITE_URL = re.compile(r"(?<![\w+])sqlite://(?=[\"'])")
+# Not here: they make environments of their own. `./dev newcomer` runs them, in a fresh clone.
+ELSEWHERE = ("git clone ", "cd ", "python -m venv ", "pip install ", "./dev ", ". ", "source ")
+
+PEERS = ("django_fsm", "sqlalchemy_fsm", "statemachine", "transitions")
+
+
+@dataclass
+class Page:
+    """One page being run: on SQLite when there is no *url*."""
+
+    path: Path
+    folder: Path
+    url: URL | None = None
+    is_mariadb: bool = False
+    has_peers: bool = False
+    namespace: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.namespace["__name__"] = "__page__"
+        sys_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = {**os.environ, "PATH": here, "PYTHONPATH": sys_path, "COLUMNS": "100", "NO_COLOR": "1"}
+
+    @property
+    def where(self) -> str:
+        try:
+            return str(self.path.relative_to(PROJECT))
+        except ValueError:
+            return str(self.path)
+
+    def run(self) -> None:
+        """Run all blocks. What was opened is closed, also after a failure."""
+        parsers = [CodeBlockParser(mark, partial(self.evaluate, mark)) for mark in RUNS]
+        try:
+            for example in Sybil(parsers=parsers, encoding="utf-8").parse(self.path).examples():
+                example.evaluate()
+        finally:
+            for value in self.namespace.values():
+                if isinstance(value, Engine):
+                    value.dispose()
+
+    def evaluate(self, mark: str, example: Example) -> None:
+        language, _, needs = mark.partition(" ")
+        is_possible = {
+            "": True,
+            "server": self.url is not None,
+            "mariadb": self.is_mariadb,
+            "peers": self.has_peers,
+        }[needs]
+        line = example.line + example.parsed.line_offset
+        if language == "console":
+            if is_possible:
+                self.type_in(example.parsed, line)
+            return
+        if name := FILE.match(example.parsed):
+            compile(example.parsed, name[1], "exec")
+            target = self.folder / name[1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("a" if name[2] else "w", encoding="utf-8") as file:
+                file.write(self.placed(example.parsed))
+            return
+        code = compile("\n" * line + self.placed(example.parsed), example.path, "exec", dont_inherit=True)
+        if is_possible:
+            exec(code, self.namespace)  # noqa: S102 - the page's own code is what is tested
+
+    def placed(self, text: str) -> str:
+        """*text* with this page's database."""
+        if self.url is None:
+            return text
+        own = self.url.render_as_string(hide_password=False)
+        return SQLITE_URL.sub(own, SERVER_URL.sub(own, text))
+
+    def type_in(self, text: str, line: int) -> None:
+        for command, expected in commands(text):
+            if command.startswith(ELSEWHERE):
+                continue
+            if command.startswith("export "):
+                self.environment.update(
+                    assignment.split("=", 1) for assignment in shlex.split(self.placed(command))[1:]
+                )
+                continue
+            done = subprocess.run(
+                ["bash", "-c", self.placed(command)],
+                check=False,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                timeout=60,
+            )
+            assert done.returncode == 0 or expected, f"{self.where}:{line}: $ {command}\n{done.stdout}"
+            assert not expected or prints(done.stdout, expected), (
+                f"{self.where}:{line}: $ {command}\nprinted:\n{done.stdout}\nand not:\n{expected}"
+            )
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Each command of a console block with what it is said to print.
+
+    >>> commands("$ echo a\\na\\n$ cd x\\n")
+    [('echo a', 'a\\n'), ('cd x', '')]
+    """
+    parts = re.split(r"^\$ ", text, flags=re.MULTILINE)
+    assert not parts[0].strip(), f"a console block begins with a command: {parts[0]!r}"
+    return [(part.partition("\n")[0].strip(), part.partition("\n")[2]) for part in parts[1:]]
+
+
+def prints(got: str, expected: str) -> bool:
+    """Whether *got* is what is expected, but for white space; … stands for anything.
+
+    >>> prints("moved 12 rows\\n", "moved … rows")
+    True
+    >>> prints("moved 12 rows\\n", "moved … row")
+    False
+    """
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output(expected.replace("…", "...").strip(), got.strip(), flags)
+
+
+def marks(page: Path) -> set[str]:
+    """The kinds of blocks that *page* has: the words after each opening fence."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return {mark for mark in found if not mark.startswith("{")}
