@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .bulk import fire_where as fire_where
     from .errors import FireError as FireError
     from .errors import FSMError as FSMError
+    from .errors import GraphvizMissing as GraphvizMissing
     from .errors import GuardNotSatisfied as GuardNotSatisfied
     from .errors import HistoryError as HistoryError
     from .errors import InstanceStateError as InstanceStateError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .evolution import Change as Change
     from .evolution import Phase as Phase
     from .evolution import diff_machines as diff_machines
+    from .figures import count_rows as count_rows
+    from .figures import count_transitions as count_transitions
     from .firing import find_by_token as find_by_token
     from .firing import fire_key as fire_key
     from .firing import force_state as force_state
@@ -57,6 +60,7 @@ _HOMES = {
     "errors": (
         "FSMError",
         "FireError",
+        "GraphvizMissing",
         "GuardNotSatisfied",
         "HistoryError",
         "InstanceStateError",
@@ -77,6 +81,7 @@ _HOMES = {
         "UnknownState",
     ),
     "evolution": ("Change", "Phase", "diff_machines"),
+    "figures": ("count_rows", "count_transitions"),
     "firing": ("find_by_token", "fire_key", "force_state", "try_fire_key"),
     "history": ("TransitionHistory", "replay"),
     "hooks": ("on_committed", "on_moved", "remove_hook"),

@@ -184,6 +184,11 @@ class MappedState:
     def table_name(self) -> str:
         return self.column.table.name
 
+    @property
+    def label(self) -> str:
+        """The column as people name it: ``Order.state``."""
+        return f"{self.model.__name__}.{self.attribute}"
+
     @cached_property
     def row(self) -> StateRow:
         """Where the state lives; known once all mappers are configured."""

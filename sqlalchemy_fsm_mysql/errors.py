@@ -171,6 +171,17 @@ class HistoryError(FSMError):
         super().__init__(message)
 
 
+class GraphvizMissing(FSMError, RuntimeError):
+    """A picture needs Graphviz: the Python package and the program ``dot``; the other formats need neither.
+
+    >>> print(GraphvizMissing("Graphviz's program 'dot' is", "apt install graphviz"))
+    Graphviz's program 'dot' is not installed, and a picture needs it: apt install graphviz
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what} not installed, and a picture needs it: {remedy}")
+
+
 class FireError(FSMError):
     """An event did not move its row.
 

@@ -19,7 +19,19 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import JSON, Connection, DateTime, Dialect, Integer, String, Table, TypeDecorator, select
+from sqlalchemy import (
+    JSON,
+    Connection,
+    DateTime,
+    Dialect,
+    Integer,
+    Select,
+    String,
+    Table,
+    TypeDecorator,
+    bindparam,
+    select,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeEngine
@@ -180,6 +192,13 @@ class History:
         rows = select(self.model).where(self.sql.of_record()).order_by(self.sql.table.c.sequence)
         return list(session.scalars(rows, self.key_parameters(key), bind_arguments=dict(bind_arguments)))
 
+    def by_token(self) -> Select[Any]:
+        """The record that has the parameter ``fsm_token``, read with a lock."""
+        token = self.sql.table.c.token
+        return (
+            select(self.sql.table).where(token == bindparam("fsm_token", type_=token.type)).with_for_update(read=True)
+        )
+
     def with_token(self, connection: Connection, token: str) -> Moved[Any] | None:
         """The transition that has *token*, as it was told the first time; None when no committed one has it.
 
@@ -187,8 +206,7 @@ class History:
         after this transaction's snapshot.
         """
         table = self.sql.table
-        query = select(table).where(table.c.token == token).with_for_update(read=True)
-        row = connection.execute(query).mappings().one_or_none()
+        row = connection.execute(self.by_token(), {"fsm_token": token}).mappings().one_or_none()
         if row is None:
             return None
         key = tuple(row[part] for part in self.sql.record)

@@ -327,6 +327,17 @@ class Machine:
         name = "" if self.name is None else f"{self.name!r}: "
         return f"<Machine {name}{listed(map(spelled, self.states))}; {listed(map(repr, self.events))}>"
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the picture where Graphviz is installed, else the table."""
+        from .diagram import html
+
+        return html(self)
+
+    def _repr_markdown_(self) -> str:
+        from .diagram import markdown_table
+
+        return markdown_table(self)
+
     def to_json(self) -> str:
         """This machine as JSON, for a CI job to compare with the last release's by `diff_machines`.
 

@@ -21,13 +21,13 @@ RANKS = (
     {"statement", "expressions"},
     {"backends"},
     {"column", "comparator", "history", "hooks", "transactions", "journal"},
-    {"firing", "bulk", "upsert", "units", "stateful", "enforcement", "inspection"},
-    {"cli", "demo", "alembic", "testing", "__main__", "__init__"},
+    {"firing", "bulk", "upsert", "units", "stateful", "figures", "enforcement", "inspection"},
+    {"cli", "demo", "lookup", "otel", "sphinxext", "alembic", "testing", "__main__", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
-# A machine has itself validated when it is made; validation knows it as a type only.
-EXCEPTIONS = {("machine", "validation")}
+# A machine has itself validated when it is made, and drawn when a notebook shows it; both know it as a type only.
+EXCEPTIONS = {("machine", "validation"), ("machine", "diagram")}
 
 PURE = ("errors", "machine", "validation", "outcome", "diagram", "evolution")
 

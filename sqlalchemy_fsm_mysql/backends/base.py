@@ -106,6 +106,13 @@ class Backend:
 
         The record's own row is locked by the transition, so nobody else adds one for it.
         """
+        number, record = self.record_statements(history)
+        sequence = connection.execute(number, parameters).scalar_one()
+        connection.execute(record, {**parameters, "fsm_sequence": sequence})
+        return int(sequence)
+
+    def record_statements(self, history: HistorySQL) -> list[Executable]:
+        """What :meth:`record` sends, in order."""
         if "number" not in history.cache:
             history.cache["number"] = select(history.next_sequence()).where(history.of_record()).with_for_update()
             history.cache["insert"] = insert(history.table).values(
@@ -115,9 +122,7 @@ class Backend:
                     history.table.c.at: utc_now(),
                 }
             )
-        sequence = connection.execute(history.cache["number"], parameters).scalar_one()
-        connection.execute(history.cache["insert"], {**parameters, "fsm_sequence": sequence})
-        return int(sequence)
+        return [history.cache["number"], history.cache["insert"]]
 
     def sweep(
         self,
@@ -214,9 +219,24 @@ class Backend:
         return statement
 
     def statements(self, event: EventSQL) -> list[Executable]:
-        """Every statement that a fire of *event* may send, in order, for people to read."""
+        """The statements that fire *event*, in order: of those of its branches a fire sends one at most."""
         takes = [self.statement(event, ("take", i)) for i in range(len(event.branches))]
         return [self.statement(event, ("read", False)), *takes]
+
+    def explained(self, event: EventSQL, *, makes_versions: bool = False) -> Iterator[tuple[str, Executable]]:
+        """Every statement that a fire of *event* may send, in order, each with when it is sent; for people to read.
+
+        *makes_versions* is whether Python makes the row's next version.
+        """
+        if makes_versions:
+            yield "always: the version that the next one is made of", self.statement(event, ("version", None))
+        yield "always", self.statement(event, ("read", False))
+        if event.row.version is not None:
+            yield "or, when the session knows the row's version", self.statement(event, ("read", True))
+        for i, branch in enumerate(event.branches):
+            guard = "" if branch.guard is None else ", as the guard holds"
+            yield f"when it was {branch.source!r}{guard}", self.statement(event, ("take", i))
+        yield "when it holds a state that is not declared", self.statement(event, ("state", False))
 
     def _read(self, event: EventSQL, known_version: Any) -> Executable:
         code = event.code(known_version=known_version).label("code")

@@ -9,7 +9,7 @@ judged, and locked for no longer than this one statement needs.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -98,13 +98,17 @@ class MySQLBackend(Backend):
         return super().fire(connection, event, parameters, known_version=known_version)
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
+        (record,) = self.record_statements(history)
+        result = connection.execute(record, parameters)
+        return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
+
+    def record_statements(self, history: HistorySQL) -> list[Executable]:
         if "record" not in history.cache:
             sequence = func.last_insert_id(history.next_sequence())
             values = {**history.values(), history.table.c.sequence: sequence, history.table.c.at: utc_now()}
             rows = select(*values.values()).where(history.of_record())
             history.cache["record"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
-        result = connection.execute(history.cache["record"], parameters)
-        return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
+        return [history.cache["record"]]
 
     def upsert(
         self,
@@ -156,6 +160,18 @@ class MySQLBackend(Backend):
 
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.statement(event, ("fire", False))]
+
+    def explained(self, event: EventSQL, *, makes_versions: bool = False) -> Iterator[tuple[str, Executable]]:
+        if makes_versions:
+            yield "always: the version that the next one is made of", self.statement(event, ("version", None))
+        yield "always", self.statement(event, ("fire", False))
+        if event.row.version is not None:
+            yield "or, when the session knows the row's version", self.statement(event, ("fire", True))
+        yield "when it moved the row, and a trigger on the table hides the answer", select(func.last_insert_id())
+        rest = list(super().explained(event))
+        yield "when no row was moved, and none seen: a locking read decides", rest[0][1]
+        for when, statement in rest[1:]:
+            yield f"after the locking read, {when}", statement
 
     def _upsert(self, event: EventSQL, shape: tuple[tuple[str, ...], str]) -> Executable:
         (names, target), row = shape, event.row

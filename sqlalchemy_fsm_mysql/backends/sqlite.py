@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
-from sqlalchemy import Connection, false, update
+from sqlalchemy import Connection, Executable, false, update
 
 from ..statement import EventSQL
 from .base import Backend
@@ -23,9 +24,15 @@ class SQLiteBackend(Backend):
             yield
 
     def lock(self, connection: Connection, event: EventSQL) -> None:
+        connection.execute(self.statement(event, ("lock", None)))
+
+    def statements(self, event: EventSQL) -> list[Executable]:
+        return [self.statement(event, ("lock", None)), *super().statements(event)]
+
+    def explained(self, event: EventSQL, *, makes_versions: bool = False) -> Iterator[tuple[str, Executable]]:
+        yield "always: takes the write lock, and changes nothing", self.statement(event, ("lock", None))
+        yield from super().explained(event, makes_versions=makes_versions)
+
+    def _lock(self, event: EventSQL, _: Any) -> Executable:
         # Any UPDATE takes the write lock when it starts, before it looks at a row: https://www.sqlite.org/lang_transaction.html
-        key = (type(self), "lock")
-        if key not in event.cache:
-            state = event.row.state
-            event.cache[key] = update(event.row.table).where(false()).values({state: state})
-        connection.execute(event.cache[key])
+        return update(event.row.table).where(false()).values({event.row.state: event.row.state})

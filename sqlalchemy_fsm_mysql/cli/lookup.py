@@ -1,97 +1,37 @@
-"""What ``module:Model.state`` on a command line means."""
+"""What a command is told to work on: the errors of :mod:`..lookup`, as a command line tells them."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import typer
-from sqlalchemy.orm import configure_mappers
 
-from ..column import MappedState, mapped_states
-from ..errors import listed
+from .. import lookup
+from ..column import MappedState
+from ..machine import Machine
 
-SHAPE = "module:Model.state, as in shop.models:Order.state"
+R = TypeVar("R")
 
 
 def state_at(target: str) -> MappedState:
-    """The state column that *target* names. Its attribute may be left out when it is the only one.
-
-    Modules are looked for in the current directory too.
+    """The state column that *target*, ``module:Model.state``, names.
 
     Raises: typer.BadParameter, telling which part of *target* does not fit and what would.
     """
-    module_name, colon, path = target.partition(":")
-    if not (module_name and colon and path):
-        raise typer.BadParameter(f"{target!r} has not the shape {SHAPE}.")
-    module = _module(module_name)
-    model, attribute = _model(module, path)
-    states = _configured(model)
-    if attribute is None:
-        if len(states) > 1:
-            raise typer.BadParameter(f"{path} has several machines: name one of {_names(path, states)}.")
-        return next(iter(states.values()))
-    if attribute not in states:
-        owner = path.rpartition(".")[0]
-        raise typer.BadParameter(f"{path} is no state machine; there is {_names(owner, states)}.")
-    return states[attribute]
+    return _told(lookup.state_at, target)
 
 
-def _names(owner: str, states: dict[str, MappedState]) -> str:
-    return listed(f"{owner}.{name}" for name in states)
+def machine_at(target: str) -> tuple[Machine, MappedState | None]:
+    """The machine that *target* names, ``module:Model.state`` or ``module:machine``, and in the first case its column.
+
+    Raises: typer.BadParameter.
+    """
+    return _told(lookup.machine_at, target)
 
 
-def _module(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+def _told(find: Callable[[str], R], target: str) -> R:
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise typer.BadParameter(f"{name} imports {error.name}, which is not installed here.") from error
-        raise typer.BadParameter(
-            f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder"
-            " that holds it."
-        ) from error
-    except Exception as error:
-        raise typer.BadParameter(f"importing {name} raised {type(error).__name__}: {error}") from error
-
-
-def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: whatever the module holds
-    """What *path* names in *module*, and the attribute of it that is left: the state's."""
-    owner: Any = module
-    found, left = [], path.split(".")
-    while left and not _is_model(owner):
-        found.append(left.pop(0))
-        if not hasattr(owner, found[-1]):
-            raise typer.BadParameter(f"{module.__name__} has no {'.'.join(found)}; {_models(module)}.")
-        owner = getattr(owner, found[-1])
-    if not _is_model(owner):
-        raise typer.BadParameter(
-            f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}."
-        )
-    return owner, ".".join(left) or None
-
-
-def _models(module: ModuleType) -> str:
-    names = [name for name, value in vars(module).items() if _is_model(value)]
-    return f"it has {listed(names)}" if names else "it has no model with a state machine"
-
-
-def _is_model(value: object) -> bool:
-    try:
-        return bool(mapped_states(value))
-    except TypeError:
-        return False
-
-
-def _configured(model: Any) -> dict[str, MappedState]:  # Any: a mapped class
-    try:
-        configure_mappers()
-    except Exception as error:
-        raise typer.BadParameter(f"the mappers cannot be configured: {error}") from error
-    return mapped_states(model)
+        return find(target)
+    except lookup.NotFound as error:
+        raise typer.BadParameter(str(error)) from error

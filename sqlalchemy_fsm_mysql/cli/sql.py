@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.syntax import Syntax
-from sqlalchemy import Dialect, Executable, make_url
+from sqlalchemy import Dialect, Executable, make_url, text
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from ..backends import backend_of_dialect
 from ..column import MappedState
 from ..diagram import Graph
 from ..errors import FSMError, listed
-from ..statement import EventSQL
+from ..statement import KNOWN_VERSION, NEXT_VERSION, EventSQL
 from .lookup import state_at
 
 
@@ -42,7 +42,7 @@ def sql(
     ] = None,
     dialect: Annotated[DialectName, typer.Option("--dialect", "-d", help="Whose SQL.")] = DialectName.MYSQL,
 ) -> None:
-    """Print the statements that a fire of each event sends, with what is bound in them.
+    """Print every statement that a fire of each event may send, with when it is sent and what is bound in it.
 
     Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a
     driver puts the values where :names stand.
@@ -54,14 +54,16 @@ def sql(
             f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event"
         )
     try:
-        text = "\n\n".join(_event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name})
+        printed = "\n\n".join(
+            _event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name}
+        )
     except FSMError as error:
         raise typer.BadParameter(str(error)) from error
     console = Console()
     if console.is_terminal:
-        console.print(Syntax(text, "sql", word_wrap=True, background_color="default", theme="ansi_dark"))
+        console.print(Syntax(printed, "sql", word_wrap=True, background_color="default", theme="ansi_dark"))
     else:
-        typer.echo(text)
+        typer.echo(printed)
 
 
 def _dialect(name: str) -> Dialect:
@@ -72,17 +74,34 @@ def _dialect(name: str) -> Dialect:
 
 def _event_text(state: MappedState, name: str, dialect: Dialect) -> str:
     event = state.event(name)
-    compiled = [_compiled(statement, dialect) for statement in backend_of_dialect(dialect).statements(event)]
-    statements = list(dict.fromkeys(broken(str(one)) + ";" for one in compiled))
-    bound = dict(pair for one in compiled for pair in _legend(state, event, one))
+    sent: dict[str, list[str]] = {}  # a statement, and when it is sent
+    bound: dict[str, str] = {}
+    for when, statement in steps(state, event, dialect):
+        compiled = _compiled(statement, dialect)
+        sent.setdefault(broken(str(compiled)) + ";", []).append(when)
+        bound |= _legend(state, event, compiled)
     width = max(map(len, bound))
     return "\n".join(
         [
             *_heading(state, name),
             *(f"-- :{key.ljust(width)}  {meaning}" for key, meaning in bound.items()),
-            *statements,
+            *(f"-- {'; '.join(whens)}:\n{text}" for text, whens in sent.items()),
         ]
     )
+
+
+def steps(state: MappedState, event: EventSQL, dialect: Dialect) -> Iterator[tuple[str, Executable]]:
+    """Each statement with when it is sent: the fire's own, and those of the history."""
+    backend, history = backend_of_dialect(dialect), state.extras.history
+    if history is not None:
+        yield "with a token, before the others", text("SAVEPOINT fsm_token")
+    yield from backend.explained(event, makes_versions=state.makes_versions)
+    if history is None:
+        return
+    for statement in backend.record_statements(history.sql):
+        yield "when the row has moved, into the history", statement
+    yield "with a token that was used before", text("ROLLBACK TO SAVEPOINT fsm_token")
+    yield "with a token, when the row has not moved", history.by_token()
 
 
 def _heading(state: MappedState, name: str) -> Iterator[str]:
@@ -95,6 +114,19 @@ def _heading(state: MappedState, name: str) -> Iterator[str]:
     for number, (target, froms) in enumerate(sources.items()):
         label = f"{name}: " if number == 0 else " " * (len(name) + 2)
         yield f"-- {label}{', '.join(froms)} -> {target}"
+
+
+_MEANINGS = {
+    KNOWN_VERSION: "the row's version, as the session knows it",
+    NEXT_VERSION: "the row's next version, made by the model's generator",
+    "fsm_event": "the event's name",
+    "fsm_source": "the state that the row has left",
+    "fsm_target": "the state that the row is in now",
+    "fsm_actor": "actor=, or NULL",
+    "fsm_details": "details= as JSON, or NULL",
+    "fsm_token": "token=, or NULL",
+    "fsm_sequence": "the number that was read before",
+}
 
 
 def _compiled(statement: Executable, dialect: Dialect) -> SQLCompiler:
@@ -112,6 +144,8 @@ def _legend(state: MappedState, event: EventSQL, compiled: SQLCompiler) -> Itera
             yield name, f"the row's key, {keys[name].table.name}.{keys[name].name}"
         elif name in event.parameters:
             yield name, f"payload {event.parameters[name]!r}"
+        elif name in _MEANINGS:
+            yield name, _MEANINGS[name]
         elif values[name] is None:
             yield name, "set by the session"
         else:

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from .graph import Counts, Edge, Graph
+from .dot import dot
+from .graph import Arrow, Counts, Edge, Graph, Rows
+from .mermaid import mermaid
+from .notebook import html, html_table
+from .picture import png, svg
 from .table import REFUSED, cells, markdown_table
 
-__all__ = ["REFUSED", "Counts", "Edge", "Graph", "cells", "markdown_table"]
+__all__ = [
+    "REFUSED",
+    "Arrow",
+    "Counts",
+    "Edge",
+    "Graph",
+    "Rows",
+    "cells",
+    "dot",
+    "html",
+    "html_table",
+    "markdown_table",
+    "mermaid",
+    "png",
+    "svg",
+]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..machine import Machine
-from .graph import Counts, Edge, Graph
+from .graph import Counts, Edge, Graph, Rows, graph_of, rows_label
+
+if TYPE_CHECKING:
+    from ..machine import Machine
 
 REFUSED = "–"
 
@@ -14,13 +17,13 @@ REFUSED = "–"
 _SPECIAL = re.compile(r"[\\`*<>\[\]|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> str:
+def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows: Rows | None = None) -> str:
     """*machine* as a Markdown table that lines up in plain text, too.
 
-    *counts* tells how often each edge was taken. A dash is an event that the state refuses. Several targets
-    are alternatives with their guards, the first that holds wins.
+    *counts* tells how often each edge was taken, *rows* how many rows each state has now. A dash is an event that the
+    state refuses. Several targets are alternatives with their guards, the first that holds wins.
 
-    >>> from sqlalchemy_fsm_mysql import Event
+    >>> from sqlalchemy_fsm_mysql import Event, Machine
     >>> events = [Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})]
     >>> print(markdown_table(Machine(initial="new", events=events), {("Pay", "new", "paid"): 1200}))
     |      | Pay          | Drop     |
@@ -29,21 +32,28 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None) -> st
     | paid | –            | –        |
     | void | –            | –        |
     """
-    graph = machine if isinstance(machine, Graph) else Graph.of(machine)
-    rows = [[_escaped(cell) for cell in row] for row in cells(graph, counts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    header, *body = (_line([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]) for row in rows)
+    lines = [[_escaped(cell) for cell in line] for line in cells(graph_of(machine), counts, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    header, *body = (_line([cell.ljust(width) for cell, width in zip(line, widths, strict=True)]) for line in lines)
     rule = "|".join(["", *("-" * (width + 2) for width in widths), ""])
     return "\n".join([header, rule, *body])
 
 
-def cells(graph: Graph, counts: Counts | None = None) -> list[list[str]]:
+def cells(graph: Graph, counts: Counts | None = None, rows: Rows | None = None) -> list[list[str]]:
     """The table's text, a header row of events first, for whoever draws its own lines."""
+    graph = graph.with_figures(counts, rows)
     header = ["", *graph.events]
     return [
         header,
-        *([state, *(_cell(graph, state, event, counts) for event in graph.events)] for state in graph.states),
+        *(
+            [_state(state, rows), *(_cell(graph, state, event, counts) for event in graph.events)]
+            for state in (*graph.states, *graph.strangers)
+        ),
     ]
+
+
+def _state(state: str, rows: Rows | None) -> str:
+    return state if rows is None else f"{state} ({rows_label(state, rows)})"
 
 
 def _cell(graph: Graph, state: str, event: str, counts: Counts | None) -> str:

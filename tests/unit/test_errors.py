@@ -63,6 +63,7 @@ EXAMPLES = [
     errors.TooManyRows("more than 10 rows match"),
     errors.HistoryError("record 7 does not follow", record=("orders", 7)),
     InstanceStateError("orders 42 is detached"),
+    errors.GraphvizMissing("Graphviz's program 'dot' is", "apt install graphviz"),
     FireError("orders 42 did not move", model=Order, key=42, event="Ready"),
     TransitionNotAllowed(**ROW, **REFUSAL),
     GuardNotSatisfied(**ROW, **REFUSAL),

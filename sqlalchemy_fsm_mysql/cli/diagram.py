@@ -1,0 +1,216 @@
+"""``diagram``: a machine as a table, as Mermaid, DOT, SVG or PNG."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from ..column import MappedState
+from ..diagram import Counts, Graph, Rows, cells, dot, markdown_table, mermaid, png, svg
+from ..errors import GraphvizMissing
+from ..figures import count_rows, count_transitions
+from ..machine import Machine
+from .database import UNUSABLE, UrlOption, database, fail
+from .lookup import machine_at
+
+
+class Format(str, Enum):
+    """What a machine can be drawn as."""
+
+    TABLE = "table"
+    MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+    PNG = "png"
+    JSON = "json"
+
+
+class Direction(str, Enum):
+    """Where a drawing runs."""
+
+    LR = "LR"
+    TB = "TB"
+    RL = "RL"
+    BT = "BT"
+
+
+class ThemeName(str, Enum):
+    """The colours of DOT, SVG and PNG."""
+
+    AUTO = "auto"
+    LIGHT = "light"
+    DARK = "dark"
+
+
+_BY_SUFFIX = {".md": Format.TABLE, ".mmd": Format.MERMAID, ".dot": Format.DOT, ".gv": Format.DOT}
+_BY_SUFFIX |= {f".{kind.value}": kind for kind in (Format.SVG, Format.PNG, Format.JSON)}
+
+
+def diagram(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:MODEL.STATE",
+            help="The state column, shop.models:Order.state, or a machine, shop.models:machine",
+            show_default=False,
+        ),
+    ],
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="As what. By default what the output's suffix says, else a table.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there: .md .mmd .dot .svg .png .json"),
+    ] = None,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Count in the history how often each edge was taken. Needs --url.")
+    ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Count the rows that are in each state now. Needs --url.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="TIME", help="Count from this time on, in UTC, such as 2026-01-31 or 2026-01-31T12:00:00."
+        ),
+    ] = None,
+    url: UrlOption = None,
+    direction: Annotated[
+        Direction | None, typer.Option(help="Where it runs: left to right, top to bottom, …", show_default=False)
+    ] = None,
+    theme: Annotated[
+        ThemeName,
+        typer.Option(help="The colours of DOT, SVG and PNG. An SVG that is 'auto' follows the reader's system."),
+    ] = ThemeName.AUTO,
+) -> None:
+    """Draw a machine: states, events, guards and effects; on request with what really happens to its rows.
+
+    A table, Mermaid and DOT need nothing installed. SVG and PNG need Graphviz.
+    """
+    machine, mapped = machine_at(target)
+    kind = format_ or _by_suffix(output)
+    figures = _figures(mapped, url, counts=counts or since is not None, rows=rows, since=since)
+    if kind is Format.TABLE and output is None and Console().is_terminal:
+        Console().print(_rich_table(machine, *figures))
+        return
+    options = {"direction": direction.value} if direction is not None else {}
+    try:
+        drawn = _drawn(machine, kind, figures, options, theme)
+    except GraphvizMissing as error:
+        fail(str(error), UNUSABLE)
+    _write(drawn, output)
+
+
+def _by_suffix(output: Path | None) -> Format:
+    if output is None:
+        return Format.TABLE
+    if output.suffix not in _BY_SUFFIX:
+        raise typer.BadParameter(
+            f"{output.name}: the suffix is none of {' '.join(_BY_SUFFIX)}; name the format by --format.",
+            param_hint="--output",
+        )
+    return _BY_SUFFIX[output.suffix]
+
+
+def _figures(
+    mapped: MappedState | None, url: str | None, *, counts: bool, rows: bool, since: datetime | None
+) -> tuple[Counts | None, Rows | None]:
+    if not counts and not rows:
+        return None, None
+    if mapped is None:
+        raise typer.BadParameter("a machine by itself has no rows: name the column, as in shop.models:Order.state.")
+    if counts and mapped.extras.history is None:
+        raise typer.BadParameter(f"{mapped.label} has no TransitionHistory to count in.", param_hint="--counts")
+    column: Any = getattr(mapped.model, mapped.attribute)
+    with database(url) as engine, Session(engine) as session:
+        counted = count_transitions(column, session, since=since) if counts else None
+        return counted, count_rows(column, session) if rows else None
+
+
+def _drawn(
+    machine: Machine,
+    kind: Format,
+    figures: tuple[Counts | None, Rows | None],
+    options: dict[str, Any],
+    theme: ThemeName,
+) -> str | bytes:
+    counts, rows = figures
+    if kind is Format.TABLE:
+        return markdown_table(machine, counts, rows)
+    if kind is Format.MERMAID:
+        return mermaid(machine, counts=counts, rows=rows, **options)
+    if kind is Format.JSON:
+        return _json(machine, counts, rows)
+    if kind is Format.SVG:
+        return svg(machine, counts=counts, rows=rows, theme=theme.value, **options)
+    colours = "light" if theme is ThemeName.AUTO else theme.value
+    draw = dot if kind is Format.DOT else png
+    return draw(machine, counts=counts, rows=rows, theme=colours, **options)
+
+
+def _json(machine: Machine, counts: Counts | None, rows: Rows | None) -> str:
+    graph = Graph.of(machine).with_figures(counts, rows)
+    edges = [
+        {
+            "event": edge.event,
+            "source": edge.source,
+            "target": edge.target,
+            "guard": edge.guard,
+            "effects": list(edge.effects),
+            "declared": edge.declared,
+            **({} if counts is None else {"count": counts.get((edge.event, edge.source, edge.target), 0)}),
+        }
+        for edge in graph.edges
+    ]
+    document = {
+        "name": graph.name,
+        "states": [*graph.states, *graph.strangers],
+        "undeclared": list(graph.strangers),
+        "initial": graph.initial,
+        "final": list(graph.final),
+        "events": list(graph.events),
+        "edges": edges,
+        **({} if rows is None else {"rows": dict(rows)}),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _rich_table(machine: Machine, counts: Counts | None, rows: Rows | None) -> Table:
+    (_, *events), *lines = cells(Graph.of(machine), counts, rows)
+    table = Table(title=machine.name)
+    table.add_column("", style="bold")
+    for event in events:
+        table.add_column(event, style="cyan")
+    for line in lines:
+        table.add_row(*(cell.replace("[", r"\[") for cell in line))
+    return table
+
+
+def _write(drawn: str | bytes, output: Path | None) -> None:
+    data = drawn if isinstance(drawn, bytes) else f"{drawn.rstrip()}\n".encode()
+    if output is not None:
+        try:
+            output.write_bytes(data)
+        except OSError as error:
+            raise typer.BadParameter(f"{output} cannot be written: {error.strerror}", param_hint="--output") from error
+        return
+    if isinstance(drawn, bytes) and sys.stdout.isatty():
+        raise typer.BadParameter(
+            "a PNG is no text for a terminal: write it to a file by --output.", param_hint="--format"
+        )
+    typer.echo(data, nl=False)
