@@ -24,7 +24,7 @@ NEWEST = "SQLAlchemy>=2.1,<2.2"
 OLDEST = "SQLAlchemy==2.0.30"
 # SQLAlchemy 2.0.30 does not import on Python 3.13.
 OLDEST_ON_313 = "SQLAlchemy==2.0.31"
-PACKAGE_WITH_EXTRAS = ".[alembic,aiomysql,asyncmy,cli,diagram,pymysql]"
+PACKAGE_WITH_EXTRAS = ".[alembic,aiomysql,asyncmy,cli,diagram,otel,pymysql,sphinx,testing]"
 
 # The installed package, without this folder on sys.path: the main job, and the marker for type checkers.
 SMOKE = """

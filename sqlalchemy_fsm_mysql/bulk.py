@@ -43,6 +43,7 @@ from .expressions import selects_from
 from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
 from .hooks import announce
 from .journal import note
+from .observation import Attempt, watching
 from .outcome import NO_PAYLOAD, Moved, MovedRows
 from .statement import MOVED, NEXT_VERSION, Branch, EventSQL
 from .transactions import flush_first, raise_explained
@@ -398,6 +399,15 @@ class Sweep:
             **self.said,
         )
 
+    def moved_rows(self, taken: Counter[int]) -> MovedRows[Any]:
+        """The outcome, when so many rows have *taken* each branch."""
+        by_transition: Counter[tuple[Any, Any]] = Counter()
+        for index, number in taken.items():
+            branch = self.event.branches[index]
+            loaded = self.mapped.machine.loaded
+            by_transition[loaded(branch.source), loaded(branch.target)] += number
+        return MovedRows(self.mapped.model, self.event.name, taken.total(), dict(+by_transition))
+
     def _bring_up_to_date(self, branch: Branch, keys: list[tuple[Any, ...]]) -> None:
         self._note()
         held = self.session.identity_map
@@ -514,8 +524,13 @@ def _fire_where(
     payload: Mapping[str, Any],
     said: Mapping[str, Any],
 ) -> MovedRows[Any]:
-    batch_size, max_rows, progress = sizes
     sweep = _sweep(session, model, event, column, criteria, payload, said)
+    with watching(Attempt("fire_where", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
+        attempt.result = rows = sweep.moved_rows(_run(sweep, *sizes))
+    return rows
+
+
+def _run(sweep: Sweep, batch_size: int | None, max_rows: int | None, progress: Progress | None) -> Counter[int]:
     taken: Counter[int] = Counter()
     if max_rows is not None and batch_size is not None:
         _pick_at_most(sweep, max_rows)
@@ -525,12 +540,7 @@ def _fire_where(
             raise _too_many(sweep, max_rows, "roll back to undo those that were moved")
         if progress is not None:
             progress(taken.total(), None)
-    by_transition: Counter[tuple[Any, Any]] = Counter()
-    for index, number in taken.items():
-        branch = sweep.event.branches[index]
-        loaded = sweep.mapped.machine.loaded
-        by_transition[loaded(branch.source), loaded(branch.target)] += number
-    return MovedRows(model, event, taken.total(), dict(+by_transition))
+    return taken
 
 
 def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
@@ -593,7 +603,15 @@ def _claim(
     said: Mapping[str, Any],
 ) -> list[Any]:
     sweep = _sweep(session, model, event, column, criteria, payload, said)
-    connection = sweep.connection()
+    with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
+        instances, taken = _take(sweep, limit, order_by)
+        attempt.result = sweep.moved_rows(taken)
+    return instances
+
+
+def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[int]]:
+    """The instances of the claimed rows, and how many took which branch."""
+    connection, session, model = sweep.connection(), sweep.session, sweep.mapped.model
     if is_autocommit(connection):
         raise TransactionRequired(
             "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
@@ -608,12 +626,12 @@ def _claim(
         ).all()
         rows = [sweep.locked(values) for values in found]
         with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
-            sweep.take(connection, rows)
+            taken = sweep.take(connection, rows)
         instances = sweep.load([row.key for row in rows])
     except DBAPIError as error:
-        raise_explained(error, connection, model=model, event=event)
+        raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):
             branch = sweep.event.branches[(row.code - MOVED) // 2]
             announce(sweep.mapped, sweep.moved(branch, row.key, instance), session)
-    return instances
+    return instances, taken

@@ -30,9 +30,11 @@ from .errors import (
 from .history import checked_token, history_of, require_transaction
 from .hooks import announce
 from .journal import note
+from .observation import Attempt, is_watched, watching
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL
 from .transactions import flush_first, raise_explained
+from .validation import FORCED
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -82,6 +84,13 @@ class Shot:
         Raises: RowNotFound, UnknownState, TokenConflict, TransactionRequired, and what
         :func:`~.transactions.raise_explained` makes of a driver's error.
         """
+        if not is_watched():
+            return self._fire()
+        with watching(Attempt("fire", self.mapped.model, self.mapped.table_name, self.event.name, self.key)) as attempt:
+            attempt.result = outcome = self._fire()
+        return outcome
+
+    def _fire(self) -> Moved[Any] | Refused[Any]:
         connection = self.connection()
         try:
             outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
@@ -650,7 +659,13 @@ def _force_state(
         "fsm_state": mapped.machine.loaded(stored)  # the parameter has the column's own type
     }
     shot = Shot(mapped, mapped.forced, session, plain_key(identity), parameters, instance, actor, details)
-    connection = shot.connection()
+    with watching(Attempt("force_state", mapped.model, mapped.table_name, FORCED, shot.key)) as attempt:
+        attempt.result = moved = _force(shot, stored)
+    return moved
+
+
+def _force(shot: Shot, stored: str) -> Moved[Any]:
+    connection, parameters = shot.connection(), shot.parameters
     try:
         shot.require_visible(connection)
         shot.know_version(connection)

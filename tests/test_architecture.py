@@ -20,7 +20,7 @@ RANKS = (
     {"validation", "outcome", "diagram", "evolution"},
     {"statement", "expressions"},
     {"backends"},
-    {"column", "comparator", "history", "hooks", "transactions", "journal"},
+    {"column", "comparator", "history", "hooks", "transactions", "journal", "observation"},
     {"firing", "bulk", "upsert", "units", "stateful", "figures", "enforcement", "inspection"},
     {"cli", "demo", "lookup", "otel", "sphinxext", "alembic", "testing", "__main__", "__init__"},
 )

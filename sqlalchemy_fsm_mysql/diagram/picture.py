@@ -79,6 +79,8 @@ def _dark_style(theme: Theme) -> str:
     rules = {
         ".graph>polygon": f"fill:{theme.paper};stroke:{theme.paper}",
         ".node path,.node polygon": f"fill:{theme.fill};stroke:{theme.border}",
+        # The outer border of a final state is drawn last, over the state.
+        ".node path[fill=none],.node polygon[fill=none]": f"fill:none;stroke:{theme.border}",
         ".node.begin ellipse": f"fill:{theme.line};stroke:{theme.line}",
         ".node text": f"fill:{theme.text}",
         ".edge path": f"stroke:{theme.line}",

@@ -12,6 +12,12 @@ from sqlalchemy_fsm_mysql import count_rows, count_transitions, fire_key, fire_w
 from tests.conformance.history_models import Order, OrderTransition, Parcel, Plain, Signal
 
 
+@pytest.fixture(scope="module", params=["own"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Nothing is counted by a backend."""
+    return str(request.param)
+
+
 @pytest.fixture
 def session(mine: Session) -> Session:
     """Nothing is committed; what other modules left is deleted for this transaction."""

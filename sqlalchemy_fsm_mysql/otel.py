@@ -1,0 +1,133 @@
+"""OpenTelemetry: a span for each fire, and counters; needs the extra ``otel``, and one call at start-up::
+
+    from sqlalchemy_fsm_mysql import otel
+
+    otel.instrument()
+
+Spans are named by what is done, such as ``fire Stop``, and are the parents of what SQLAlchemy's own instrumentation
+tells of the statements. The metrics:
+
+``fsm.fires``
+    how many events were fired, by ``fsm.model``, ``fsm.operation``, ``fsm.event`` and ``fsm.outcome``; of one row also
+    by ``fsm.source`` and ``fsm.target``.
+``fsm.rows``
+    how many rows were moved, by ``fsm.model``, ``fsm.operation``, ``fsm.event``, ``fsm.source`` and ``fsm.target``.
+``fsm.fire.duration``
+    seconds, as a histogram, by ``fsm.model``, ``fsm.operation``, ``fsm.event`` and ``fsm.outcome``.
+``fsm.retries``
+    how often a unit of work was run again, by ``fsm.work``, where :func:`count_retry` is one of stamina's hooks.
+
+They count what was fired, whether it is committed later or not. The row's key is in the spans only. No value of a
+payload, of ``details`` or of a token is anywhere, and no message of a driver, which may quote one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Span, Status, StatusCode
+
+from .errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, stored_form
+from .observation import Attempt, observe, stop_observing
+from .outcome import MovedRows
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from stamina.instrumentation import RetryDetails
+
+__all__ = ["count_retry", "instrument", "uninstrument"]
+
+_SCOPE = "sqlalchemy_fsm_mysql"
+_BROKEN = (LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted)
+
+_installed: list[Telemetry] = []
+
+
+def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:
+    """Tell OpenTelemetry of every fire in this process, from now on; a second call does nothing.
+
+    The providers are the global ones when left out.
+    """
+    if not _installed:
+        _installed.append(Telemetry(tracer_provider, meter_provider))
+        observe(_installed[0].watch)
+
+
+def uninstrument() -> None:
+    """Take back :func:`instrument`; nothing when it was not called."""
+    if _installed:
+        stop_observing(_installed.pop().watch)
+
+
+def count_retry(details: RetryDetails) -> None:
+    """A hook for stamina that counts, as ``fsm.retries``, how often ``run_transaction`` ran its work again.
+
+    ``stamina.instrumentation.set_on_retry_hooks([count_retry, …])`` installs it. It counts nothing without
+    :func:`instrument`, and of what else the program retries with stamina, nothing.
+    """
+    if _installed and isinstance(details.caused_by, FSMError):
+        _installed[0].retries.add(1, {"fsm.work": details.name, "fsm.outcome": type(details.caused_by).__name__})
+
+
+class Telemetry:
+    """The instruments, and the observer that plays them."""
+
+    def __init__(self, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> None:
+        self.tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+        self.fires = meter.create_counter("fsm.fires", "{fire}", "Events that were fired")
+        self.rows = meter.create_counter("fsm.rows", "{row}", "Rows that were moved")
+        self.duration = meter.create_histogram("fsm.fire.duration", "s", "From the call of a fire to its outcome")
+        self.retries = meter.create_counter("fsm.retries", "{retry}", "Units of work that were run again")
+
+    @contextmanager
+    def watch(self, attempt: Attempt) -> Iterator[None]:
+        asked = {"fsm.operation": attempt.operation, "fsm.model": attempt.model.__name__, "fsm.event": attempt.event}
+        key = {} if attempt.key is None else {"fsm.key": str(attempt.key)}
+        begin = time.perf_counter()
+        with self.tracer.start_as_current_span(
+            f"{attempt.operation} {attempt.event}",
+            attributes={**asked, **key},
+            # A driver's message may quote the values of a statement.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield
+            finally:
+                self._tell(span, attempt, asked, time.perf_counter() - begin)
+
+    def _tell(self, span: Span, attempt: Attempt, asked: dict[str, str], seconds: float) -> None:
+        told = {**asked, "fsm.outcome": attempt.outcome}
+        ends = {"fsm.source": attempt.source, "fsm.target": attempt.target}
+        of_row = {name: state for name, state in ends.items() if state is not None}
+        self.duration.record(seconds, told)
+        self.fires.add(1, {**told, **of_row})
+        for way, number in _moves(attempt):
+            self.rows.add(number, {**asked, **way})
+        span.set_attributes({**told, **of_row, "fsm.rows": attempt.rows})
+        if attempt.error is not None:
+            _tell_error(span, attempt.error)
+
+
+def _moves(attempt: Attempt) -> Iterator[tuple[dict[str, str], int]]:
+    if isinstance(attempt.result, MovedRows):
+        for (source, target), number in attempt.result.by_transition.items():
+            yield {"fsm.source": stored_form(source), "fsm.target": stored_form(target)}, number
+    elif attempt.rows and attempt.source is not None and attempt.target is not None:
+        yield {"fsm.source": attempt.source, "fsm.target": attempt.target}, attempt.rows
+
+
+def _tell_error(span: Span, error: BaseException) -> None:
+    kind = type(error)
+    told: dict[str, Any] = {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}
+    if isinstance(error, FSMError):  # its message holds no values
+        told["exception.message"] = str(error)
+    span.add_event("exception", told)
+    if isinstance(error, _BROKEN) or not isinstance(error, FireError):
+        span.set_status(Status(StatusCode.ERROR, kind.__name__))
