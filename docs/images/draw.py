@@ -1,4 +1,4 @@
-"""Draws the pictures of this folder: ``python docs/images/draw.py``. The heat map is of 20,000 fires by the demo's dice."""
+"""Draws the pictures of this folder: ``python docs/images/draw.py``. The heat map is of 20,000 fires by the dice."""
 
 from __future__ import annotations
 
