@@ -130,16 +130,23 @@ def add_check(type_: Any, column: Column[Any]) -> None:
         if not isinstance(table, Table):
             return
 
-        def is_needed(compiler: Any) -> bool:
-            return backend_of_dialect(compiler.dialect).needs_check(type_.storage)
-
         check = states_check(column, type_.stored_states)
         # Bound to its type, as Enum's is: Table.to_metadata() copies the type, which makes another one. And made by
         # rule, as Enum's is: ddl_if() is not asked where Alembic adds a column.
-        check._type_bound, check._create_rule = True, is_needed  # noqa: SLF001 - Enum's own rule has no public name
+        check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
         table.append_constraint(check)
 
     event.listen(column, "after_parent_attach", attached)
+
+
+class _CheckRule:
+    """Whether a CHECK is needed, asked by whoever writes the DDL; Alembic knows by ``target`` that a type brings it."""
+
+    def __init__(self, type_: Any) -> None:
+        self.target = type_
+
+    def __call__(self, compiler: Any) -> bool:
+        return backend_of_dialect(compiler.dialect).needs_check(self.target.storage)
 
 
 def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:

@@ -83,7 +83,7 @@ class _Writer:
         return constraint_text(constraint, self.dialect)
 
     def type(self, states: Sequence[str], storage: str) -> str:
-        return self.compiled(self.backend.column_type(self.dialect, states, storage))
+        return str(self.backend.column_type(self.dialect, states, storage).compile(dialect=self.dialect))
 
     def where(self, op: StatesOp) -> str:
         schema = "DATABASE()" if op.schema is None else quoted(op.schema)
@@ -181,7 +181,8 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     """One transaction. The default goes first, so that no row is made in a state that was just left."""
     yield PIN.format(1)
     yield from _default(writer, op)
-    table = state_table(op.table_name, op.column_name, op.schema)
+    names = dict.fromkeys([*op.record.values(), op.column_name])
+    table = Table(op.table_name, MetaData(), *(Column(name, String()) for name in names), schema=op.schema)
     state = table.c[op.column_name]
     sources = state.in_([literal(source, String()) for source in op.targets])
     target = case({source: literal(to, String()) for source, to in op.targets.items()}, value=state, else_=state)
@@ -189,7 +190,7 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     yield "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     yield "START TRANSACTION"
     if op.history is not None:
-        yield writer.compiled(_records(op, sources, target))
+        yield writer.compiled(_records(op, table, sources, target))
     yield writer.compiled(update(table).where(sources).values({state: target}))
     yield "COMMIT"
     yield UNPIN
@@ -208,16 +209,12 @@ def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
         yield "DEALLOCATE PREPARE fsm_alter"
 
 
-def _records(op: MigrateStatesOp, sources: Any, target: Any) -> Any:
+def _records(op: MigrateStatesOp, own: Table, sources: Any, target: Any) -> Any:
     if not op.record:
         raise MigrationRefused(
             op.label, "--sql cannot read which columns the history keeps the key in", 'say record={"record_id": "id"}'
         )
     assert op.history is not None
-    own = Table(
-        op.table_name, MetaData(), *(Column(name) for name in dict.fromkeys([*op.record.values(), op.column_name])),
-        schema=op.schema,
-    )  # fmt: skip
     names = (*op.record, "sequence", "event", "source", "target", "at", "actor")
     history = Table(op.history, MetaData(), *(Column(name) for name in names), schema=op.schema)
     earlier = history.alias("fsm_earlier")

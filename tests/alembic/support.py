@@ -17,6 +17,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, inspect, text
 
+import sqlalchemy_fsm_mysql.alembic  # noqa: F401 - as env.py does
 from sqlalchemy_fsm_mysql import Event, Machine, StateType
 
 ENV = """
@@ -173,7 +174,7 @@ def stored(engine: Engine, table: str = "orders") -> dict[Any, str]:
     """The state of each row."""
     with engine.connect() as connection:
         rows = connection.execute(text(f"SELECT id, state FROM {table} ORDER BY id"))
-        return {key: state for key, state in rows}
+        return dict(map(tuple, rows))
 
 
 def run_script(engine: Engine, script: str) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy_fsm_mysql.errors import (
     InstanceStateError,
     InvalidMachine,
     LockTimeout,
+    MigrationRefused,
     NotWritable,
     OutcomeUnknown,
     RowNotFound,
@@ -56,6 +57,7 @@ WRITE_ELSEWHERE = "nothing was committed; roll back and run the whole unit of wo
 EXAMPLES = [
     FSMError("something"),
     InvalidMachine(["one", "two"], "orders"),
+    MigrationRefused("orders.state", "cannot drop it", "move them first", rows={"Error": 3}),
     UnknownEvent("Halt", ["Ready"], model=Order),
     UnknownEvent(["Halt"], []),
     StateAssignmentError("orders 42 is moved by events"),

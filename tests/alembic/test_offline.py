@@ -1,0 +1,135 @@
+"""What --sql writes, run on the server by itself: it does what the operations do online."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from sqlalchemy_fsm_mysql import MigrationRefused
+from tests.alembic.support import fill, orders, run_script, shown_table, stored
+
+pytestmark = pytest.mark.servers_only
+
+STATES = ("new", "it's", "a\\b", "100%", "x,y")
+LISTED = ["sent", "IT'S"]
+
+
+@pytest.fixture(params=["enum", "varchar"])
+def storage(request):
+    return request.param
+
+
+@pytest.fixture
+def more(storage):
+    """What a revision says of a VARCHAR column besides."""
+    return "" if storage == "enum" else f", storage='varchar', existing={list(STATES)!r}"
+
+
+@pytest.fixture
+def created(project, storage, engine):
+    orders(STATES, storage).create_all(engine)
+    fill(engine, dict(enumerate(STATES, start=1)))
+    return shown_table(engine)
+
+
+def test_add_and_drop(project, engine, storage, created, more):
+    """What is written for the downgrade takes back what was written for the upgrade, to the letter."""
+    copy = ", algorithm='COPY'" if storage == "varchar" else ""
+    wider = more.replace("'x,y']", '\'x,y\', "sent", "IT\'S"]')
+    project.write(
+        f"op.add_states('orders', 'state', {LISTED!r}{more}{copy})",
+        f"op.drop_states('orders', 'state', {LISTED!r}{wider})",
+    )
+    project.config.attributes["metadata"] = orders(STATES, storage)
+
+    upgrade, downgrade = project.sql("head"), project.sql("0001:base", "downgrade")
+    run_script(engine, upgrade)
+    by_script = shown_table(engine)
+    fill(engine, {8: "IT'S"})
+
+    with pytest.raises(DBAPIError):
+        run_script(engine, downgrade)
+    assert shown_table(engine) == by_script
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM orders WHERE id = 8"))
+    run_script(engine, downgrade)
+    assert shown_table(engine) == created
+
+    project.upgrade()
+    assert shown_table(engine) == by_script
+
+
+def test_an_append_is_run_twice(project, engine, created, storage):
+    if storage == "varchar":
+        pytest.skip("what it writes of a CHECK does not depend on what is there")
+    project.config.attributes["metadata"] = orders(STATES)
+    project.write("op.add_states('orders', 'state', ['sent', \"it's\"])")
+    script = project.sql("head").partition("INSERT INTO alembic_version")[0].partition("CREATE TABLE")
+    script = script[2].partition(";")[2]
+
+    run_script(engine, script)
+    once = shown_table(engine)
+    run_script(engine, script)
+
+    assert shown_table(engine) == once
+    fill(engine, {10: "sent"})
+
+
+def test_rows_are_migrated(project, engine, created, more, storage):
+    copy = ", algorithm='COPY'" if storage == "varchar" else ""
+    project.config.attributes["metadata"] = orders(STATES, storage)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE order_transitions (record_id INT, sequence INT, event VARCHAR(64), source VARCHAR(64), "
+                "target VARCHAR(64), at DATETIME(6), actor VARCHAR(20), PRIMARY KEY (record_id, sequence))"
+            )
+        )
+        connection.execute(
+            text("INSERT INTO order_transitions VALUES (2, 1, 'go', 'new', :state, UTC_TIMESTAMP(6), NULL)"),
+            {"state": "it's"},
+        )
+    project.write(
+        f"op.add_states('orders', 'state', ['fresh']{more}{copy}); "
+        "op.migrate_states('orders', 'state', {'new': 'fresh', \"it's\": 'x,y'}, "
+        "history='order_transitions', record={'record_id': 'id'})"
+    )
+
+    run_script(engine, project.sql("head"))
+
+    assert stored(engine) == {1: "fresh", 2: "x,y", 3: "a\\b", 4: "100%", 5: "x,y"}
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO orders (id) VALUES (100)"))
+        rows = connection.execute(
+            text("SELECT record_id, sequence, event, source, target, actor FROM order_transitions ORDER BY 1, 2")
+        ).all()
+    assert stored(engine)[100] == "fresh"
+    assert [tuple(row) for row in rows] == [
+        (1, 1, "force_state", "new", "fresh", "alembic"),
+        (2, 1, "go", "new", "it's", None),
+        (2, 2, "force_state", "it's", "x,y", "alembic"),
+    ]
+
+
+def test_the_storage(project, engine, storage, created):
+    other = "varchar" if storage == "enum" else "enum"
+    project.config.attributes["metadata"] = orders(STATES, storage)
+    project.write(
+        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={other!r}, existing_storage={storage!r})",
+        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={storage!r}, existing_storage={other!r})",
+    )
+
+    run_script(engine, project.sql("head"))
+    assert shown_table(engine) != created
+    run_script(engine, project.sql("0001:base", "downgrade"))
+
+    assert shown_table(engine) == created
+
+
+def test_a_varchar_needs_to_be_told_what_is_there(project):
+    project.config.attributes["metadata"] = orders(STATES)
+    project.write("op.add_states('orders', 'state', ['sent'], storage='varchar', algorithm='COPY')")
+
+    with pytest.raises(MigrationRefused, match="say existing="):
+        project.sql("head")
