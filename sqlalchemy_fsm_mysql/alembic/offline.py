@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Dialect, MetaData, String, Table, case, insert, literal, select, text, update
+from sqlalchemy.dialects import mysql
 
 from ..backends import backend_of_dialect
 from ..backends.clock import utc_now
@@ -83,7 +84,10 @@ class _Writer:
         return constraint_text(constraint, self.dialect)
 
     def type(self, states: Sequence[str], storage: str) -> str:
-        return str(self.backend.column_type(self.dialect, states, storage).compile(dialect=self.dialect))
+        """The column's type, as a SQL expression: only the server knows whether it is a MariaDB."""
+        dialects: list[Dialect] = [mysql.dialect(paramstyle="named", is_mariadb=kind) for kind in (True, False)]
+        types = [quoted(str(self.backend.column_type(d, states, storage).compile(dialect=d))) for d in dialects]
+        return types[0] if types[0] == types[1] else f"IF(VERSION() LIKE '%MariaDB%', {', '.join(types)})"
 
     def where(self, op: StatesOp) -> str:
         schema = "DATABASE()" if op.schema is None else quoted(op.schema)
@@ -168,7 +172,7 @@ def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}" if op.existing_storage == "varchar" else ""
     then += f", ADD {writer.check(op, op.states)}" if op.storage == "varchar" else ""
-    yield from _alter(writer, op, quoted(writer.type(op.states, op.storage)), then)
+    yield from _alter(writer, op, writer.type(op.states, op.storage), then)
     yield UNPIN
 
 
