@@ -85,7 +85,7 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
 
 
 def run_tests(session: nox.Session, sqlalchemy: str) -> None:
-    session.install("--quiet", *group("test"), sqlalchemy, "--editable", PACKAGE_WITH_EXTRAS)
+    session.install("--quiet", *group("test"), *group("web"), sqlalchemy, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
     # Measured once, and not for every pair of the matrix: it takes half as long again.
     if session.posargs or "CI" not in os.environ or session.name != "tests":
@@ -176,6 +176,13 @@ def types(session: nox.Session) -> None:
     session.install("--quiet", *group("types"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("mypy", "--strict", *session.posargs)
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The pages of examples/, clicked in a headless Chromium: apt-get install chromium chromium-driver."""
+    session.install("--quiet", *group("test"), *group("web"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("python", "-m", "pytest", "tests/browser", *session.posargs, env={"FSM_BROWSER": "1"})
 
 
 @nox.session

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from examples.outbox import Base, Order, OrderTransition, publish_all, publish_next
 from sqlalchemy_fsm_mysql import fire_where
-from tests.examples.outbox import Base, Order, OrderTransition, publish_all, publish_next
 
 ORDERS = 12
 

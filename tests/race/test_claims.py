@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import URL, Engine, String, create_engine, func, insert, literal, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from examples.job_queue import Base, Job, requeue, take, work
 from sqlalchemy_fsm_mysql import Moved, Refused, claim
-from tests.examples.job_queue import Base, Job, requeue, take, work
 from tests.race.conftest import PROCESSES
 from tests.race.load import Job as TeamJob
 

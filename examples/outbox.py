@@ -77,7 +77,10 @@ def publish_next(session: Session, publish: Callable[[OrderTransition], Any]) ->
 
 
 def publish_all(factory: sessionmaker[Session], publish: Callable[[OrderTransition], Any]) -> int:
-    """Publish until nothing is left that nobody else is at; how many. Call it again and again, from as many processes as you like."""
+    """Publish until nothing is left that nobody else is at; how many.
+
+    Call it again and again, from as many processes as you like.
+    """
     number = 0
     while run_transaction(factory, lambda session: publish_next(session, publish)):
         number += 1

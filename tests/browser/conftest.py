@@ -1,0 +1,161 @@
+"""Pages in a real browser, when asked for: ``./dev browser``, which sets FSM_BROWSER. Two servers, two browsers.
+
+Chromium is Debian's: ``apt-get install chromium chromium-driver``. Without it the run fails and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine, delete, update
+from sqlalchemy.orm import Session
+
+from examples.devices import Device, DeviceTransition, open_engine
+from tests.servers import free_port, own_database
+
+IS_ASKED = os.environ.get("FSM_BROWSER", "") not in ("", "0")
+collect_ignore_glob = [] if IS_ASKED else ["test_*.py"]
+
+PROJECT = Path(__file__).parents[2]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+SWITCHES = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1000,700",
+)
+APPLICATIONS = {
+    "fastapi": ("-m", "uvicorn", "--factory", "examples.fastapi_app.app:create_app", "--port"),
+    "flask": ("-m", "flask", "--app", "examples.flask_app.app", "run", "--port"),
+    "admin": ("-m", "uvicorn", "--factory", "examples.admin_app.app:create_app", "--port"),
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One server is enough: what differs between servers and drivers is the conformance suite's work."""
+    urls = {item: item.callspec.params["url"] for item in items if item.path.parent.name == "browser"}
+    extra = {item for item, url in urls.items() if url != next(iter(urls.values()))}
+    items[:] = [item for item in items if item not in extra]
+    config.hook.pytest_deselected(items=list(extra))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if IS_ASKED:
+        program("chromedriver")
+        program(*CHROMIUM)
+
+
+def program(*names: str) -> str:
+    """Where the first of *names* is that is there."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise pytest.UsageError(
+            f"no {' or '.join(names)} on PATH, and the pages are tested in a real browser. "
+            "On Debian: apt-get install chromium chromium-driver"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Site:
+    """One application, served by two processes on one database."""
+
+    engine: Engine
+    addresses: tuple[str, str]
+
+    def put(self, key: int, state: str) -> None:
+        """Make the device's state this, past the machine, and forget what was before."""
+        with Session(self.engine) as session:
+            session.execute(delete(DeviceTransition).where(DeviceTransition.record_id == key))
+            session.execute(update(Device).where(Device.id == key).values(state=state))
+            session.commit()
+
+
+@pytest.fixture(scope="module")
+def database(url: URL) -> Iterator[URL]:
+    with own_database(url) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def engine(database: URL) -> Iterator[Engine]:
+    engine = open_engine(database.render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def site(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The application, in two processes that know nothing of each other."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": engine.url.render_as_string(hide_password=False),
+        "SECRET_KEY": "of this run",
+        "PYTHONPATH": str(PROJECT),
+    }
+    ports = [free_port(), free_port()]
+    log = tmp_path_factory.mktemp("site") / "log"
+    processes = []
+    try:
+        for port in ports:
+            with log.open("ab") as output:
+                command = [sys.executable, *APPLICATIONS[request.param], str(port)]
+                processes.append(subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=output))
+        for port, process in zip(ports, processes, strict=True):
+            wait_for(f"http://127.0.0.1:{port}/", process, log)
+        one, other = ports
+        yield Site(engine, (f"http://127.0.0.1:{one}", f"http://127.0.0.1:{other}"))
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):  # noqa: S310 - our own, on 127.0.0.1
+                return
+        except urllib.error.HTTPError:  # it answers: the admin has nothing at /
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{address} did not answer:\n{log.read_text(errors='replace')}")
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[object, object]]:
+    """Two browsers, each with a profile of its own."""
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+
+    opened = []
+    try:
+        for _ in range(2):
+            options = ChromeOptions()
+            options.binary_location = program(*CHROMIUM)
+            for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+                options.add_argument(switch)
+            opened.append(Chrome(options=options, service=Service(program("chromedriver"))))
+        yield tuple(opened)
+    finally:
+        for browser in opened:
+            browser.quit()

@@ -1,0 +1,122 @@
+"""A click moves the row, a refusal says why, and of two clicks at once one moves and the other is told."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support import expected_conditions
+from selenium.webdriver.support.wait import WebDriverWait
+from sqlalchemy.orm import Session
+
+from examples.devices import Device
+from tests.browser.conftest import Site
+
+pytestmark = pytest.mark.servers_only
+
+SECONDS = 20
+REFUSAL = "devices 1 refused 'Stop': it is 'Stopped'; 'Stop' leaves 'Running'."
+
+
+class Page:
+    """A browser on the page of a device: the list of FastAPI and Flask, or the admin's page of details."""
+
+    def __init__(self, browser: Any, address: str, is_admin: bool) -> None:
+        self.browser, self.address, self.is_admin = browser, address, is_admin
+
+    def open(self, key: int) -> None:
+        self.browser.get(f"{self.address}/admin/device/details/{key}" if self.is_admin else f"{self.address}/")
+
+    def part(self, key: int) -> str:
+        return "#events" if self.is_admin else f"#device-{key}"
+
+    def events(self, key: int) -> list[str]:
+        return [button.text for button in self.browser.find_elements(By.CSS_SELECTOR, f"{self.part(key)} button")]
+
+    def click(self, key: int, event: str) -> None:
+        """Returns once the answer's page is there."""
+        (button,) = [
+            button
+            for button in self.browser.find_elements(By.CSS_SELECTOR, f"{self.part(key)} button")
+            if button.text == event
+        ]
+        button.click()
+        WebDriverWait(self.browser, SECONDS).until(expected_conditions.staleness_of(button))
+
+    def message(self) -> str:
+        place = ".toast-body" if self.is_admin else "#message"
+        there = expected_conditions.visibility_of_element_located((By.CSS_SELECTOR, place))
+        return WebDriverWait(self.browser, SECONDS).until(there).text
+
+    def state(self, key: int) -> str:
+        if not self.is_admin:
+            return self.browser.find_element(By.CSS_SELECTOR, f"#device-{key} .state").text
+        rows = self.browser.find_elements(By.CSS_SELECTOR, "table tbody tr")
+        cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
+        return dict(cells)["state"]
+
+
+@pytest.fixture
+def pages(browsers: tuple[Any, Any], site: Site, request: pytest.FixtureRequest) -> tuple[Page, Page]:
+    is_admin = request.node.callspec.params["site"] == "admin"
+    one, other = (Page(b, a, is_admin) for b, a in zip(browsers, site.addresses, strict=True))
+    return one, other
+
+
+def stored(site: Site) -> tuple[str, list[str]]:
+    with Session(site.engine) as session:
+        device = session.get_one(Device, 1)
+        return device.state, [row.event for row in device.history()]
+
+
+def test_a_click_on_stop_moves_the_row(site: Site, pages: tuple[Page, Page]) -> None:
+    """The page has a button for each event that leaves the state, and for no other."""
+    site.put(1, "Running")
+    page, _ = pages
+    page.open(1)
+    assert page.events(1) == ["Stop", "Fail"]
+
+    page.click(1, "Stop")
+
+    assert "Running → Stopped" in page.message()
+    assert page.state(1) == "Stopped"
+    assert page.events(1) == ["Start", "Retire"]
+    assert stored(site) == ("Stopped", ["Stop"])
+
+
+def test_a_refused_event_shows_why(site: Site, pages: tuple[Page, Page]) -> None:
+    """The page is old: the other server has stopped the device since."""
+    site.put(1, "Running")
+    page, other = pages
+    page.open(1)
+    other.open(1)
+    other.click(1, "Stop")
+
+    page.click(1, "Stop")
+
+    assert page.message() == REFUSAL
+    assert page.state(1) == "Stopped"
+    assert stored(site) == ("Stopped", ["Stop"])
+
+
+def test_two_clicks_at_once_are_one_move_and_one_clear_message(site: Site, pages: tuple[Page, Page]) -> None:
+    for _ in range(5):
+        site.put(1, "Running")
+        start = Barrier(2)
+
+        def click(page: Page, start: Barrier = start) -> str:
+            page.open(1)
+            start.wait(SECONDS)
+            page.click(1, "Stop")
+            return page.message()
+
+        with ThreadPoolExecutor(2) as pool:
+            messages = list(pool.map(click, pages))
+
+        (moved,) = [message for message in messages if message != REFUSAL]
+        assert "Running → Stopped" in moved
+        assert REFUSAL in messages
+        assert stored(site) == ("Stopped", ["Stop"])
