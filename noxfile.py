@@ -181,7 +181,9 @@ def types(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """The pages of examples/, clicked in a headless Chromium: apt-get install chromium chromium-driver."""
-    session.install("--quiet", *group("test"), *group("web"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.install(
+        "--quiet", *group("test"), *group("web"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS
+    )
     session.run("python", "-m", "pytest", "tests/browser", *session.posargs, env={"FSM_BROWSER": "1"})
 
 
