@@ -10,10 +10,12 @@ import typer
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ..errors import FSMError
+from ..errors import FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, TransactionRequired
 
 REFUSED, UNUSABLE = 1, 2
 """Exit statuses: the machine said no; the call was wrong, or the database could not be used."""
+
+_UNUSABLE = (LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, TransactionRequired)
 
 UrlOption = Annotated[
     str | None,
@@ -41,11 +43,16 @@ def database(url: str | None) -> Iterator[Engine]:
     try:
         yield engine
     except FSMError as error:
-        fail(str(error), REFUSED)
+        fail(str(error), status_of(error))
     except (DBAPIError, SQLAlchemyError) as error:
-        fail(f"{_shown(engine.url)}: {first_line(error)}", UNUSABLE)
+        fail(f"{shown_url(engine.url)}: {first_line(error)}", UNUSABLE)
     finally:
         engine.dispose()
+
+
+def status_of(error: FSMError) -> int:
+    """The exit status that *error* ends a command with."""
+    return UNUSABLE if isinstance(error, _UNUSABLE) else REFUSED
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -90,5 +97,6 @@ def _levels(url: URL) -> tuple[str, ...]:
     return tuple(dialect.get_isolation_level_values(None))  # type: ignore[arg-type]  # asks no connection
 
 
-def _shown(url: URL) -> str:
+def shown_url(url: URL) -> str:
+    """*url* for people, without its password."""
     return url.render_as_string(hide_password=True)

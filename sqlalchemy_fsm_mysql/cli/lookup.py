@@ -9,7 +9,9 @@ import typer
 
 from .. import lookup
 from ..column import MappedState
+from ..errors import FSMError, listed
 from ..machine import Machine
+from ..statement import EventSQL
 
 R = TypeVar("R")
 
@@ -28,6 +30,29 @@ def machine_at(target: str) -> tuple[Machine, MappedState | None]:
     Raises: typer.BadParameter.
     """
     return _told(lookup.machine_at, target)
+
+
+def event_at(mapped: MappedState, name: str) -> EventSQL:
+    """The event *name* of the column, as SQL.
+
+    Raises: typer.BadParameter, naming the events there are.
+    """
+    known = list(mapped.machine.events)
+    if name not in known:
+        raise typer.BadParameter(f"{mapped.label} has no event {name!r}; it has {listed(map(repr, known))}.")
+    try:
+        return mapped.event(name)
+    except FSMError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def complete_event(context: typer.Context, incomplete: str) -> list[str]:
+    """The events that a shell offers, once the column is typed."""
+    try:
+        machine, _ = lookup.machine_at(context.params.get("target") or "")
+    except lookup.NotFound:
+        return []
+    return [name for name in machine.events if name.startswith(incomplete)]
 
 
 def _told(find: Callable[[str], R], target: str) -> R:

@@ -104,7 +104,7 @@ def test_mermaid_without_its_extension_is_told(docs):
     [
         (".. fsm-diagram:: nowhere:Order", "there is no module 'nowhere'"),
         (f".. fsm-diagram:: {ORDERS}\n   :format: gif", "graphviz"),
-        (f".. fsm-diagram:: {ORDERS}\n   :direction: up", "TB"),
+        (f".. fsm-diagram:: {ORDERS}\n   :direction: up", "lr"),
     ],
 )
 def test_wrong_directive_is_told_with_its_line(docs, directive, says):

@@ -1,0 +1,176 @@
+"""``fire-where``: one event on every row that matches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import ColumnElement, Engine, func, select, true
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from .. import bulk
+from ..column import MappedState
+from ..errors import FSMError, stored_form
+from ..statement import EventSQL
+from .database import REFUSED, UNUSABLE, UrlOption, database, fail, first_line, shown_url
+from .fire import ActorOption, DetailsOption, EventArgument, PayloadArgument, TargetArgument, require_history
+from .lookup import event_at, state_at
+from .output import JsonOption, print_json, print_table
+from .values import WHERE_HELP, condition, json_value, payload
+
+INTERRUPTED = 130
+
+
+def fire_where(
+    target: TargetArgument,
+    event: EventArgument,
+    given: PayloadArgument = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", metavar="CONDITION", help=WHERE_HELP, show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All rows, instead of --where.")] = False,
+    url: UrlOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the rows are moved.")] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many rows a statement looks at; each is committed by itself.")
+    ] = 1000,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Refuse when more rows match.", show_default="no limit")
+    ] = None,
+    actor: ActorOption = None,
+    details: DetailsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fire an event on every row that matches and that the event can move.
+
+    It counts first, and asks. Then it walks the primary key in batches, and commits each: stopped in between, what was
+    committed stays, and the same command goes on with the rest. Hooks are not called.
+
+    The exit status is 0 when it is done (also when no row matched), 1 when it was not confirmed or more than
+    --max-rows match, 2 when the call is wrong or the database cannot be used.
+    """
+    mapped = state_at(target)
+    sql = event_at(mapped, event)
+    if bool(where) == every:
+        raise typer.BadParameter("which rows? Give --where, or --all, and not both.", param_hint="--where")
+    criteria = [condition(mapped, text) for text in where or ()] or [true()]
+    values = payload(mapped, sql, given or ())
+    require_history(mapped, actor=actor, details=details)
+    said = {"actor": actor, "details": None if details is None else json_value(details, "--details")}
+    with database(url) as engine:
+        counted = _counted(engine, mapped, sql, criteria, values)
+        rows = sum(counted.values())
+        if max_rows is not None and rows > max_rows:
+            fail(f"{rows:,} rows of {mapped.table_name} match, which is over --max-rows {max_rows}.", REFUSED)
+        if dry_run or not rows:
+            _tell(mapped, sql, counted, as_json=as_json, dry_run=True)
+            return
+        if not yes:
+            _confirm(engine, mapped, sql, counted)
+        sweep = _Sweep(engine, mapped, sql, criteria, {**said, **values}, rows)
+        _tell(mapped, sql, sweep.run(batch_size), as_json=as_json, dry_run=False)
+
+
+_Ways = Mapping[tuple[str, str], int]
+
+
+def _counted(
+    engine: Engine, mapped: MappedState, sql: EventSQL, criteria: list[ColumnElement[bool]], values: dict[str, Any]
+) -> _Ways:
+    """How many rows would take which way."""
+    state: Any = getattr(mapped.model, mapped.attribute)
+    ways = select(state.label("source"), state.after(sql.name, **values).label("target"))
+    ways = ways.where(state.can(sql.name, **values), *criteria)
+    each = ways.subquery()
+    query = select(each.c.source, each.c.target, func.count()).group_by(each.c.source, each.c.target)
+    counted: Counter[tuple[str, str]] = Counter()
+    with Session(engine) as session:
+        for source, target, number in session.execute(query, bind_arguments={"mapper": mapped.mapper}):
+            counted[stored_form(source), stored_form(target)] += number
+    return dict(sorted(counted.items()))
+
+
+def _confirm(engine: Engine, mapped: MappedState, sql: EventSQL, counted: _Ways) -> None:
+    rows = sum(counted.values())
+    for (source, target), number in counted.items():
+        typer.echo(f"{number:>12,}  {source} -> {target}", err=True)
+    what = f"Fire {sql.name!r} on {_rows(rows)} of {mapped.table_name} in {shown_url(engine.url)}?"
+    if not typer.confirm(what, default=False, err=True):
+        fail("Nothing was changed.", REFUSED)
+
+
+class _Sweep:
+    """The event on its way along the primary key."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        mapped: MappedState,
+        sql: EventSQL,
+        criteria: list[ColumnElement[bool]],
+        said: dict[str, Any],
+        rows: int,
+    ) -> None:
+        self.engine, self.mapped, self.sql, self.criteria, self.said = engine, mapped, sql, criteria, said
+        self.rows, self.committed = rows, 0
+
+    def run(self, batch_size: int) -> _Ways:
+        """How many rows took which way.
+
+        Ends the command when it is stopped in between, telling what is committed.
+        """
+        screen = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Session(self.engine) as session, Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
+            task = bar.add_task(self.sql.name, total=self.rows)
+
+            def step(moved: int, _: int | None) -> None:
+                session.commit()
+                self.committed = moved
+                bar.update(task, completed=moved)
+
+            try:
+                done = bulk.fire_where(
+                    self.mapped.model,
+                    self.sql.name,
+                    session,
+                    *self.criteria,
+                    column=self.mapped.attribute,
+                    batch_size=batch_size,
+                    progress=step,
+                    **self.said,
+                )
+            except KeyboardInterrupt:
+                session.rollback()
+                fail(f"Stopped. {self._so_far()}", INTERRUPTED)
+            except (DBAPIError, FSMError) as error:
+                fail(f"{first_line(error)}\n{self._so_far()}", UNUSABLE)
+        ways = {(stored_form(source), stored_form(to)): rows for (source, to), rows in done.by_transition.items()}
+        return dict(sorted(ways.items()))
+
+    def _so_far(self) -> str:
+        return f"{_rows(self.committed)} were moved and committed; the same command goes on with the rest."
+
+
+def _tell(mapped: MappedState, sql: EventSQL, ways: _Ways, *, as_json: bool, dry_run: bool) -> None:
+    rows = sum(ways.values())
+    if as_json:
+        each = [{"source": source, "target": target, "rows": number} for (source, target), number in ways.items()]
+        told = {"table": mapped.table_name, "event": sql.name, "rows": rows, "by_transition": each, "dry_run": dry_run}
+        print_json(told)
+        return
+    done = "would be moved; nothing was changed" if dry_run else "were moved"
+    if ways:
+        print_table(("rows", "source", "target"), [(number, *way) for way, number in ways.items()])
+    typer.echo(f"{sql.name}: {_rows(rows)} of {mapped.table_name} {done}.", err=True)
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
