@@ -77,3 +77,15 @@ def session(shop: ModuleType, stock: str) -> Iterator[Session]:
     with Session(engine) as session:
         yield session
     engine.dispose()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A command sends what the library sends, so one driver for each server will do."""
+    items[:] = [item for item in items if not is_repetition(item)]
+
+
+def is_repetition(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    target = parameters.get("url")
+    is_here = Path(__file__).parent in item.path.parents
+    return is_here and isinstance(target, URL) and target.drivername not in ("mysql+pymysql", "sqlite")
