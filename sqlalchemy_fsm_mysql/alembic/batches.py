@@ -39,6 +39,7 @@ from .databases import Place, log
 
 CHUNK = 1000  # keys in one statement
 PASSES = 10
+TELL_EVERY = 1.0  # seconds
 _LONGEST_PAUSE = 5.0  # seconds
 _ATTEMPTS = 10  # of one batch that a deadlock has ended
 
@@ -118,7 +119,7 @@ class Walk:
                     time.sleep(0.01 * attempt)
                 else:
                     break
-            if end is not None and time.monotonic() - self._told >= 1:
+            if end is not None and time.monotonic() - self._told >= TELL_EVERY:
                 self._told = time.monotonic()
                 key = end[0] if len(end) == 1 else end
                 log.info("%s: %d of %d rows moved (%s), at key %s", self.place.label, self.moved, total, self.way, key)
