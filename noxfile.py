@@ -179,11 +179,20 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """docs/moving/ with the libraries that people come from: their calls are what the pages say."""
+    session.install("--quiet", *group("test"), *group("web"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.install("--quiet", *group("peers"))
+    for fsm in ("sqlalchemy-fsm==2.2.0", "sqlalchemy-fsm==3.0.0rc1"):
+        session.install("--quiet", fsm)
+        session.run("python", "-m", "pytest", "tests/docs", "-k", "moving", "--target=sqlite", env={"FSM_PEERS": "1"})
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The pages of examples/, clicked in a headless Chromium: apt-get install chromium chromium-driver."""
-    session.install(
-        "--quiet", *group("test"), *group("web"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS
-    )
+    groups = [*group("test"), *group("web"), *group("browser")]
+    session.install("--quiet", *groups, NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("python", "-m", "pytest", "tests/browser", *session.posargs, env={"FSM_BROWSER": "1"})
 
 

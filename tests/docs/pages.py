@@ -5,7 +5,8 @@
 | ``python`` | run, in one namespace for each page; if its first line is ``# name.py``, written to a file of this name instead, and if it is ``# name.py, at the end``, added to it |
 | ``python server`` | as ``python`` where there is a server, else compiled |
 | ``python mariadb`` | as ``python`` where there is a MariaDB, else compiled |
-| ``python peers`` | as ``python`` where the libraries that people come from are installed, else compiled |
+| ``python transitions`` | as ``python`` in ``./dev peers``, else compiled; so for each of `PEERS` |
+| ``python sqlalchemy-fsm 3`` | the same for one major version |
 | ``console`` | each line that begins with ``$`` is run by a shell in the page's folder; what follows is what it prints, ``…`` being anything |
 | ``console server`` | as ``console`` where there is a server, else nothing |
 | ``text``, ``mermaid``, ``{directive}`` | no code |
@@ -23,6 +24,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ from sybil.parsers.markdown import CodeBlockParser
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
-RUNS = ("python", "python server", "python mariadb", "python peers", "console", "console server")
+# The libraries that people come from, by the names that pip knows. `./dev peers` has all of them.
+PEERS = ("django-fsm-2", "python-statemachine", "sqlalchemy-fsm", "sqlalchemy-fsm 2", "sqlalchemy-fsm 3", "transitions")
+RUNS = ("python", "python server", "python mariadb", "console", "console server", *(f"python {peer}" for peer in PEERS))
 SHOWN = ("text", "mermaid")
 FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,})[ ]*(\S.*?)[ ]*$", re.MULTILINE)
 
@@ -44,8 +48,6 @@ SQLITE_URL = re.compile(r"(?<![\w+])sqlite://(?=[\"'])")
 # Not here: they make environments of their own. `./dev newcomer` runs them, in a fresh clone.
 ELSEWHERE = ("git clone ", "cd ", "python -m venv ", "pip install ", "./dev ", ". ", "source ")
 
-PEERS = ("django_fsm", "sqlalchemy_fsm", "statemachine", "transitions")
-
 
 @dataclass
 class Page:
@@ -55,7 +57,6 @@ class Page:
     folder: Path
     url: URL | None = None
     is_mariadb: bool = False
-    has_peers: bool = False
     namespace: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -85,12 +86,7 @@ class Page:
 
     def evaluate(self, mark: str, example: Example) -> None:
         language, _, needs = mark.partition(" ")
-        is_possible = {
-            "": True,
-            "server": self.url is not None,
-            "mariadb": self.is_mariadb,
-            "peers": self.has_peers,
-        }[needs]
+        is_possible = self.can_have(needs)
         line = example.line + example.parsed.line_offset
         if language == "console":
             if is_possible:
@@ -106,6 +102,12 @@ class Page:
         code = compile("\n" * line + self.placed(example.parsed), example.path, "exec", dont_inherit=True)
         if is_possible:
             exec(code, self.namespace)  # noqa: S102 - the page's own code is what is tested
+
+    def can_have(self, needs: str) -> bool:
+        if needs in PEERS:
+            # Theirs is shown once; what Django has configured stays, so not again on each server.
+            return self.url is None and is_installed(*needs.split())
+        return {"": True, "server": self.url is not None, "mariadb": self.is_mariadb}[needs]
 
     def placed(self, text: str) -> str:
         """*text* with this page's database."""
@@ -139,6 +141,11 @@ class Page:
             assert not expected or prints(done.stdout, expected), (
                 f"{self.where}:{line}: $ {command}\nprinted:\n{done.stdout}\nand not:\n{expected}"
             )
+
+
+def is_installed(distribution: str, major: str = "") -> bool:
+    """Whether the library is to be run here: in ``./dev peers``, which sets FSM_PEERS. Then it has to be installed."""
+    return bool(os.environ.get("FSM_PEERS")) and version(distribution).startswith(major)
 
 
 def commands(text: str) -> list[tuple[str, str]]:

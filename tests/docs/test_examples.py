@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
-from tests.docs.pages import PAGES, PEERS, PROJECT, RUNS, SHOWN, Page, marks
+from tests.docs.pages import PAGES, PROJECT, RUNS, SHOWN, Page, marks
 from tests.servers import execute, own_database
 
 every_page = pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(PROJECT)) for path in PAGES])
-HAS_PEERS = all(importlib.util.find_spec(name) for name in PEERS)
 
 
 @every_page
 def test_every_example_of_the_page_runs(path: Path, tmp_path: Path) -> None:
     """A failure's traceback names the page and the line in it."""
-    Page(path, tmp_path, has_peers=HAS_PEERS).run()
+    Page(path, tmp_path).run()
 
 
 @pytest.mark.servers_only
@@ -28,7 +26,7 @@ def test_every_example_of_the_page_runs_on_a_server(path: Path, tmp_path: Path, 
     """The same, with each engine on a server; and what only a server can do."""
     is_mariadb = "MariaDB" in str(execute(url, "SELECT VERSION()"))
     with own_database(url) as own:
-        Page(path, tmp_path, own, is_mariadb=is_mariadb, has_peers=HAS_PEERS).run()
+        Page(path, tmp_path, own, is_mariadb=is_mariadb).run()
 
 
 @every_page
