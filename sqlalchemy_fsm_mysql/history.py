@@ -269,6 +269,9 @@ def require_transaction(connection: Connection, mapped: MappedState) -> None:
 def replay(history: Iterable[Any]) -> State | None:
     """The state that the rows of one record's *history*, oldest first, lead to; None for no rows.
 
+    A row with a state that the machine does not declare any more, one of an earlier release, has to follow from the row
+    before it; which events there were then, the machine cannot know.
+
     Raises: HistoryError naming the first row that does not follow from the one before it, or not by the machine.
     """
     state: State | None = None
@@ -291,6 +294,8 @@ def _fault(row: Any, number: int, state: State | None) -> str | None:
     if row.event == FORCED:
         return None
     machine = bound.mapped.machine
+    if not (machine.declares(row.source) and machine.declares(row.target)):
+        return None
     edges: Iterable[Any] = machine.transitions(row.event) if row.event in machine.events else ()
     if not any((edge.source, edge.target) == (row.source, row.target) for edge in edges):
         edge = f"{shown(stored_form(row.source))} to {shown(stored_form(row.target))}"
