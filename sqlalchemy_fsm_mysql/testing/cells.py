@@ -1,0 +1,45 @@
+"""All cells of a machine's table of states and events, to parametrise a test with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import State, stored_form
+from ..machine import Machine
+
+__all__ = ["Cell", "every_cell"]
+
+
+class Cell(NamedTuple):
+    """What an event does to a row in a state: `target` is where it leads, None when the state refuses it."""
+
+    source: State
+    event: str
+    target: State | None
+
+    @property
+    def is_refused(self) -> bool:
+        return self.target is None
+
+    def __str__(self) -> str:
+        return f"{stored_form(self.source)}-{self.event}"
+
+
+def every_cell(machine: Machine) -> list[Cell]:
+    """Every state with every event, in the machine's order: what an exhaustive test has to try.
+
+    Of several guarded targets it is the first, as in ``machine.targets()``; ``machine.transitions(event)`` has all.
+
+    >>> from sqlalchemy_fsm_mysql import Event
+    >>> machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"})])
+    >>> every_cell(machine)
+    [Cell(source='new', event='Pay', target='paid'), Cell(source='paid', event='Pay', target=None)]
+
+    With pytest, either of::
+
+        @pytest.mark.parametrize("cell", every_cell(machine), ids=str)
+        @pytest.mark.parametrize(("source", "event", "target"), every_cell(machine))
+    """
+    return [
+        Cell(state, event, machine.targets(event).get(state)) for state in machine.states for event in machine.events
+    ]

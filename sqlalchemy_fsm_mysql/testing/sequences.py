@@ -1,0 +1,164 @@
+"""A state machine for Hypothesis, made of a machine: it looks for events after which something is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
+
+from ..column import MappedState, named_state
+from ..errors import State, shown, stored_form
+from ..firing import try_fire, try_fire_key
+from ..history import replay
+from ..outcome import Moved, Refused
+
+if TYPE_CHECKING:
+    from hypothesis.stateful import RuleBasedStateMachine
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = ["state_machine_for"]
+
+
+def state_machine_for(
+    column: Any,
+    sessions: Callable[[], Session],
+    *,
+    make: Callable[[], Any] | None = None,
+    payloads: Mapping[str, Mapping[str, SearchStrategy[Any]]] | None = None,
+) -> type[RuleBasedStateMachine]:
+    """A ``RuleBasedStateMachine`` that fires the events of *column* (``Order.state``) on a row, in any order.
+
+    Each example has a session of *sessions* (a ``sessionmaker``, for instance) and one new row in it, which *make*
+    returns (``Order()`` when left out), and is rolled back at its end. *payloads* has a strategy for each payload name
+    of each event that takes one. A rule fires an event on the instance, by key, or in a savepoint that is rolled back.
+
+    After each step: an outcome is one that the machine declares for the state at hand; a refusal left all columns of
+    the row alone; the row, the instance and the history agree on the state. Inherit it to add what must hold for your
+    rows; ``self.instance`` is the row's, ``self.session`` the session::
+
+        class Orders(state_machine_for(Order.state, sessions, payloads={"Refund": {"amount": st.integers(0, 99)}})):
+            @invariant()
+            def total_is_not_negative(self):
+                assert self.instance.total >= 0
+
+        TestOrders = Orders.TestCase
+
+    It needs Hypothesis: the extra ``testing``.
+
+    Raises: TypeError when *column* is no state column, or a payload has no strategy.
+    """
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+    mapped = named_state(getattr(column, "class_", None), column)
+    strategies = payloads or {}
+    body: dict[str, Any] = {"__module__": __name__, "__doc__": f"Events on a row of {mapped.label}."}
+
+    def begin(self: Any) -> None:
+        RuleBasedStateMachine.__init__(self)
+        self.session = sessions()
+        self.instance = (make or mapped.model)()
+        self.session.add(self.instance)
+        self.session.flush()
+        self.expected = getattr(self.instance, mapped.attribute)
+
+    def end(self: Any) -> None:
+        self.session.rollback()
+        self.session.close()
+
+    def row_instance_and_history_agree(self: Any) -> None:
+        _agree(mapped, self)
+
+    body |= {"__init__": begin, "teardown": end, "agreement": invariant()(row_instance_and_history_agree)}
+    for number, event in enumerate(mapped.machine.events):
+        given = _payload(mapped, event, strategies.get(event, {}))
+        body[_rule_name(number, event)] = rule(way=st.sampled_from(list(_WAYS)), payload=st.fixed_dictionaries(given))(
+            _step(mapped, event)
+        )
+    return type(f"{mapped.model.__name__}Events", (RuleBasedStateMachine,), body)
+
+
+def _payload(
+    mapped: MappedState, event: str, given: Mapping[str, SearchStrategy[Any]]
+) -> dict[str, SearchStrategy[Any]]:
+    names = mapped.machine.payload(event)
+    if set(names) != set(given):
+        wanted = ", ".join(f"{name!r}: …" for name in names)
+        raise TypeError(f"{event!r} takes ({', '.join(names)}): give payloads={{{event!r}: {{{wanted}}}}}")
+    return {name: given[name] for name in names}
+
+
+def _rule_name(number: int, event: str) -> str:
+    name = re.sub(r"\W", "_", event)
+    return f"fire_{name}" if name == event else f"fire_{number}_{name}"
+
+
+def _step(mapped: MappedState, event: str) -> Callable[..., None]:
+    def step(self: Any, way: str, payload: dict[str, Any]) -> None:
+        before = _row(mapped, self)
+        if way == "savepoint":
+            with self.session.begin_nested() as savepoint:
+                outcome = _by_instance(mapped, self, event, payload)
+                savepoint.rollback()
+            _require_possible(mapped, event, self.expected, outcome)
+            assert _row(mapped, self) == before, "the savepoint was rolled back, and the row is another"
+            return
+        outcome = _WAYS[way](mapped, self, event, payload)
+        _require_possible(mapped, event, self.expected, outcome)
+        if isinstance(outcome, Moved):
+            self.expected = outcome.target
+        else:
+            assert _row(mapped, self) == before, f"{event!r} was refused, and has changed the row"
+
+    step.__name__ = step.__qualname__ = _rule_name(0, event)
+    return step
+
+
+def _by_instance(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
+    said = {"actor": None, "details": None, "token": None}
+    return try_fire(self.instance, event, self.session, column=mapped.attribute, payload=payload, **said)
+
+
+def _by_key(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
+    key = inspect(self.instance).identity
+    return try_fire_key(mapped.model, key, event, self.session, column=mapped.attribute, **payload)
+
+
+_WAYS: Mapping[str, Callable[..., Any]] = {"instance": _by_instance, "key": _by_key, "savepoint": _by_instance}
+
+
+def _require_possible(mapped: MappedState, event: str, state: State, outcome: Moved[Any] | Refused[Any]) -> None:
+    """Assert that *outcome* is one of those that the machine declares for *event* in *state*."""
+    found = [way for way in mapped.machine.transitions(event) if way.written_sources() == (state,)]
+    first_open = next((i for i, way in enumerate(found) if way.guard is None), None)
+    possible = found if first_open is None else found[: first_open + 1]
+    asked = f"{event!r} in {stored_form(state)!r}"
+    if isinstance(outcome, Refused):
+        reason = "guard" if found else "state"
+        assert first_open is None, f"{asked} was refused, and leads to {stored_form(found[-1].target)!r}"
+        assert (outcome.state, outcome.reason) == (state, reason), f"{asked} was refused as {shown(outcome)}"
+        return
+    way = outcome.source, outcome.target
+    assert way in [(state, one.target) for one in possible], f"{asked} moved the row from {way[0]!r} to {way[1]!r}"
+
+
+def _row(mapped: MappedState, self: Any) -> dict[str, Any]:
+    parameters = dict(zip(mapped.key_names, inspect(self.instance).identity, strict=True))
+    query = select(mapped.row.table).where(mapped.row.is_key())
+    return dict(self.session.connection().execute(query, parameters).mappings().one())
+
+
+def _agree(mapped: MappedState, self: Any) -> None:
+    wanted = self.expected
+    stored = _row(mapped, self)[mapped.column.name]
+    assert stored == wanted, f"the row is {stored_form(stored)!r}, and the events led to {stored_form(wanted)!r}"
+    shows = getattr(self.instance, mapped.attribute)
+    assert shows == wanted, f"the instance shows {stored_form(shows)!r}, and the row is {stored_form(wanted)!r}"
+    if mapped.extras.history is None:
+        return
+    records = mapped.extras.history.rows(self.session, inspect(self.instance).identity, {})
+    led = replay(records) if records else wanted
+    assert led == wanted, f"the history leads to {shown(led)}, and the row is {stored_form(wanted)!r}"
