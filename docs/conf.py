@@ -9,15 +9,15 @@ author = "the sqlalchemy_fsm_mysql authors"
 project_copyright = author
 release = version = version_of("sqlalchemy-fsm-mysql")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinxcontrib.mermaid"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path: list[str] = []
 pygments_style, pygments_dark_style = "friendly", "material"
 
 myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["deflist"]
-suppress_warnings: list[str] = []
 
 # A `name` in a docstring is a link where there is something to link to, and else only code.
 default_role = "py:obj"

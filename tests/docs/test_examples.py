@@ -56,3 +56,16 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             dead.append(link)
 
     assert dead == []
+
+
+TOCTREE = re.compile(r"^```{toctree}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    docs = PROJECT / "docs"
+    listed = {docs / "index.md"}
+    for page in docs.rglob("*.md"):
+        for lines in TOCTREE.findall(page.read_text(encoding="utf-8")):
+            listed |= {page.parent / f"{line}.md" for line in lines.split() if not line.startswith(":")}
+
+    assert {page for page in docs.rglob("*.md") if page not in listed} == set()
