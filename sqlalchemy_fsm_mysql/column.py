@@ -332,6 +332,8 @@ class MappedState:
 
         Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting.
         """
+        if type(key) in self._plain_keys:
+            return (key,)
         parts = self._split(key)
         for column, part in zip(self.row.key, parts, strict=True):
             wanted = _exact_types(column)
@@ -341,6 +343,11 @@ class MappedState:
                     f"{type(part).__name__}: MySQL would convert it, and may find another row"
                 )
         return parts
+
+    @cached_property
+    def _plain_keys(self) -> tuple[type[Any], ...]:
+        """The types of which a value is this row's whole key, as it is."""
+        return _exact_types(self.row.key[0]) if len(self.row.key) == 1 else ()
 
     def _split(self, key: Any) -> tuple[Any, ...]:
         names = [self.mapper.get_property_by_column(part).key for part in self.mapper.primary_key]
@@ -415,15 +422,39 @@ def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:
     return [(key, column) for key, column in mapper.columns.items() if isinstance(column.type, StateType)]
 
 
-def mapped_states(model: Any) -> dict[str, MappedState]:
+class States(dict[str, MappedState]):
+    """The state columns of one mapped class, by attribute name, and which of them has which event."""
+
+    def __init__(self, states: Mapping[str, MappedState]) -> None:
+        super().__init__(states)
+        self.events: dict[str, tuple[MappedState, EventSQL]] = {}  # those that were asked for, where one column has it
+
+
+def mapped_states(model: Any) -> States:
     """The state columns of a mapped class, by attribute name.
 
     Raises: TypeError when *model* is no mapped class, or one without a state machine.
     """
-    states = model.__dict__.get(STATES) if isinstance(model, type) else None
+    states: States | None = model.__dict__.get(STATES) if isinstance(model, type) else None
     if states is None:
         raise TypeError(f"{shown(model)} is no mapped class with a StateMachineColumn")
-    return cast("dict[str, MappedState]", states)
+    return states
+
+
+def mapped_event(model: Any, event: object, column: Any = None) -> tuple[MappedState, EventSQL]:
+    """The one state column of *model* whose machine has *event*, and the event's SQL on it.
+
+    Raises: as :func:`mapped_state`.
+    """
+    if column is None and type(event) is str:  # a subclass of str may hash and compare as it likes
+        states: States | None = model.__dict__.get(STATES) if isinstance(model, type) else None
+        found = states.events.get(event) if states is not None else None
+        if found is None:
+            mapped = mapped_state(model, event)
+            found = mapped_states(model).events[event] = mapped, mapped.event(event)
+        return found
+    mapped = mapped_state(model, event, column)
+    return mapped, mapped.event(cast(str, event))
 
 
 def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
@@ -431,7 +462,7 @@ def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
 
     Raises: UnknownEvent when no machine has the event; TypeError when *column* is none of them, or is needed.
     """
-    states = mapped_states(model)
+    states: Mapping[str, MappedState] = mapped_states(model)
     if column is not None:
         chosen = named_state(model, column)
         states = {chosen.attribute: chosen}
@@ -481,7 +512,7 @@ def remember(mapper: Mapper[Any]) -> list[MappedState]:
     """Note the state columns of a new *mapper* on its class, and protect them."""
     states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
     if states:
-        setattr(mapper.class_, STATES, states)
+        setattr(mapper.class_, STATES, States(states))
     for state in states.values():
         state.protect()
     return list(states.values())

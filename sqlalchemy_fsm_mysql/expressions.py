@@ -69,7 +69,8 @@ class _Builder:
         )
         if self.problems:
             raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
-        built = EventSQL(self.event, self.row, self.machine.stored_states, branches, self.parameters)
+        names = machine.payload(self.event)
+        built = EventSQL(self.event, self.row, machine.stored_states, branches, self.parameters, names)
         for branch in branches:
             built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
         return built

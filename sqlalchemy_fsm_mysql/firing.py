@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from sqlalchemy import Connection, Select, inspect, literal_column, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.util.concurrency import in_greenlet
 
 from .backends import backend_of
-from .column import MappedState, mapped_state, mapped_states, named_state, sole_state
+from .column import MappedState, mapped_event, mapped_state, mapped_states, named_state, sole_state
 from .errors import (
     GuardNotSatisfied,
     InstanceStateError,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
 M = TypeVar("M")
 R = TypeVar("R")
 AnySession: TypeAlias = "Session | scoped_session[Any]"
+Said: TypeAlias = "tuple[str | None, Any, str | None]"
+"""What the caller of a fire said about it: actor, details, token."""
 
 
 class Version(Enum):
@@ -78,7 +80,14 @@ class Shot:
             "event": self.event.name,
         }
 
-    def fire(self) -> Moved[Any] | Refused[Any]:
+    def fire(self) -> Moved[Any]:
+        """As :meth:`try_fire`, a refusal raised."""
+        outcome = self.try_fire()
+        if isinstance(outcome, Refused):
+            raise self.refusal(outcome)
+        return outcome
+
+    def try_fire(self) -> Moved[Any] | Refused[Any]:
         """Send the UPDATE, and tell what came of it.
 
         Raises: RowNotFound, UnknownState, TokenConflict, TransactionRequired, and what
@@ -94,19 +103,21 @@ class Shot:
         connection = self.connection()
         try:
             outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
-            if isinstance(outcome, Moved) and not outcome.replayed:
+            if self.mapped.extras.hooks and isinstance(outcome, Moved) and not outcome.replayed:
                 self.announce(outcome)
         except DBAPIError as error:
             raise_explained(error, connection, **self.row)
         return outcome
 
     def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
-        self.require_visible(connection)
-        known_version = self.know_version(connection)
+        event = self.event
+        if self.session.dispatch.do_orm_execute:
+            self.require_visible(connection)
+        known_version = event.row.version is not None and self.know_version(connection)
         backend = backend_of(connection)
-        code = backend.fire(connection, self.event, self.parameters, known_version=known_version)
+        code = backend.fire(connection, event, self.parameters, known_version=known_version)
         if code >= MOVED:
-            branch = self.event.branches[(code - MOVED) // 2]
+            branch = event.branches[(code - MOVED) // 2]
             version = Version.UNKNOWN
             if known_version:
                 version = Version.OTHER if code & OTHER_VERSION else Version.AS_KNOWN
@@ -153,11 +164,10 @@ class Shot:
     def connection(self) -> Connection:
         """The connection that the row is written on."""
         # Not Session.execute(), which costs as much again as the statement.
-        arguments = self.bind_arguments()
         try:
-            connection = self.session.connection(bind_arguments=dict(arguments))
+            connection = self.session.connection(bind_arguments=self.bind_arguments())
         except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
-            raise_explained(error, self.session.get_bind(**arguments), **self.row)
+            raise_explained(error, self.session.get_bind(**self.bind_arguments()), **self.row)
         if self.mapped.extras.history is not None:
             require_transaction(connection, self.mapped)
         return connection
@@ -165,7 +175,7 @@ class Shot:
     def bind_arguments(self) -> dict[str, Any]:
         """What tells ``Session.get_bind()`` which database is meant, and that this writes."""
         arguments = {"mapper": self.mapped.mapper, "clause": self.event.row.writing}
-        if is_sharded(self.session):
+        if self.session.connection_callable is not None:  # it is sharded
             if self.shard is None:
                 self.shard = self._find_shard()
             arguments["shard_id"] = self.shard
@@ -239,9 +249,10 @@ class Shot:
             self.token,
             sequence=sequence,
         )
-        instance = self._held()
-        if instance is not None:
-            self.bring_up_to_date(instance, moved.target, version)
+        if self.session.identity_map:
+            instance = self._held()
+            if instance is not None:
+                self.bring_up_to_date(instance, moved.target, version)
         return moved
 
     def announce(self, moved: Moved[Any]) -> None:
@@ -271,7 +282,7 @@ class Shot:
 
     def _held(self) -> Any:
         """The instance of this row that the session holds, if any; never loads one."""
-        if self.instance is not None or not self.session.identity_map:
+        if self.instance is not None:
             return self.instance
         key = self.key if isinstance(self.key, tuple) else (self.key,)
         identity = self.mapped.mapper.identity_key_from_primary_key(key, identity_token=self.shard)
@@ -315,19 +326,17 @@ class Shot:
         return tuple(attribute.key for attribute in mapper.column_attrs if attribute.key != state)
 
 
-def fire(instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any) -> Any:
+def fire(instance: Any, event: str, session: Any, column: Any, payload: Mapping[str, Any], said: Said) -> Any:
     """Fire *event* on the row of *instance*; what the methods ``fire`` of the models call.
 
     Raises: see :meth:`~.stateful.Stateful.fire`.
     """
-    return in_session(session or session_of(instance), _fire, _at_instance, instance, event, column, payload, said)
+    return in_session(session or session_of(instance), _fire, instance, event, column, payload, said)
 
 
-def try_fire(
-    instance: M, event: str, session: Any, *, column: Any = None, payload: Mapping[str, Any], **said: Any
-) -> Any:
+def try_fire(instance: Any, event: str, session: Any, column: Any, payload: Mapping[str, Any], said: Said) -> Any:
     """As :func:`fire`, with a refusal as a value."""
-    return in_session(session or session_of(instance), _try_fire, _at_instance, instance, event, column, payload, said)
+    return in_session(session or session_of(instance), _try_fire, instance, event, column, payload, said)
 
 
 @overload
@@ -380,8 +389,7 @@ def fire_key(
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
     TypeError for a key or a payload that does not fit; and what the server may add, as there.
     """
-    said = {"actor": actor, "details": details, "token": token}
-    return in_session(session, _fire, _at_key, model, key, event, column, payload, said)
+    return in_session(session, _fire_key, model, key, event, column, payload, (actor, details, token))
 
 
 @overload
@@ -426,8 +434,7 @@ def try_fire_key(
     **payload: Any,
 ) -> Any:
     """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
-    said = {"actor": actor, "details": details, "token": token}
-    return in_session(session, _try_fire, _at_key, model, key, event, column, payload, said)
+    return in_session(session, _try_fire_key, model, key, event, column, payload, (actor, details, token))
 
 
 def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
@@ -453,8 +460,8 @@ def is_sharded(session: Session) -> bool:
 
 def has_filters(session: Session) -> bool:
     """Whether listeners of ``do_orm_execute`` may add criteria to what *session* executes."""
-    listeners = list(session.dispatch.do_orm_execute)
-    return len(listeners) > is_sharded(session)  # a ShardedSession has one of its own, which only finds the shards
+    listeners = session.dispatch.do_orm_execute
+    return len(list(listeners)) > is_sharded(session)  # a ShardedSession has one of its own, which finds the shards
 
 
 def session_of(instance: Any) -> Session | AsyncSession:
@@ -462,7 +469,7 @@ def session_of(instance: Any) -> Session | AsyncSession:
 
     Raises: InstanceStateError when it is in none.
     """
-    session: Session | None = inspect(instance).session
+    session: Session | None = instance_state(instance).session
     if session is None:
         raise InstanceStateError(
             f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
@@ -488,18 +495,28 @@ def plain_key(key: tuple[Any, ...]) -> Any:
     return key[0] if len(key) == 1 else key
 
 
-def _fire(session: Session, aim: Callable[..., Shot], /, *arguments: Any) -> Moved[Any]:
-    """The outcome of the shot that *aim* returns, a refusal raised."""
-    shot = aim(session, *arguments)
-    outcome = shot.fire()
-    if isinstance(outcome, Refused):
-        raise shot.refusal(outcome)
-    return outcome
+def _fire(
+    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Said
+) -> Moved[Any]:
+    return _at_instance(session, instance, event, column, payload, said).fire()
 
 
-def _try_fire(session: Session, aim: Callable[..., Shot], /, *arguments: Any) -> Moved[Any] | Refused[Any]:
-    """The outcome of the shot that *aim* returns."""
-    return aim(session, *arguments).fire()
+def _try_fire(
+    session: Session, instance: Any, event: str, column: Any, payload: Mapping[str, Any], said: Said
+) -> Moved[Any] | Refused[Any]:
+    return _at_instance(session, instance, event, column, payload, said).try_fire()
+
+
+def _fire_key(
+    session: Session, model: type[Any], key: Any, event: str, column: Any, payload: Mapping[str, Any], said: Said
+) -> Moved[Any]:
+    return _at_key(session, model, key, event, column, payload, said).fire()
+
+
+def _try_fire_key(
+    session: Session, model: type[Any], key: Any, event: str, column: Any, payload: Mapping[str, Any], said: Said
+) -> Moved[Any] | Refused[Any]:
+    return _at_key(session, model, key, event, column, payload, said).try_fire()
 
 
 def _at_instance(
@@ -508,17 +525,16 @@ def _at_instance(
     event: str,
     column: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Said,
 ) -> Shot:
-    mapped = mapped_state(type(instance), event, column)
-    sql = mapped.event(event)
-    parameters = payload_parameters(mapped, sql, payload)
-    if said["token"] is not None:
-        checked_token(said["token"], mapped)
+    mapped, sql = mapped_event(type(instance), event, column)
+    parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
+    if said[2] is not None:
+        checked_token(said[2], mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     identity = _persistent_key(session, instance)
-    parameters.update(zip(mapped.key_names, identity, strict=True))
-    return Shot(mapped, sql, session, plain_key(identity), parameters, instance, payload=payload or NO_PAYLOAD, **said)
+    parameters.update(zip(mapped.key_names, identity))  # noqa: B905 - both have the length of the model's key
+    return Shot(mapped, sql, session, plain_key(identity), parameters, instance, *said, payload or NO_PAYLOAD)
 
 
 def _at_key(
@@ -528,22 +544,23 @@ def _at_key(
     event: str,
     column: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Said,
 ) -> Shot:
-    mapped = mapped_state(model, event, column)
-    sql = mapped.event(event)
+    mapped, sql = mapped_event(model, event, column)
     parts = mapped.key_parts(key)
-    parameters = payload_parameters(mapped, sql, payload)
-    parameters.update(zip(mapped.key_names, parts, strict=True))
-    if said["token"] is not None:
-        checked_token(said["token"], mapped)
+    parameters = dict(zip(mapped.key_names, parts))  # noqa: B905 - key_parts() has seen to their number
+    if payload or sql.payload:
+        parameters |= payload_parameters(mapped, sql, payload)
+    if said[2] is not None:
+        checked_token(said[2], mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    return Shot(mapped, sql, session, plain_key(parts), parameters, payload=payload or NO_PAYLOAD, **said)
+    return Shot(mapped, sql, session, plain_key(parts), parameters, None, *said, payload or NO_PAYLOAD)
 
 
 def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
-    state = inspect(instance)
-    if state.session is not session and state.session is not None:
+    state = instance_state(instance)
+    around = state.session
+    if around is not session and around is not None:
         raise InstanceStateError(f"{shown_instance(instance)} belongs to another session: fire with that one")
     if not state.persistent:
         what = (
@@ -554,14 +571,13 @@ def _persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
         raise InstanceStateError(f"{shown_instance(instance)} is not stored: {what}")
     if not session.autoflush and instance in session.deleted:
         raise InstanceStateError(f"{shown_instance(instance)} is marked for deletion in this session")
-    identity: tuple[Any, ...] = state.identity
+    identity: tuple[Any, ...] | None = state.identity
+    assert identity is not None
     return identity
 
 
 def payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
-    names = mapped.machine.payload(sql.name)
-    if not payload and not names:
-        return {}
+    names = sql.payload
     missing = [name for name in names if name not in payload]
     unexpected = [name for name in payload if name not in names]
     if missing or unexpected:
@@ -594,7 +610,7 @@ def _state_shown(mapped: MappedState, instance: Any) -> Any:
 
 def available_events(instance: Any, *, column: Any = None) -> list[str]:
     """The events that leave the state that *instance* shows in memory, as :func:`can_fire` sees it."""
-    states = mapped_states(type(instance))
+    states: Mapping[str, MappedState] = mapped_states(type(instance))
     if column is not None:
         states = {"": named_state(type(instance), column)}
     return [

@@ -74,9 +74,7 @@ class Stateful:
         observed, GuardNotSatisfied, RowNotFound, UnknownState; LockTimeout, TransactionAborted and NotWritable when the
         server says so.
         """
-        return firing.fire(
-            self, event, session, column=column, actor=actor, details=details, token=token, payload=payload
-        )
+        return firing.fire(self, event, session, column, payload, (actor, details, token))
 
     @overload
     def try_fire(
@@ -117,9 +115,7 @@ class Stateful:
         **payload: Any,
     ) -> Any:
         """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
-        return firing.try_fire(
-            self, event, session, column=column, actor=actor, details=details, token=token, payload=payload
-        )
+        return firing.try_fire(self, event, session, column, payload, (actor, details, token))
 
     def can_fire(self, event: str, *, column: Any = None) -> bool:
         """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.

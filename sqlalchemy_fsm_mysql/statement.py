@@ -185,6 +185,7 @@ class EventSQL:
     states: tuple[str, ...]
     branches: tuple[Branch, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
+    payload: tuple[str, ...] = ()  # what a fire must give
     cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
 
     @property

@@ -17,6 +17,7 @@ from .column import MappedState, mapped_state
 from .errors import KeyConflict, RowNotFound, UnknownState
 from .firing import (
     AnySession,
+    Said,
     Shot,
     fire,
     has_filters,
@@ -87,8 +88,7 @@ def fire_or_create(
     Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an
     incomplete key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
     """
-    said = {"actor": actor, "details": details, "token": token}
-    return in_session(session, _fire_or_create, instance, event, column, payload, said)
+    return in_session(session, _fire_or_create, instance, event, column, payload, (actor, details, token))
 
 
 def _fire_or_create(
@@ -97,30 +97,28 @@ def _fire_or_create(
     event: str,
     column: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Said,
 ) -> Moved[Any]:
     state = inspect(instance)
     if state.has_identity:
-        moved: Moved[Any] = fire(instance, event, session, column=column, payload=payload, **said)
+        moved: Moved[Any] = fire(instance, event, session, column, payload, said)
         return moved
     mapped = mapped_state(type(instance), event, column)
     sql = mapped.event(event)
     values = _values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
-    if said["token"] is not None:
-        checked_token(said["token"], mapped)
+    if said[2] is not None:
+        checked_token(said[2], mapped)
     if state.pending:
         session.expunge(instance)  # a flush would insert it
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     key = tuple(values[part.key] for part in sql.row.key)
     parameters |= dict(zip(mapped.key_names, key, strict=True))
     creation = Creation(
-        mapped, sql, session, plain_key(key), parameters, payload=payload or NO_PAYLOAD, values=values, **said
+        mapped, sql, session, plain_key(key), parameters, None, *said, payload or NO_PAYLOAD, values=values
     )
     creation.shard = _chosen_shard(session, mapped, instance)
     outcome = creation.fire()
-    if isinstance(outcome, Refused):
-        raise creation.refusal(outcome)
     return replace(outcome, instance=_attached(session, mapped, sql, instance, outcome))
 
 

@@ -38,7 +38,7 @@ def backend_of(connection: Connection) -> Backend:
     """
     chosen = connection.get_execution_options().get(EXECUTION_OPTION)
     if chosen is None:
-        return backend_of_dialect(connection.dialect)
+        return BACKENDS.get(connection.dialect.name) or BACKENDS["locking"]
     if chosen not in BACKENDS:
         known = ", ".join(map(repr, BACKENDS))
         raise ValueError(f"execution option {EXECUTION_OPTION}={chosen!r} names no backend; there are {known}")

@@ -47,6 +47,7 @@ from ..statement import (
 )
 from .base import KEEP_ROWCOUNT, Backend
 from .clock import utc_now
+from .ready import ReadyStatement
 
 # Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
 OFFSET = 2**63
@@ -87,7 +88,11 @@ class MySQLBackend(Backend):
         *,
         known_version: bool = False,
     ) -> int:
-        result = connection.execute(self.statement(event, ("fire", known_version)), parameters)
+        ready: ReadyStatement | None = event.cache.get((type(self), "ready", known_version))
+        if ready is None:
+            ready = ReadyStatement(self.statement(event, ("fire", known_version)))
+            event.cache[type(self), "ready", known_version] = ready
+        result = ready.execute(connection, parameters)
         code = (result.lastrowid or 0) - OFFSET
         if code >= HIDDEN:
             return code
@@ -98,8 +103,10 @@ class MySQLBackend(Backend):
         return super().fire(connection, event, parameters, known_version=known_version)
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
-        (record,) = self.record_statements(history)
-        result = connection.execute(record, parameters)
+        if "ready" not in history.cache:
+            (statement,) = self.record_statements(history)
+            history.cache["ready"] = ReadyStatement(statement)
+        result = history.cache["ready"].execute(connection, parameters)
         return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
 
     def record_statements(self, history: HistorySQL) -> list[Executable]:
