@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bulk import claim as claim
     from .bulk import fire_where as fire_where
+    from .enforcement import enforce_machine as enforce_machine
+    from .enforcement import permitted as permitted
+    from .enforcement import release_machine as release_machine
     from .errors import FireError as FireError
     from .errors import FSMError as FSMError
     from .errors import GraphvizMissing as GraphvizMissing
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import MigrationRefused as MigrationRefused
     from .errors import NotWritable as NotWritable
     from .errors import OutcomeUnknown as OutcomeUnknown
+    from .errors import RefusedByDatabase as RefusedByDatabase
     from .errors import RowNotFound as RowNotFound
     from .errors import StateAssignmentError as StateAssignmentError
     from .errors import TokenConflict as TokenConflict
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
 _HOMES = {
     "bulk": ("claim", "fire_where"),
+    "enforcement": ("enforce_machine", "permitted", "release_machine"),
     "errors": (
         "FSMError",
         "FireError",
@@ -70,6 +75,7 @@ _HOMES = {
         "MigrationRefused",
         "NotWritable",
         "OutcomeUnknown",
+        "RefusedByDatabase",
         "RowNotFound",
         "StateAssignmentError",
         "TokenConflict",

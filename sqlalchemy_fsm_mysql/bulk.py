@@ -38,7 +38,7 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from .backends import backend_of
 from .backends.base import is_autocommit
 from .column import MappedState, mapped_state
-from .errors import TooManyRows, TransactionRequired
+from .errors import RefusedByDatabase, TooManyRows, TransactionRequired
 from .expressions import selects_from
 from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
 from .hooks import announce
@@ -239,7 +239,7 @@ class Sweep:
                 return self._run_as_set(connection)
             taken = self._run_as_recorded_set(connection) if is_set and self._is_steady() else None
             return self._run_by_keys(connection) if taken is None else taken
-        except DBAPIError as error:
+        except (DBAPIError, RefusedByDatabase) as error:
             raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
 
     def _is_set(self) -> bool:
@@ -549,7 +549,7 @@ def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
     try:
         with sweep.all_or_none(connection):
             return sweep.take(connection, _pick_at_most(sweep, max_rows))
-    except DBAPIError as error:
+    except (DBAPIError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
 
 
@@ -561,7 +561,7 @@ def _pick_at_most(sweep: Sweep, max_rows: int) -> list[Locked]:
     connection = sweep.connection()
     try:
         rows = sweep.pick(connection, max_rows + 1)
-    except DBAPIError as error:
+    except (DBAPIError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
     if len(rows) > max_rows:
         raise _too_many(sweep, max_rows, "nothing was changed")
@@ -628,7 +628,7 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
             taken = sweep.take(connection, rows)
         instances = sweep.load([row.key for row in rows])
-    except DBAPIError as error:
+    except (DBAPIError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):

@@ -6,7 +6,6 @@ one mapped class: where the row lives, which events there are, and their SQL, bu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -35,21 +34,29 @@ from sqlalchemy.sql.elements import BinaryExpression, conv
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
+from .backends.enforcers import enforcer_of
+from .backends.triggers import KINDS, CreateTrigger, short_identifier
 from .comparator import STATES, StateComparator
-from .errors import InvalidMachine, StateAssignmentError, UnknownEvent, shown, stored_form
+from .errors import InvalidMachine, State, StateAssignmentError, UnknownEvent, shown, stored_form
 from .expressions import event_sql
-from .machine import Machine
+from .machine import AnyState, Machine
+from .rules import Rules
 from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
 from .validation import FORCED
 
 Storage = Literal["enum", "varchar"]
 
 EXTRAS = "sqlalchemy_fsm_mysql"
-_IDENTIFIER_LENGTH = 64
 
 
 def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like mapped_column's Column
-    machine: Machine, *, storage: Storage = "enum", protected: bool = True, **options: Any
+    machine: Machine,
+    *,
+    storage: Storage = "enum",
+    protected: bool = True,
+    enforced: bool = False,
+    initial_states: Iterable[State] | AnyState = (),
+    **options: Any,
 ) -> MappedColumn[Any]:
     """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
 
@@ -58,14 +65,20 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     named CHECK); a database without ENUM has VARCHAR and CHECK either way. While *protected*, assigning the attribute
     of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``.
 
-    Raises: TypeError when *machine* is no Machine; ValueError for another *storage*, or for ``nullable=True``.
+    With *enforced*, ``metadata.create_all()`` gives a new table the triggers that hold every writer to the machine
+    (see :func:`~.enforcement.enforce_machine`). They let a row begin only in the initial state, where
+    ``fire_or_create`` puts one, and in *initial_states*: more states, or ``ANY`` for all.
+
+    Raises: TypeError when *machine* is no Machine; ValueError for another *storage*, for ``nullable=True``, or an
+    undeclared one of *initial_states*.
     """
     if not isinstance(machine, Machine):
         raise TypeError(f"StateMachineColumn takes a Machine first, not {shown(machine)}")
     if options.get("nullable"):
         raise ValueError("a state column cannot be nullable: every row is in some state")
     options = {"default": machine.initial, "server_default": machine.stored(machine.initial)} | options
-    return mapped_column(StateType(machine, storage=storage, protected=protected), **options | {"nullable": False})
+    type_ = StateType(machine, storage=storage, protected=protected, enforced=enforced, initial_states=initial_states)
+    return mapped_column(type_, **options | {"nullable": False})
 
 
 class StateType(TypeDecorator[Any]):
@@ -79,12 +92,23 @@ class StateType(TypeDecorator[Any]):
     cache_ok = True
     comparator_factory = StateComparator
 
-    def __init__(self, machine: Machine, *, storage: Storage = "enum", protected: bool = True) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        storage: Storage = "enum",
+        protected: bool = True,
+        enforced: bool = False,
+        initial_states: Iterable[State] | AnyState = (),
+    ) -> None:
         if storage not in ("enum", "varchar"):
             raise ValueError(f"storage={storage!r}; a state column is stored as 'enum' or 'varchar'")
         super().__init__(max(map(len, machine.stored_states)))
-        self.machine, self.storage, self.protected = machine, storage, protected
+        self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
+        self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
+        self.rules = Rules.of(machine, self.initial_states)
         event.listen(self, "after_parent_attach", add_check)
+        event.listen(self, "after_parent_attach", _add_triggers)
 
     @property
     def stored_states(self) -> tuple[str, ...]:
@@ -92,7 +116,13 @@ class StateType(TypeDecorator[Any]):
         return self.machine.stored_states
 
     def copy(self, **_: Any) -> StateType:
-        return StateType(self.machine, storage=self.storage, protected=self.protected)
+        return StateType(
+            self.machine,
+            storage=self.storage,
+            protected=self.protected,
+            enforced=self.enforced,
+            initial_states=self.initial_states,
+        )
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         type_ = backend_of_dialect(dialect).column_type(dialect, self.machine.stored_states, self.storage)
@@ -157,15 +187,24 @@ def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:
 
 def check_name(table: str, column: str) -> str:
     """The name of the CHECK over the states of *column*."""
-    return _short(f"ck_{table}_{column}_states")
+    return short_identifier(f"ck_{table}_{column}_states")
 
 
-def _short(name: str) -> str:
-    """*name* within MySQL's 64 characters, and still one of its own."""
-    if len(name) <= _IDENTIFIER_LENGTH:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: _IDENTIFIER_LENGTH - 9]}_{digest}"
+def _add_triggers(type_: StateType, column: Column[Any]) -> None:
+    """Have the triggers created with the column's table, where that was asked for and the database has any."""
+    if not type_.enforced:
+        return
+
+    def can_enforce(*_: Any, dialect: Dialect, **__: Any) -> bool:
+        return enforcer_of(dialect).can_enforce
+
+    def attached(column: Column[Any], table: Any) -> None:
+        if isinstance(table, Table):
+            for kind in KINDS:
+                trigger = CreateTrigger(column, type_.rules, kind)
+                event.listen(table, "after_create", trigger.execute_if(callable_=can_enforce))
+
+    event.listen(column, "after_parent_attach", attached)
 
 
 @dataclass(slots=True)

@@ -300,6 +300,52 @@ class KeyConflict(FireError):
         super().__init__(message, model=model, key=key, event=event)
 
 
+class RefusedByDatabase(FireError):
+    """The triggers of :func:`~.enforcement.enforce_machine` refused what a statement would have done; nothing changed.
+
+    `.column` is the column as the triggers name it (``"orders.state"``), `.source` the text that the row holds, None
+    for a new row (then `.is_new` is true), and `.target` the text that was to follow. A very long one is cut, and what
+    the machine does not declare is None on SQLite. `.code` is the server's error number, None on SQLite. The
+    transaction is alive.
+
+    Raised to whoever sends the statement: a fire, a flush, a statement of one's own by Core or ORM.
+
+    >>> print(RefusedByDatabase(column="orders.state", source="Deleted", target="Running"))
+    the database refused 'Deleted' to 'Running' in orders.state: its triggers know no such transition.
+    """
+
+    def __init__(
+        self,
+        *,
+        column: str,
+        source: str | None,
+        target: str | None,
+        code: int | None = None,
+        is_new: bool = False,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.column, self.source, self.target, self.code, self.is_new = column, source, target, code, is_new
+        row = "" if table is None or key is None else f"{row_label(table, key)}: "
+        at = "" if event is None else f" while {shown(event)} was fired"
+        reached = "an undeclared state" if target is None else shown(target)
+        if is_new:
+            what = f"a new row in {reached} in {column}{at}: its triggers know no such initial state"
+        else:
+            left = "an undeclared state" if source is None else shown(source)
+            what = f"{left} to {reached} in {column}{at}: its triggers know no such transition"
+        advice = "" if event is None else "; they may be those of another release's machine: run the doctor"
+        super().__init__(f"{row}the database refused {what}{advice}.", model=model, key=key, event=event)
+
+    def on(self, **row: Any) -> RefusedByDatabase:
+        """The same error, told of the *row* that was fired on."""
+        return RefusedByDatabase(
+            column=self.column, source=self.source, target=self.target, code=self.code, is_new=self.is_new, **row
+        )
+
+
 class _ServerError(FireError):
     """The server or the connection said no, during a fire or at COMMIT; the driver's error is ``__cause__``.
 

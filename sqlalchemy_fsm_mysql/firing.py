@@ -19,6 +19,7 @@ from .column import MappedState, mapped_event, mapped_state, mapped_states, name
 from .errors import (
     GuardNotSatisfied,
     InstanceStateError,
+    RefusedByDatabase,
     RowNotFound,
     TokenConflict,
     TransitionNotAllowed,
@@ -105,7 +106,7 @@ class Shot:
             outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
             if self.mapped.extras.hooks and isinstance(outcome, Moved) and not outcome.replayed:
                 self.announce(outcome)
-        except DBAPIError as error:
+        except (DBAPIError, RefusedByDatabase) as error:
             raise_explained(error, connection, **self.row)
         return outcome
 
@@ -685,12 +686,12 @@ def _force(shot: Shot, stored: str) -> Moved[Any]:
     try:
         shot.require_visible(connection)
         shot.know_version(connection)
-        held = backend_of(connection).force(connection, shot.event, parameters)
+        held = backend_of(connection).force(connection, shot.event, parameters, stored)
         if held is None:
             raise RowNotFound(**shot.row)
         moved = shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
         shot.announce(moved)
-    except DBAPIError as error:
+    except (DBAPIError, RefusedByDatabase) as error:
         raise_explained(error, connection, **shot.row)
     return moved
 

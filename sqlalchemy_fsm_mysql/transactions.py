@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine, text, update
+from sqlalchemy import Connection, Engine, event, text, update
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
 
 from .backends.base import is_autocommit
-from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
+from .backends.triggers import REFUSED, read_message
+from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 
 __all__ = ["UNSURE_AT_COMMIT", "Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
 
@@ -27,6 +29,7 @@ class Meaning(Enum):
     ABORTED = auto()  # the server has rolled the whole transaction back; the same work may succeed
     LOCK_TIMEOUT = auto()  # this statement failed, the transaction is alive
     NOT_WRITABLE = auto()  # nothing can be committed here
+    REFUSED = auto()  # a trigger of ours refused this statement, the transaction is alive
     LOST = auto()  # the connection is gone, and the transaction with it, unless COMMIT was sent
     UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
 
@@ -52,6 +55,7 @@ _CODES: dict[int, Meaning] = {
     1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
     3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
+    REFUSED: Meaning.REFUSED,  # our own number, of SIGNAL
     2006: Meaning.LOST,
     2013: Meaning.LOST,
     2055: Meaning.LOST,
@@ -76,6 +80,8 @@ _SQLITE_MESSAGES: dict[str, Meaning] = {
     "database table is locked": Meaning.LOCK_TIMEOUT,
     "attempt to write a readonly database": Meaning.NOT_WRITABLE,
 }
+
+_BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
 
 # MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
 _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
@@ -114,10 +120,16 @@ def meaning(error: BaseException) -> Meaning:
         return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
     name = getattr(driver, "sqlite_errorname", None)
     if name is not None or type(driver).__module__.startswith("sqlite3"):
-        return _SQLITE_NAMES.get(str(name)) or _SQLITE_MESSAGES.get(message, Meaning.UNRELATED)
+        return _sqlite_meaning(name, message)
     if code in (None, _NO_NUMBER):
         return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
     return _CODES.get(code, Meaning.UNRELATED)
+
+
+def _sqlite_meaning(name: str | None, message: str) -> Meaning:
+    if name in (None, _BY_TRIGGER) and read_message(message) is not None:
+        return Meaning.REFUSED
+    return _SQLITE_NAMES.get(str(name)) or _SQLITE_MESSAGES.get(message, Meaning.UNRELATED)
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:
@@ -134,13 +146,41 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             yield earlier
 
 
-def raise_explained(error: DBAPIError, connection: Connection | Engine, **row: Any) -> NoReturn:
+def _refused_by_trigger(error: BaseException) -> RefusedByDatabase | None:
+    """Our error for one that a trigger of ours has raised; None for any other."""
+    if meaning(error) is not Meaning.REFUSED:
+        return None
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
+    said = read_message(str(getattr(driver, "msg", None) or (getattr(driver, "args", None) or ("",))[-1]))
+    if said is None:
+        return None
+    code = error_code(error)
+    return RefusedByDatabase(
+        column=said.label,
+        source=said.source,
+        target=said.target,
+        is_new=said.is_new,
+        code=code if code == REFUSED else None,
+    )
+
+
+@event.listens_for(Engine, "handle_error")
+def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
+    """Have :class:`RefusedByDatabase` raised to whoever sent the statement: a flush, too, and one's own statement."""
+    error = context.sqlalchemy_exception
+    return _refused_by_trigger(error) if isinstance(error, DBAPIError) else None
+
+
+def raise_explained(error: DBAPIError | RefusedByDatabase, connection: Connection | Engine, **row: Any) -> NoReturn:
     """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
 
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
     that the session has rolled back already.
     """
+    if isinstance(error, RefusedByDatabase):
+        raise error.on(**row) from error.__cause__
     ours = _explained(error, connection, row)
     if ours is None:
         raise error
@@ -170,7 +210,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
-    if found is Meaning.UNRELATED:
+    if found in (Meaning.UNRELATED, Meaning.REFUSED):  # what our triggers say is told where it comes up
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)

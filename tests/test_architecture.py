@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "sqlalchemy_fsm_mysql"
 RANKS = (
     {"errors"},
     {"machine"},
-    {"validation", "outcome", "diagram", "evolution"},
+    {"validation", "outcome", "diagram", "evolution", "rules"},
     {"statement", "expressions"},
     {"backends"},
     {"column", "comparator", "history", "hooks", "transactions", "journal", "observation"},
@@ -29,7 +29,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 # A machine has itself validated when it is made, and drawn when a notebook shows it; both know it as a type only.
 EXCEPTIONS = {("machine", "validation"), ("machine", "diagram")}
 
-PURE = ("errors", "machine", "validation", "outcome", "diagram", "evolution")
+PURE = ("errors", "machine", "validation", "outcome", "diagram", "evolution", "rules")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:

@@ -20,12 +20,15 @@ from sqlalchemy import (
     insert,
     select,
     tuple_,
+    type_coerce,
     update,
 )
 from sqlalchemy.types import TypeEngine
 
+from ..errors import RefusedByDatabase
 from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
+from .enforcers import enforcer_of
 
 # An INSERT's result is closed at once, and with it the cursor, of which some drivers keep no count.
 KEEP_ROWCOUNT = {"preserve_rowcount": True}
@@ -92,13 +95,24 @@ class Backend:
         self.lock(connection, event)
         return connection.execute(self.statement(event, ("version", None)), parameters).scalar_one_or_none()
 
-    def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
-        """Set the row's state to the parameter ``fsm_state``; what the column held before, None for a missing row."""
+    def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], target: str) -> Any:
+        """Set the row's state to the parameter ``fsm_state``; what the column held before, None for a missing row.
+
+        *target* is the parameter's text, for the way through the triggers, which opens only if they have refused.
+        """
         with self.transaction(connection):
             self.lock(connection, event)
             held = self.stored_state(connection, event, parameters)
-            if held is not None:
-                connection.execute(self.statement(event, ("put", None)), parameters)
+            if held is None:
+                return None
+            put = self.statement(event, ("put", None))
+            try:
+                connection.execute(put, parameters)
+            except RefusedByDatabase:
+                text = connection.execute(self.statement(event, ("text", None)), parameters).scalar_one()
+                enforcer = enforcer_of(connection.dialect)
+                with enforcer.permitted(connection, event.row.state, text, target, rows=1):
+                    connection.execute(put, parameters)
             return held
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
@@ -244,6 +258,9 @@ class Backend:
 
     def _state(self, event: EventSQL, _: Any) -> Executable:
         return select(event.row.state).where(event.row.is_key()).with_for_update()
+
+    def _text(self, event: EventSQL, _: Any) -> Executable:
+        return select(type_coerce(event.row.state, String())).where(event.row.is_key()).with_for_update()
 
     def _version(self, event: EventSQL, _: Any) -> Executable:
         assert event.row.version is not None

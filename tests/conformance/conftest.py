@@ -30,7 +30,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_senseless(item: pytest.Item) -> bool:
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     url = parameters.get("url")
-    return parameters.get("backend") == "locking" and isinstance(url, URL) and url.drivername != "mysql+pymysql"
+    wants_one = parameters.get("backend") == "locking" or item.get_closest_marker("one_driver") is not None
+    if not wants_one or not isinstance(url, URL):
+        return False
+    return url.drivername not in {"mysql+pymysql"} | ({"sqlite"} if parameters.get("backend") != "locking" else set())
 
 
 @pytest.fixture(scope="module", params=list(BACKENDS))

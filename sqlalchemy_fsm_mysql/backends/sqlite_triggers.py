@@ -1,0 +1,145 @@
+"""The triggers on SQLite: RAISE, with a message for each pair of states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Column, Connection, MetaData, Table, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+
+from .triggers import (
+    UNDECLARED,
+    CreateTrigger,
+    DropTrigger,
+    Enforcer,
+    InstalledTrigger,
+    Spelling,
+    column_digest,
+    ours_among,
+)
+
+# RAISE took no expression for its message before SQLite 3.47, so there is one for each pair of states; with more pairs
+# than this, for each source.
+_MOST_PAIRS = 4096
+_WHEN = "\nWHEN "
+
+
+class SQLiteEnforcer(Enforcer):
+    """SQLite's triggers."""
+
+    can_enforce = True
+
+    def triggers(self, connection: Connection, table: Table) -> list[InstalledTrigger]:
+        return list(ours_among(_stored(connection, table)))
+
+    @contextmanager
+    def permitted(
+        self, connection: Connection, column: Column[Any], source: str, target: str, *, rows: int
+    ) -> Iterator[None]:
+        """By other UPDATE triggers for the block. The transaction holds the write lock, so nobody else meets them."""
+        digest, name = column_digest(column.name), connection.dialect.identifier_preparer.quote(column.name)
+        stored = [
+            (name, body)
+            for name, kind, body in _stored(connection, column.table)
+            if kind == "update" and (trigger := InstalledTrigger.of(name, kind, body)) and trigger.column == digest
+        ]
+        source_text, target_text = (f"CAST(X'{text.encode().hex()}' AS TEXT)" for text in (source, target))
+        edge = f"(OLD.{name} COLLATE BINARY = {source_text} AND NEW.{name} COLLATE BINARY = {target_text})"
+        connection.exec_driver_sql("SAVEPOINT fsm_permit")
+        try:
+            _replace(
+                connection, column, {name: body.replace(_WHEN, f"{_WHEN}NOT {edge} AND ", 1) for name, body in stored}
+            )
+            yield
+            _replace(connection, column, dict(stored))
+        except BaseException:
+            with suppress(DBAPIError):  # an error that has ended the transaction has brought the triggers back
+                connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_permit")
+            raise
+        finally:
+            with suppress(DBAPIError):
+                connection.exec_driver_sql("RELEASE SAVEPOINT fsm_permit")
+
+
+@compiles(CreateTrigger, "sqlite")
+def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
+    column = compiler.preparer.quote(element.column.name)
+    # Not by the column's collation, which may be NOCASE.
+    old, new = f"OLD.{column} COLLATE BINARY", f"NEW.{column} COLLATE BINARY"
+    of_column, build = (f" OF {column}", _sqlite_update) if element.kind == "update" else ("", _sqlite_insert)
+    when, body = build(element, old, new, Spelling(compiler))
+    return "\n".join(
+        [
+            f"CREATE TRIGGER {element.qualified(compiler)}",
+            f"BEFORE {element.kind.upper()}{of_column} ON {compiler.preparer.quote(element.table.name)} FOR EACH ROW",
+            f"{_WHEN.strip()} {when}",
+            "BEGIN",
+            f"  -- {element.mark}",
+            *(f"  {statement};" for statement in body),
+            "END",
+        ]
+    )
+
+
+def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: Spelling) -> tuple[str, Iterator[str]]:
+    moves, label = element.rules.moves, element.label
+    whens = [
+        f"WHEN {spelling.plain(source)} THEN {new} IN ({', '.join(map(spelling.plain, targets))})"
+        for source, targets in moves.items()
+        if targets
+    ]
+    allowed = f"COALESCE(CASE {old} {' '.join(whens)} END, 0)" if whens else "0"
+
+    def body() -> Iterator[str]:
+        for source, targets in moves.items():
+            others = [text for text in moves if text != source and text not in targets]
+            named = others if len(moves) ** 2 <= _MOST_PAIRS else []
+            messages = {target: _no_move(label, source, target) for target in (*named, None)}
+            yield f"SELECT {_raised(new, messages, spelling)} WHERE {old} = {spelling.plain(source)}"
+        messages = {target: _no_move(label, None, target) for target in (*moves, None)}
+        yield f"SELECT {_raised(new, messages, spelling)}"
+
+    return f"{old} IS NOT {new} AND NOT {allowed}", body()
+
+
+def _sqlite_insert(element: CreateTrigger, old: str, new: str, spelling: Spelling) -> tuple[str, Iterator[str]]:
+    begins, label = element.rules.begins, element.label
+    others = [text for text in element.rules.moves if text not in begins]
+    messages = {target: f"{label}: {_quoted(target)} is no initial state" for target in (*others, None)}
+    allowed = f"COALESCE({new} IN ({', '.join(map(spelling.plain, begins))}), 0)"
+    return f"NOT {allowed}", iter([f"SELECT {_raised(new, messages, spelling)}"])
+
+
+def _no_move(label: str, source: str | None, target: str | None) -> str:
+    return f"{label}: {_quoted(source)} to {_quoted(target)} is no transition"
+
+
+def _quoted(state: str | None) -> str:
+    return UNDECLARED if state is None else f"'{state}'"
+
+
+def _raised(value: str, messages: dict[str | None, str], spelling: Spelling) -> str:
+    """What raises the message for each *value*; that of None for any other."""
+    raises = {state: f"RAISE(ABORT, {spelling.plain(message)})" for state, message in messages.items()}
+    otherwise = raises.pop(None)
+    if not raises:
+        return otherwise
+    whens = [f"WHEN {spelling.plain(str(state))} THEN {raised}" for state, raised in raises.items()]
+    return f"CASE {value} {' '.join(whens)} ELSE {otherwise} END"
+
+
+def _replace(connection: Connection, column: Column[Any], bodies: dict[str, str]) -> None:
+    for name, body in bodies.items():
+        connection.execute(DropTrigger(column.table, name))
+        connection.exec_driver_sql(body)
+
+
+def _stored(connection: Connection, table: Table) -> list[tuple[str, str, str]]:
+    master = Table("sqlite_master", MetaData(), *map(Column, ("name", "sql", "type", "tbl_name")))
+    master.schema = connection.schema_for_object(table)
+    is_here = [master.c.type == "trigger", func.lower(master.c.tbl_name) == table.name.lower()]
+    found = connection.execute(select(master.c.name, master.c.sql).where(*is_here))
+    return [(name, "update" if "BEFORE UPDATE" in sql else "insert", sql) for name, sql in found]
