@@ -56,8 +56,8 @@ class Change:
         return "\n".join([self.what, *(f"  {number}. {phase}" for number, phase in enumerate(self.phases, start=1))])
 
 
-_OPEN = Phase("enforce", "where triggers of your own check the edges: allow those of both releases")
-_CLOSE = Phase("enforce", "where triggers of your own check the edges: allow the new ones only")
+_OPEN = Phase("enforce", "where triggers enforce the machine: allow those of both releases")
+_CLOSE = Phase("enforce", "where triggers enforce the machine: allow the new ones only")
 _EXPAND = Phase("expand", "append '{after}' to the column's states (last in the ENUM: no copy of the table)")
 _WRITE_AFTER = Phase(
     "deploy",
@@ -121,7 +121,7 @@ RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
     ),
     "state retired": (
         "state '{before}' is retired",
-        (_ALL, Phase("enforce", "where triggers of your own check the edges: allow the new ones only")),
+        (_ALL, Phase("enforce", "where triggers enforce the machine: allow the new ones only")),
     ),
     "state removed": (
         "state '{before}' is removed, and was not retired before",

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session
 
 from .backends.base import is_autocommit
-from .backends.triggers import REFUSED, read_message
+from .backends.triggers import REFUSED, read_message, refusal_in
 from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 
 __all__ = ["UNSURE_AT_COMMIT", "Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
@@ -146,30 +146,11 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             yield earlier
 
 
-def _refused_by_trigger(error: BaseException) -> RefusedByDatabase | None:
-    """Our error for one that a trigger of ours has raised; None for any other."""
-    if meaning(error) is not Meaning.REFUSED:
-        return None
-    driver = error.orig if isinstance(error, DBAPIError) else error
-    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
-    said = read_message(str(getattr(driver, "msg", None) or (getattr(driver, "args", None) or ("",))[-1]))
-    if said is None:
-        return None
-    code = error_code(error)
-    return RefusedByDatabase(
-        column=said.label,
-        source=said.source,
-        target=said.target,
-        is_new=said.is_new,
-        code=code if code == REFUSED else None,
-    )
-
-
 @event.listens_for(Engine, "handle_error")
 def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
     """Have :class:`RefusedByDatabase` raised to whoever sent the statement: a flush, too, and one's own statement."""
     error = context.sqlalchemy_exception
-    return _refused_by_trigger(error) if isinstance(error, DBAPIError) else None
+    return refusal_in(error) if isinstance(error, DBAPIError) else None
 
 
 def raise_explained(error: DBAPIError | RefusedByDatabase, connection: Connection | Engine, **row: Any) -> NoReturn:
@@ -179,8 +160,10 @@ def raise_explained(error: DBAPIError | RefusedByDatabase, connection: Connectio
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
     that the session has rolled back already.
     """
-    if isinstance(error, RefusedByDatabase):
-        raise error.on(**row) from error.__cause__
+    refused = refusal_in(error)
+    if refused is not None:
+        raise refused.on(**row) from (error.__cause__ if refused is error else error)
+    assert isinstance(error, DBAPIError)
     ours = _explained(error, connection, row)
     if ours is None:
         raise error
@@ -210,7 +193,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
-    if found in (Meaning.UNRELATED, Meaning.REFUSED):  # what our triggers say is told where it comes up
+    if found in (Meaning.UNRELATED, Meaning.REFUSED):  # with this number, but not in the words of our triggers
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)

@@ -7,7 +7,7 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 """
 
 from ..history import ExactText, Timestamp
-from . import compare, implementation, ops, render
+from . import compare, enforcing, implementation, ops, render
 from .types import States
 
-__all__ = ["ExactText", "States", "Timestamp", "compare", "implementation", "ops", "render"]
+__all__ = ["ExactText", "States", "Timestamp", "compare", "enforcing", "implementation", "ops", "render"]

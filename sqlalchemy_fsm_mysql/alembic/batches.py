@@ -30,8 +30,10 @@ from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from sqlalchemy.types import NullType, TypeEngine
 
 from ..backends import backend_of
+from ..backends.enforcers import enforcer_of
+from ..backends.triggers import refusal_in
 from ..bulk import is_beyond
-from ..errors import MigrationRefused
+from ..errors import MigrationRefused, RefusedByDatabase
 from ..statement import MOVED, Branch, EventSQL, HistorySQL, StateRow
 from ..transactions import Meaning, meaning
 from ..validation import FORCED
@@ -104,6 +106,7 @@ class Walk:
         self.event = EventSQL(FORCED, self.row, tuple(migration.targets), branches)
         self.history = self._history()
         self.moved = 0
+        self.refused: set[str] = set()
         self._told = time.monotonic()
 
     def once(self, total: int) -> None:
@@ -154,9 +157,25 @@ class Walk:
                     if self.history is not None:
                         recorded = self._recorded(branch)
                         backend.record_keys(self.connection, self.history, self.row, some, recorded)
-                    backend.take_keys(self.connection, self.event, i, some, {})
+                    self._take(i, some)
                 moved += len(held)
         return moved
+
+    def _take(self, number: int, keys: Sequence[tuple[Any, ...]]) -> None:
+        """Move the locked rows with these *keys*; through the machine's triggers, if they refuse the edge."""
+        backend, branch = backend_of(self.connection), self.event.branches[number]
+        if branch.source not in self.refused:
+            try:
+                backend.take_keys(self.connection, self.event, number, keys, {})
+            except (DBAPIError, RefusedByDatabase) as error:
+                if refusal_in(error) is None:
+                    raise
+                self.refused.add(branch.source)
+            else:
+                return
+        way = enforcer_of(self.connection.dialect)
+        with way.permitted(self.connection, self.row.state, branch.source, branch.target, rows=len(keys)):
+            backend.take_keys(self.connection, self.event, number, keys, {})
 
     def _recorded(self, branch: Branch) -> dict[str, Any]:
         said = {"actor": self.migration.actor, "details": self.migration.details, "token": None}

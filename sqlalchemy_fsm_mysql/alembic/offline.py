@@ -98,6 +98,12 @@ class _Writer:
         table, column = quoted(op.table_name), quoted(op.column_name)
         return f"TABLE_SCHEMA = {schema} AND TABLE_NAME = {table} AND COLUMN_NAME = {column}"
 
+    def permit(self, op: StatesOp, source: str, target: str) -> str:
+        """What opens the way through a machine's triggers, for all rows of one edge."""
+        schema = "DATABASE()" if op.schema is None else quoted(op.schema)
+        edge = quoted(f".{op.table_name}.{op.column_name}: {source} > {target}")
+        return f"SET @fsm_permit = CONCAT({schema}, {edge}), @fsm_permit_rows = {2**62}"
+
     def attributes(self, *, default: str | None = None, collation: bool = True) -> str:
         said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
         return _ATTRIBUTES.format(collation=_COLLATION if collation else "", default=said)
@@ -199,7 +205,11 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     yield "START TRANSACTION"
     if op.history is not None:
         yield writer.compiled(_records(op, table, sources, target))
-    yield writer.compiled(update(table).where(sources).values({state: target}))
+    for source, to in op.targets.items():
+        # Where the column is held to a machine; elsewhere nobody reads it.
+        yield writer.permit(op, source, to)
+        yield writer.compiled(update(table).where(state == literal(source, String())).values({state: to}))
+    yield "SET @fsm_permit = NULL, @fsm_permit_rows = NULL"
     yield "COMMIT"
     yield UNPIN
 

@@ -23,12 +23,14 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from ..errors import RefusedByDatabase
 from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
 from .enforcers import enforcer_of
+from .triggers import refusal_in
 
 # An INSERT's result is closed at once, and with it the cursor, of which some drivers keep no count.
 KEEP_ROWCOUNT = {"preserve_rowcount": True}
@@ -108,7 +110,9 @@ class Backend:
             put = self.statement(event, ("put", None))
             try:
                 connection.execute(put, parameters)
-            except RefusedByDatabase:
+            except (DBAPIError, RefusedByDatabase) as error:
+                if refusal_in(error) is None:
+                    raise
                 text = connection.execute(self.statement(event, ("text", None)), parameters).scalar_one()
                 enforcer = enforcer_of(connection.dialect)
                 with enforcer.permitted(connection, event.row.state, text, target, rows=1):

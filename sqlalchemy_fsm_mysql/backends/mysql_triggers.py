@@ -92,7 +92,7 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     edge = ", ".join(["DATABASE()", label, *source, "' > '", _or(new, "''")])
     return "\n".join(
         [
-            f"CREATE TRIGGER {element.qualified(compiler)}",
+            f"{element.create} {element.qualified(compiler)}",
             f"BEFORE {element.kind.upper()} ON {compiler.preparer.format_table(element.table)} FOR EACH ROW",
             "BEGIN",
             "  IF " + "\n    AND ".join([*changed, f"NOT COALESCE({allowed}, FALSE)"]),

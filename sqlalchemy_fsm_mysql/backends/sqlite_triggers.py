@@ -73,7 +73,7 @@ def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     when, body = build(element, old, new, Spelling(compiler))
     return "\n".join(
         [
-            f"CREATE TRIGGER {element.qualified(compiler)}",
+            f"{element.create} {element.qualified(compiler)}",
             f"BEFORE {element.kind.upper()}{of_column} ON {compiler.preparer.quote(element.table.name)} FOR EACH ROW",
             f"{_WHEN.strip()} {when}",
             "BEGIN",

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 from sqlalchemy import Column, Connection, ExecutableDDLElement, String, Table
 from sqlalchemy.ext.compiler import compiles
 
+from ..errors import RefusedByDatabase
 from ..rules import Rules
 
 Kind = Literal["update", "insert"]
@@ -66,6 +67,30 @@ def read_message(message: str) -> Said | None:
     if found := _BEGIN.fullmatch(message):
         return Said(found["label"], None, found["target"], is_new=True)
     return None
+
+
+def refusal_in(error: BaseException) -> RefusedByDatabase | None:
+    """Our error for *error*, when a trigger of ours has raised that; None for any other.
+
+    Wherever a refusal is expected, both have to be caught: SQLAlchemy calls no listener for the errors of a connection
+    that has reflected a table.
+    """
+    if isinstance(error, RefusedByDatabase):
+        return error
+    driver = getattr(error, "orig", None) or error
+    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
+    said = read_message(str(getattr(driver, "msg", None) or (driver.args or ("",))[-1]))
+    code = getattr(driver, "errno", None) or (driver.args or (None,))[0]
+    is_numbered = code == REFUSED
+    if said is None or not (is_numbered or type(driver).__module__.startswith("sqlite3")):
+        return None
+    return RefusedByDatabase(
+        column=said.label,
+        source=said.source,
+        target=said.target,
+        is_new=said.is_new,
+        code=REFUSED if is_numbered else None,
+    )
 
 
 def short_identifier(name: str) -> str:
@@ -116,8 +141,9 @@ class TriggerDDL(ExecutableDDLElement):
 class CreateTrigger(TriggerDDL):
     """CREATE TRIGGER for one *kind* of statements on the table of *column*, which is held to *rules*."""
 
-    def __init__(self, column: Column[Any], rules: Rules, kind: Kind) -> None:
+    def __init__(self, column: Column[Any], rules: Rules, kind: Kind, *, if_missing: bool = False) -> None:
         self.column, self.rules, self.kind = column, rules, kind
+        self.create = "CREATE TRIGGER IF NOT EXISTS" if if_missing else "CREATE TRIGGER"
         stem = short_identifier(f"fsm_{column.table.name}_{column.name}_{kind}_{rules.fingerprint[:8]}")
         super().__init__(column.table, stem)
         self.mark = f"fsm:{column_digest(column.name)}:{rules.fingerprint}"

@@ -21,6 +21,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     select,
     text,
     update,
@@ -592,6 +593,36 @@ def test_force_state_from_an_alias_goes_through(session: Session) -> None:
     moved = force_state(session.get_one(Changing, 1), "Broken", session)
 
     assert (moved.source, states(session, Changing)) == ("Failed", {1: "Broken"})
+
+
+def test_force_state_goes_through_on_a_connection_that_has_reflected_a_table(
+    session: Session, rows: dict[str, int]
+) -> None:
+    """SQLAlchemy calls no listener for errors of such a connection."""
+    order = session.get_one(Order, rows["Deleted"])
+    inspect(session.connection()).get_columns(Order.__tablename__)
+
+    assert force_state(order, "Running", session).source == "Deleted"
+    with pytest.raises(RefusedByDatabase):
+        fire_refused(session, rows["Stopped"])
+
+
+def fire_refused(session: Session, key: int) -> None:
+    """An event of a machine that the triggers are not of."""
+
+    class Newer(DeclarativeBase):
+        pass
+
+    class NewerOrder(Newer):
+        __tablename__ = Order.__tablename__
+        id: Mapped[int] = mapped_column(primary_key=True)
+        state: Mapped[str] = StateMachineColumn(
+            Machine(
+                initial="Initializing", states=STATES, events=[*machine.events.values(), Event("Kill", {ANY: "Error"})]
+            )
+        )
+
+    fire_key(NewerOrder, key, "Kill", session)
 
 
 def test_nothing_else_goes_through_after_it(session: Session, rows: dict[str, int]) -> None:

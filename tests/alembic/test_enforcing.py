@@ -1,0 +1,233 @@
+"""``op.enforce_machine`` and ``op.release_machine``, and ``op.migrate_states`` on a table that is held to a machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import render_python_code
+from alembic.operations.ops import UpgradeOps
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, select, text, update
+
+from sqlalchemy_fsm_mysql import (
+    ANY,
+    Event,
+    Machine,
+    MigrationRefused,
+    RefusedByDatabase,
+    StateType,
+    enforce_machine,
+)
+from sqlalchemy_fsm_mysql.alembic.enforcing import EnforceMachineOp, ReleaseMachineOp
+from sqlalchemy_fsm_mysql.enforcement import own_triggers
+from tests.alembic.support import Project, stored
+
+first = Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "it's \\ 100% over"})])
+later = Machine(
+    initial="new",
+    events=[*first.events.values(), Event("Reopen", {"it's \\ 100% over": "paid"})],
+    retired=["lost"],
+)
+OVER = "it's \\ 100% over"
+
+
+def table_of(machine: Machine = later) -> Table:
+    return Table(
+        "orders",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("state", StateType(machine, initial_states=ANY), nullable=False, server_default="new"),
+    )
+
+
+@pytest.fixture
+def table(project: Project, engine: Engine) -> Table:
+    """The table with a row in each state, and no trigger."""
+    made = table_of()
+    made.metadata.create_all(engine)
+    project.config.attributes["metadata"] = made.metadata
+    with engine.begin() as connection:
+        connection.execute(made.insert(), [{"id": n, "state": s} for n, s in enumerate(later.states, start=1)])
+    return made
+
+
+def fingerprints(engine: Engine, table: Table) -> set[str]:
+    with engine.connect() as connection:
+        return {one.fingerprint for one in own_triggers(connection, table.c.state)}
+
+
+def may_reopen(engine: Engine, table: Table) -> bool:
+    with engine.connect() as connection:
+        try:
+            connection.execute(update(table).where(table.c.state == OVER).values(state="paid"))
+        except RefusedByDatabase:
+            return False
+        return True
+
+
+def call(machine: Machine, previous: Machine | None = None) -> str:
+    more = "" if previous is None else f", previous={previous.to_json()!r}"
+    return f"op.enforce_machine('orders', 'state', {machine.to_json()!r}{more})"
+
+
+def test_up_and_down_again(project: Project, engine: Engine, table: Table) -> None:
+    project.write(call(first), "op.release_machine('orders', 'state')")
+    project.write(call(later, first), call(first, later))
+
+    seen = []
+    for step in ("0001", "0002"):
+        project.upgrade(step)
+        seen.append((len(fingerprints(engine, table)), may_reopen(engine, table)))
+    for step in ("0001", "base"):
+        project.downgrade(step)
+        seen.append((len(fingerprints(engine, table)), may_reopen(engine, table)))
+
+    assert seen == [(1, False), (1, True), (1, False), (0, True)]
+
+
+def test_the_fingerprint_is_that_of_the_model(project: Project, engine: Engine, table: Table) -> None:
+    """So the doctor is content with what a revision has done."""
+    text = call(later)[:-1] + ", initial_states=ANY)"
+    project.write(f"from sqlalchemy_fsm_mysql import ANY; {text}")
+    project.upgrade()
+
+    assert fingerprints(engine, table) == {table.c.state.type.rules.fingerprint}
+
+
+def test_it_is_run_twice(project: Project, engine: Engine, table: Table) -> None:
+    for _ in range(2):
+        project.write(call(first))
+    project.upgrade()
+
+    assert len(fingerprints(engine, table)) == 1
+
+
+def test_what_is_no_machine_is_refused_before_anything_is_done(project: Project, engine: Engine, table: Table) -> None:
+    project.write("op.enforce_machine('orders', 'state', '{}')")
+    with pytest.raises(ValueError, match="no machine's JSON"):
+        project.upgrade()
+
+    assert fingerprints(engine, table) == set()
+
+
+@pytest.mark.parametrize("previous", [None, first])
+def test_it_is_reversible(previous: Machine | None) -> None:
+    op = EnforceMachineOp(
+        table_name="orders",
+        column_name="state",
+        machine=later.to_json(),
+        initial_states=ANY,
+        previous=None if previous is None else previous.to_json(),
+    )
+    back = op.reverse()
+    again = back.reverse()
+
+    assert isinstance(back, ReleaseMachineOp if previous is None else EnforceMachineOp)
+    assert isinstance(again, EnforceMachineOp)
+    assert (again.machine, again.initial_states) == (op.machine, ANY)
+
+
+def test_it_is_rendered_with_its_machine_written_out() -> None:
+    op = EnforceMachineOp(table_name="orders", column_name="state", machine=first.to_json(), initial_states=["paid"])
+    code = render_python_code(UpgradeOps([op]))
+
+    assert f"op.enforce_machine('orders', 'state', {first.to_json()!r}, initial_states=['paid'])" in code
+
+
+# --- --sql
+
+
+def by_the_client(engine: Engine, script: str) -> None:
+    """Run *script* by the client that people run it with."""
+    url = engine.url
+    client = shutil.which("mysql") or shutil.which("mariadb")
+    if client is None:
+        for statement in statements(script):
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        return
+    where = [f"--host={url.host}", f"--port={url.port}", f"--user={url.username}", "--protocol=tcp", str(url.database)]
+    password = [f"--password={url.password}"] if url.password else []
+    subprocess.run([client, *password, *where], input=script, text=True, check=True, capture_output=True)
+
+
+def statements(script: str) -> Iterator[str]:
+    delimiter, lines = ";", list[str]()
+    for line in script.splitlines():
+        if line.startswith("DELIMITER "):
+            delimiter = line.removeprefix("DELIMITER ")
+        elif line.endswith(delimiter):
+            yield "\n".join([*lines, line.removesuffix(delimiter)]).strip()
+            lines = []
+        elif not line.startswith("--"):
+            lines.append(line)
+
+
+@pytest.mark.servers_only
+def test_what_sql_writes_does_the_same(project: Project, engine: Engine, table: Table) -> None:
+    release = f"op.release_machine('orders', 'state', {first.to_json()!r})"
+    project.write(call(first), release)
+    project.write(call(later, first), call(first, later))
+    scripts = [project.sql("base:0001"), project.sql("0001:0002")]
+    scripts += [project.sql("0002:0001", "downgrade"), project.sql("0001:base", "downgrade")]
+
+    seen = []
+    for script in scripts:
+        by_the_client(engine, script)
+        seen.append((len(fingerprints(engine, table)), may_reopen(engine, table)))
+
+    assert seen == [(1, False), (1, True), (1, False), (0, True)]
+
+
+@pytest.mark.servers_only
+def test_it_makes_the_triggers_that_are_made_online(project: Project, engine: Engine, table: Table) -> None:
+    """To the letter, but for IF NOT EXISTS: a script keeps odd names, and the fingerprint."""
+    query = text("SELECT ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()")
+    project.write(call(later), f"op.release_machine('orders', 'state', {later.to_json()!r})")
+    by_the_client(engine, project.sql("head"))
+    with engine.connect() as connection:
+        by_script = sorted(connection.scalars(query))
+    by_the_client(engine, project.sql("0001:base", "downgrade"))
+    project.upgrade()
+    with engine.connect() as connection:
+        assert by_script == sorted(connection.scalars(query))
+
+
+@pytest.mark.servers_only
+def test_sql_without_a_machine_cannot_know_what_to_drop(project: Project, table: Table) -> None:
+    project.write("op.release_machine('orders', 'state')")
+    with pytest.raises(MigrationRefused, match="say which machine"):
+        project.sql("head")
+
+
+# --- migrate_states
+
+
+def enforced(engine: Engine, table: Table) -> None:
+    enforce_machine(table.c.state, engine)
+
+
+def test_rows_are_migrated_through_the_triggers(project: Project, engine: Engine, table: Table) -> None:
+    """Along an edge that the machine has not; afterwards it is closed again."""
+    enforced(engine, table)
+    with engine.begin() as connection:
+        connection.execute(table.insert(), [{"id": n, "state": "lost"} for n in range(100, 150)])
+    project.write("op.migrate_states('orders', 'state', {'lost': 'paid'}, batch_size=10)")
+    project.upgrade()
+
+    assert set(stored(engine).values()) == {"new", "paid", OVER}
+    with engine.connect() as connection, pytest.raises(RefusedByDatabase):
+        connection.execute(update(table).where(table.c.id == 100).values(state="lost"))
+
+
+@pytest.mark.servers_only
+def test_a_script_migrates_them_too(project: Project, engine: Engine, table: Table) -> None:
+    enforced(engine, table)
+    project.write("op.migrate_states('orders', 'state', {'lost': 'paid', 'new': \"it's \\\\ 100% over\"})")
+    by_the_client(engine, project.sql("head"))
+
+    assert set(stored(engine).values()) == {"paid", OVER}
+    with engine.connect() as connection:
+        assert connection.scalar(select(table.c.state).where(table.c.id == 1)) == OVER
