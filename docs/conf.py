@@ -9,7 +9,13 @@ author = "the sqlalchemy_fsm_mysql authors"
 project_copyright = author
 release = version = version_of("sqlalchemy-fsm-mysql")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinxcontrib.mermaid"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinxcontrib.mermaid",
+]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path: list[str] = []

@@ -118,8 +118,7 @@ def _step(mapped: MappedState, event: str) -> Callable[..., None]:
 
 
 def _by_instance(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
-    said = {"actor": None, "details": None, "token": None}
-    return try_fire(self.instance, event, self.session, column=mapped.attribute, payload=payload, **said)
+    return try_fire(self.instance, event, self.session, mapped.attribute, payload, (None, None, None))
 
 
 def _by_key(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
