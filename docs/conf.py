@@ -15,6 +15,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinxcontrib.mermaid",
+    "sqlalchemy_fsm_mysql.sphinxext",
 ]
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -42,4 +43,6 @@ nitpick_ignore_regex = [
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
     ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession"),
     ("py:class", r"([\w.]+\.)?[FKMRSV]"),  # type variables
+    # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
+    ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
 ]

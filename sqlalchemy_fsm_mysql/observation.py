@@ -32,7 +32,7 @@ class Attempt:
     """One call that may move rows: what was asked, and once it has ended, what came of it.
 
     `key` is None for sets of rows. `result` is what the call returns, with a refusal as a value; a claim's is a
-    :class:`MovedRows`. `error` is what it raised instead. Both are None until it has ended.
+    ``MovedRows``. `error` is what it raised instead. Both are None until it has ended.
     """
 
     operation: Operation

@@ -65,7 +65,7 @@ def dot(
 ) -> str:
     """*machine* in DOT; needs nothing installed.
 
-    *counts* and *rows* are shown as by :func:`~.mermaid.mermaid`. *direction* is TB (top to bottom), LR, BT or RL,
+    *counts* and *rows* are shown as by ``mermaid()``. *direction* is TB (top to bottom), LR, BT or RL,
     *theme* ``"light"`` or ``"dark"``. The initial state has an arrow from a dot, final states have a double border.
     Dashed is what the machine does not declare.
 

@@ -24,7 +24,7 @@ def svg(
     direction: str = "TB",
     theme: str = "auto",
 ) -> str:
-    """*machine* as SVG text; the arguments are those of :func:`~.dot.dot`.
+    """*machine* as SVG text; the arguments are those of ``dot()``.
 
     *theme* ``"auto"`` is light, and dark where the reader's system is. The same machine gives the same picture with the
     same version of Graphviz.
