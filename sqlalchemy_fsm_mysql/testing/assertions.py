@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ..column import MappedState, mapped_state
 from ..errors import State, TransitionNotAllowed, row_label, shown, stored_form
-from ..firing import Said, in_session, plain_key, session_of, try_fire
+from ..firing import in_session, plain_key, session_of
 from ..outcome import Moved, Refused
 
 __all__ = ["assert_moves", "assert_refused"]
@@ -40,7 +40,7 @@ def assert_moves(
 
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
-    said = (actor, details, token)
+    said = {"actor": actor, "details": details, "token": token}
     moved: Moved[Any] = _in(session, instance, _assert_moves, instance, event, target, column, payload, said)
     return moved
 
@@ -65,7 +65,7 @@ def assert_refused(
 
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
-    said = (actor, details, token)
+    said = {"actor": actor, "details": details, "token": token}
     refused: Refused[Any] = _in(session, instance, _assert_refused, instance, event, reason, column, payload, said)
     return refused
 
@@ -81,11 +81,11 @@ def _assert_moves(
     target: State,
     column: Any,
     payload: Mapping[str, Any],
-    said: Said,
+    said: Mapping[str, Any],
 ) -> Moved[Any]:
     mapped = mapped_state(type(instance), event, column)
     wanted = mapped.machine.stored(target)
-    outcome = try_fire(instance, event, session, mapped.attribute, payload, said)
+    outcome = instance.try_fire(event, session, column=mapped.attribute, **said, **payload)
     label = row_label(mapped.table_name, plain_key(inspect(instance).identity))
     expected = f"{label}: {shown(event)} was to move it to {shown(wanted)}"
     if isinstance(outcome, Refused):
@@ -111,13 +111,13 @@ def _assert_refused(
     reason: str | None,
     column: Any,
     payload: Mapping[str, Any],
-    said: Said,
+    said: Mapping[str, Any],
 ) -> Refused[Any]:
     mapped = mapped_state(type(instance), event, column)
     if session.autoflush:
         session.flush()
     before = _row(session, mapped, instance), len(_records(session, mapped, instance))
-    outcome = try_fire(instance, event, session, mapped.attribute, payload, said)
+    outcome = instance.try_fire(event, session, column=mapped.attribute, **said, **payload)
     label = row_label(mapped.table_name, plain_key(inspect(instance).identity))
     expected = f"{label}: {shown(event)} was to be refused"
     if isinstance(outcome, Moved):

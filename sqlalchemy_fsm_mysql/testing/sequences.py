@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..column import MappedState, named_state
 from ..errors import State, shown, stored_form
-from ..firing import try_fire, try_fire_key
+from ..firing import try_fire_key
 from ..history import replay
 from ..outcome import Moved, Refused
 
@@ -118,7 +118,7 @@ def _step(mapped: MappedState, event: str) -> Callable[..., None]:
 
 
 def _by_instance(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
-    return try_fire(self.instance, event, self.session, mapped.attribute, payload, (None, None, None))
+    return self.instance.try_fire(event, self.session, column=mapped.attribute, **payload)
 
 
 def _by_key(mapped: MappedState, self: Any, event: str, payload: Mapping[str, Any]) -> Any:
