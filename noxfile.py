@@ -197,6 +197,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def newcomer(session: nox.Session) -> None:
+    """README.md and the tutorial, command by command, from a fresh clone and in an environment of their own."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("python", "-m", "tests.docs.newcomer", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The pages as HTML, in site/; a link that leads nowhere, or any other warning, is an error."""
     session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)

@@ -46,4 +46,6 @@ with Session(engine) as session:
     counts, rows = count_transitions(Order.state, session), count_rows(Order.state, session)
 
 (HERE / "reference.svg").write_text(svg(machine), encoding="utf-8")
+# The README's: wide, and not high.
+(HERE / "orders.svg").write_text(svg(machine, direction="LR"), encoding="utf-8")
 (HERE / "heat.svg").write_text(svg(machine, counts=counts, rows=rows), encoding="utf-8")

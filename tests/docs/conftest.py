@@ -1,7 +1,7 @@
 """The pages are run with one driver on each server: what differs between drivers is the conformance suite's work.
 
-A page whose Python asks for a server is run on each, any other on the first: there only the URL differs from SQLite, or
-there are processes to start, which takes its time.
+A page whose Python asks for a server is run on each. Any other is run on the first: there only the URL differs from
+SQLite. So is one that starts processes, which takes its time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ if os.environ.get("FSM_PEERS"):
     # It works only if it is imported before any class is mapped.
     import sqlalchemy_fsm  # noqa: F401
 
-EVERYWHERE = {"python server", "python mariadb"}
-
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     pages = {item: item.callspec.params for item in items if item.path.parent.name == "docs" and on_server(item)}
@@ -26,11 +24,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     extra = {
         item
         for item, given in pages.items()
-        if given["url"] not in urls or (given["url"] != urls[0] and not marks(given["path"]) & EVERYWHERE)
+        if given["url"] not in urls or (given["url"] != urls[0] and not is_for_each(marks(given["path"])))
     }
     if extra:
         items[:] = [item for item in items if item not in extra]
         config.hook.pytest_deselected(items=list(extra))
+
+
+def is_for_each(marks: set[str]) -> bool:
+    return "console server" not in marks and bool(marks & {"python server", "python mariadb"})
 
 
 def on_server(item: pytest.Item) -> bool:

@@ -46,7 +46,7 @@ FILE = re.compile(r"# ([\w/]+\.py)(, at the end)?\n")
 SERVER_URL = re.compile(r"mysql\+pymysql://user:password@[\w.]+(:\d+)?/\w+")
 SQLITE_URL = re.compile(r"(?<![\w+])sqlite://(?=[\"'])")
 # Not here: they make environments of their own. `./dev newcomer` runs them, in a fresh clone.
-ELSEWHERE = ("git clone ", "cd ", "python -m venv ", "pip install ", "./dev ", ". ", "source ")
+ELSEWHERE = ("git clone ", "cd ", "python3 -m venv ", "pip install ", "./dev ", ". ", "source ")
 
 
 @dataclass

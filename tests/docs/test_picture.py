@@ -1,7 +1,4 @@
-"""The picture of the README shows the machine of the README. It is drawn by
-
-sqlalchemy-fsm-mysql diagram sqlalchemy_fsm_mysql.demo.orders:machine --direction LR -o docs/images/orders.svg
-"""
+"""The picture of the README shows the machine of the README. docs/images/draw.py draws it."""
 
 from __future__ import annotations
 
