@@ -70,6 +70,15 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
 
 
+@nox.session(name="alembic-example")
+def alembic_example(session: nox.Session) -> None:
+    """A machine that changes from release to release, under a writer: on SQLite, and on the tests' servers."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("python", "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
+    if not session.posargs:
+        session.run("python", "-m", "alembic_example", "--servers")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests and doctests on the newest SQLAlchemy; in CI with branch coverage."""

@@ -1,7 +1,8 @@
 """Rows from one state to another, in batches along the primary key, each committed; with their history.
 
 A batch locks what it changes and nothing else, for a moment: it works in READ COMMITTED, passes over rows that
-somebody else holds, and never waits for one while it holds others. What it passed over is left for another pass.
+somebody else holds, and never waits for one while it holds others. What it passed over is left for another pass. How
+many rows one transaction changes follows from how long the one before it took: writers shall not notice.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from .databases import Place, log
 CHUNK = 1000  # keys in one statement
 PASSES = 10
 TELL_EVERY = 1.0  # seconds
+HOLD = 0.03  # seconds that a transaction is to hold its locks
+FEWEST = 20  # rows of a transaction, however slow the server is
 _LONGEST_PAUSE = 5.0  # seconds
 _ATTEMPTS = 10  # of one batch that a deadlock has ended
 
@@ -105,23 +108,16 @@ class Walk:
         )
         self.event = EventSQL(FORCED, self.row, tuple(migration.targets), branches)
         self.history = self._history()
-        self.moved = 0
+        self.moved, self.limit = 0, min(200, migration.batch_size)
         self.refused: set[str] = set()
         self._told = time.monotonic()
 
     def once(self, total: int) -> None:
         """Go through the table once."""
         for criteria, end in self._ranges():
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self.moved += self._batch(criteria)
-                except DBAPIError as error:
-                    is_worth_it = meaning(error) in (Meaning.ABORTED, Meaning.LOCK_TIMEOUT)
-                    if not is_worth_it or attempt == _ATTEMPTS:
-                        raise
-                    time.sleep(0.01 * attempt)
-                else:
-                    break
+            beyond: list[ColumnElement[bool]] = []
+            while (last := self._again([*criteria, *beyond])) is not None:
+                beyond = [is_beyond(self.order, last)]  # type: ignore[arg-type]  # expressions where Columns were
             if end is not None and time.monotonic() - self._told >= TELL_EVERY:
                 self._told = time.monotonic()
                 key = end[0] if len(end) == 1 else end
@@ -140,26 +136,43 @@ class Walk:
             yield [*beyond, ~after_end], tuple(end)
             beyond = [after_end]
 
-    def _batch(self, criteria: Sequence[ColumnElement[bool]]) -> int:
+    def _again(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
+        """One transaction, tried again when a deadlock has ended it; the key to go on behind, None at the end."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._transaction(criteria)
+            except DBAPIError as error:
+                if meaning(error) not in (Meaning.ABORTED, Meaning.LOCK_TIMEOUT) or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(0.01 * attempt)
+        return None
+
+    def _transaction(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
         backend = backend_of(self.connection)
         sources = self.row.state.in_([literal(source, String()) for source in self.migration.targets])
-        picked = select(self.row.state, *self.row.key).where(*criteria, sources)
+        picked = select(self.row.state, *self.order).where(*criteria, sources).order_by(*self.order).limit(self.limit)
         locked = picked.with_for_update(skip_locked=self.place.has_skip_locked)
-        moved = 0
         self.place.begin_short()
+        start = time.monotonic()
         with backend.transaction(self.connection):
-            keys: dict[str, list[tuple[Any, ...]]] = {}
-            for state, *key in self.connection.execute(locked):
-                keys.setdefault(state, []).append(tuple(key))
+            rows = [(state, tuple(key)) for state, *key in self.connection.execute(locked)]
             for i, branch in enumerate(self.event.branches):
-                held = keys.get(branch.source, [])
-                for some in (held[start : start + CHUNK] for start in range(0, len(held), CHUNK)):
+                held = [key for state, key in rows if state == branch.source]
+                for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
                     if self.history is not None:
                         recorded = self._recorded(branch)
                         backend.record_keys(self.connection, self.history, self.row, some, recorded)
                     self._take(i, some)
-                moved += len(held)
-        return moved
+        self.moved += len(rows)
+        if len(rows) < self.limit:
+            return None
+        self._adapt(time.monotonic() - start)
+        return rows[-1][1]
+
+    def _adapt(self, took: float) -> None:
+        """Let the next transaction hold its locks for `HOLD` seconds; it grows slowly, and shrinks at once."""
+        fitting = int(self.limit * HOLD / max(took, 0.001))
+        self.limit = max(FEWEST, min(fitting, 2 * self.limit, self.migration.batch_size))
 
     def _take(self, number: int, keys: Sequence[tuple[Any, ...]]) -> None:
         """Move the locked rows with these *keys*; through the machine's triggers, if they refuse the edge."""
