@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy import Engine, MetaData, inspect, text
 
 import sqlalchemy_fsm_mysql.alembic  # noqa: F401 - as env.py does
-from sqlalchemy_fsm_mysql import Event, Machine, StateType
+from tests.alembic.models import machine_of, orders
+
+__all__ = ["machine_of", "orders"]
 
 ENV = """
 from alembic import context
@@ -115,35 +117,6 @@ class Project:
     @property
     def heads(self) -> list[str]:
         return ScriptDirectory.from_config(self.config).get_heads()
-
-
-def machine_of(states: Sequence[str], **more: Any) -> Machine:
-    """A machine in which *states* follow each other."""
-    events = [Event(f"To{i}", {states[:i] if i > 1 else states[0]: state}) for i, state in enumerate(states) if i]
-    return Machine(initial=states[0], states=states, events=[Event(e.name, e.transitions) for e in events], **more)
-
-
-def orders(
-    states: Sequence[str], storage: Any = "enum", *, schema: str | None = None, name: str = "orders", **more: Any
-) -> MetaData:
-    """A table with a state column and others."""
-    metadata = MetaData()
-    machine = machine_of(tuple(states), **more)
-    Table(
-        name,
-        metadata,
-        Column("id", Integer(), primary_key=True),
-        Column(
-            "state",
-            StateType(machine, storage=storage),
-            nullable=False,
-            server_default=machine.stored(machine.initial),
-            comment="where it's at: 100%",
-        ),
-        Column("note", String(20), server_default="n'o"),
-        schema=schema,
-    )
-    return metadata
 
 
 @contextmanager
