@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .enforcement import enforce_machine as enforce_machine
     from .enforcement import permitted as permitted
     from .enforcement import release_machine as release_machine
+    from .errors import DatabaseUnfit as DatabaseUnfit
     from .errors import FireError as FireError
     from .errors import FSMError as FSMError
     from .errors import GraphvizMissing as GraphvizMissing
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from .hooks import on_committed as on_committed
     from .hooks import on_moved as on_moved
     from .hooks import remove_hook as remove_hook
+    from .inspection import Finding as Finding
+    from .inspection import check_database as check_database
+    from .inspection import require_database as require_database
     from .machine import ANY as ANY
     from .machine import Event as Event
     from .machine import Machine as Machine
@@ -63,6 +67,7 @@ _HOMES = {
     "bulk": ("claim", "fire_where"),
     "enforcement": ("enforce_machine", "permitted", "release_machine"),
     "errors": (
+        "DatabaseUnfit",
         "FSMError",
         "FireError",
         "GraphvizMissing",
@@ -91,6 +96,7 @@ _HOMES = {
     "firing": ("find_by_token", "fire_key", "force_state", "try_fire_key"),
     "history": ("TransitionHistory", "replay"),
     "hooks": ("on_committed", "on_moved", "remove_hook"),
+    "inspection": ("Finding", "check_database", "require_database"),
     "machine": ("ANY", "Event", "Machine", "Transition"),
     "outcome": ("Moved", "MovedRows", "Refused"),
     "stateful": ("StateMachineColumn", "StateType", "Stateful"),

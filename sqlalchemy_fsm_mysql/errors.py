@@ -182,6 +182,19 @@ class GraphvizMissing(FSMError, RuntimeError):
         super().__init__(f"{what} not installed, and a picture needs it: {remedy}")
 
 
+class DatabaseUnfit(FSMError):
+    """The database does not fit the machine; `.findings` is all that the doctor found, errors first.
+
+    >>> print(DatabaseUnfit(["error: orders.state does not take 'Failed'; add it"]))
+    the database does not fit the machine:
+    - error: orders.state does not take 'Failed'; add it
+    """
+
+    def __init__(self, errors: Sequence[str], findings: Sequence[Any] = ()) -> None:
+        self.findings = list(findings)
+        super().__init__("\n- ".join(["the database does not fit the machine:", *errors]))
+
+
 class FireError(FSMError):
     """An event did not move its row.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from .check import check
 from .demo import demo
 from .diagram import diagram
+from .diff import diff, json_
 from .fire import fire, history
 from .fire_where import fire_where
 from .sql import sql
@@ -22,6 +24,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(diagram)
 app.command()(sql)
+app.command()(check)
+app.command(name="json")(json_)
+app.command()(diff)
 app.command()(history)
 app.command()(fire)
 app.command()(fire_where)

@@ -66,6 +66,7 @@ EXAMPLES = [
     errors.HistoryError("record 7 does not follow", record=("orders", 7)),
     InstanceStateError("orders 42 is detached"),
     errors.GraphvizMissing("Graphviz's program 'dot' is", "apt install graphviz"),
+    errors.DatabaseUnfit(["error: it takes no writes; connect to the primary"], ["a finding"]),
     FireError("orders 42 did not move", model=Order, key=42, event="Ready"),
     TransitionNotAllowed(**ROW, **REFUSAL),
     GuardNotSatisfied(**ROW, **REFUSAL),
