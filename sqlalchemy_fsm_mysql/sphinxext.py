@@ -129,8 +129,6 @@ def _described(machine: Machine) -> str:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """What Sphinx calls."""
-    from importlib.metadata import version
-
     app.setup_extension("sphinx.ext.graphviz")
     app.add_directive("fsm-diagram", FSMDiagram)
-    return {"version": version("sqlalchemy-fsm-mysql"), "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

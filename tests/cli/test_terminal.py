@@ -9,6 +9,9 @@ import sys
 
 import pytest
 from sqlalchemy import create_engine
+from typer.testing import CliRunner
+
+from sqlalchemy_fsm_mysql.cli.app import app
 
 COMMANDS = ["demo", "diagram", "sql", "history", "fire", "fire-where"]
 
@@ -88,33 +91,40 @@ def test_fire_where_shows_a_bar_at_a_terminal(shop, stock, session):
     assert "Stop: 50 rows of shop_orders were moved." in printed
 
 
-def test_table_of_a_machine_is_drawn_at_a_terminal(shop):
-    printed = at_terminal("diagram", f"{shop.__name__}:machine")
-    assert "┃" in printed
-    assert "Initializing" in printed
+def completing(typed: str) -> dict[str, str]:
+    """What bash says when someone has *typed* arguments and presses Tab."""
+    return {
+        "_SQLALCHEMY_FSM_MYSQL_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"sqlalchemy-fsm-mysql {typed}",
+        "COMP_CWORD": str(len(typed.split(" "))),
+    }
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("sqlalchemy-fsm-mysql fi", {"fire", "fire-where"}),
-        ("sqlalchemy-fsm-mysql fire {shop}:Order.state 7 S", {"Stop"}),
-        ("sqlalchemy-fsm-mysql fire nowhere:Order 7 ", set()),
+        ("fire {shop}:Order.state 7 ", {"NotReady", "Ready", "Stop", "Delete"}),
+        ("fire {shop}:Order.state 7 S", {"Stop"}),
+        ("fire nowhere:Order 7 ", set()),
+        ("fire-where {shop}:Payment.state R", {"Refund"}),
+        ("diagram {shop}:machine --format ", {"table", "mermaid", "dot", "svg", "png", "json"}),
+        ("hi", {"history"}),
     ],
 )
-def test_shell_completes(shop, typed, offered):
-    words = typed.format(shop=shop.__name__)
+def test_what_a_shell_may_offer(shop, typed, offered):
+    asked = completing(typed.format(shop=shop.__name__))
+    result = CliRunner().invoke(app, [], prog_name="sqlalchemy-fsm-mysql", env=asked)
+
+    assert set(result.output.split()) == offered
+
+
+def test_shell_asks_and_is_answered(shop):
     done = subprocess.run(
         [sys.executable, "-m", "sqlalchemy_fsm_mysql"],
-        env={
-            **os.environ,
-            "_SQLALCHEMY_FSM_MYSQL_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split(" ")) - 1),
-        },
+        env={**os.environ, **completing(f"fire {shop.__name__}:Order.state 7 S")},
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert (set(done.stdout.split()), done.stderr) == (offered, "")
+    assert (done.stdout.split(), done.stderr) == (["Stop"], "")

@@ -23,8 +23,18 @@ BACKENDS: dict[str, dict[str, str]] = {"own": {}, "locking": {"fsm_backend": "lo
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The locking read runs on each server by one driver; SQLite has no row locks to read with."""
     senseless = {item for item in items if is_senseless(item)}
+    if not config.getoption("--all-drivers"):
+        senseless |= {item for item in items if is_repetition(item)}
     if senseless:
         items[:] = [item for item in items if item not in senseless]
+
+
+def is_repetition(item: pytest.Item) -> bool:
+    """Whether the module says that one driver for each server will do, and this is the other."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    url = parameters.get("url")
+    is_other = isinstance(url, URL) and url.drivername not in ("mysql+pymysql", "sqlite")
+    return is_other and bool(getattr(getattr(item, "module", None), "ONE_DRIVER", False))
 
 
 def is_senseless(item: pytest.Item) -> bool:

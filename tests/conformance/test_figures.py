@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy_fsm_mysql import count_rows, count_transitions, fire_key, fire_where, force_state
 from tests.conformance.history_models import Order, OrderTransition, Parcel, Plain, Signal
 
+# Unless every driver is asked for.
+ONE_DRIVER = True
+
 
 @pytest.fixture(scope="module", params=["own"])
 def backend(request: pytest.FixtureRequest) -> str:

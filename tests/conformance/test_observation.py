@@ -37,6 +37,9 @@ from tests.conformance.history_models import Order, OrderTransition, Payment, Pl
 
 SECRET = 314159
 
+# Unless every driver is asked for.
+ONE_DRIVER = True
+
 
 @pytest.fixture(scope="module", params=["own"])
 def backend(request: pytest.FixtureRequest) -> str:

@@ -15,6 +15,9 @@ from sqlalchemy_fsm_mysql.cli.sql import steps
 from sqlalchemy_fsm_mysql.column import mapped_state, sole_state
 from tests.conformance import history_models, session_models
 
+# Unless every driver is asked for.
+ONE_DRIVER = True
+
 
 @pytest.fixture(scope="module", params=["own"])
 def backend(request: pytest.FixtureRequest) -> str:
