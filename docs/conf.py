@@ -39,7 +39,8 @@ napoleon_numpy_docstring = False
 # cannot be a link, and is not looked for. A :func:, :class: or link of ours that leads nowhere is an error.
 nitpick_ignore_regex = [
     ("py:obj", r".*"),  # by default_role: attributes, parameters, code
-    ("py:.*", r"(sqlalchemy|typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b(?!_fsm).*"),
+    ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
+    ("py:.*", r"(typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b.*"),
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
     ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession"),
     ("py:class", r"([\w.]+\.)?[FKMRSV]"),  # type variables

@@ -66,7 +66,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``.
 
     With *enforced*, ``metadata.create_all()`` gives a new table the triggers that hold every writer to the machine
-    (see :func:`~.enforcement.enforce_machine`). They let a row begin only in the initial state, where
+    (see :func:`enforce_machine`). They let a row begin only in the initial state, where
     ``fire_or_create`` puts one, and in *initial_states*: more states, or ``ANY`` for all.
 
     Raises: TypeError when *machine* is no Machine; ValueError for another *storage*, for ``nullable=True``, or an

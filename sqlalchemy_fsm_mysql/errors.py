@@ -314,7 +314,7 @@ class KeyConflict(FireError):
 
 
 class RefusedByDatabase(FireError):
-    """The triggers of :func:`~.enforcement.enforce_machine` refused what a statement would have done; nothing changed.
+    """The triggers of :func:`enforce_machine` refused what a statement would have done; nothing changed.
 
     `.column` is the column as the triggers name it (``"orders.state"``), `.source` the text that the row holds, None
     for a new row (then `.is_new` is true), and `.target` the text that was to follow. A very long one is cut, and what

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+import sqlalchemy_fsm_mysql
+import sqlalchemy_fsm_mysql.testing
 from tests.docs.pages import PAGES, PROJECT, RUNS, SHOWN, Page, marks
 from tests.servers import execute, own_database
 
@@ -69,3 +71,10 @@ def test_every_page_is_in_a_table_of_contents() -> None:
             listed |= {page.parent / f"{line}.md" for line in lines.split() if not line.startswith(":")}
 
     assert {page for page in docs.rglob("*.md") if page not in listed} == set()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (PROJECT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^\.\. auto\w+:: (\w+)$", pages, re.MULTILINE))
+
+    assert {*sqlalchemy_fsm_mysql.__all__, *sqlalchemy_fsm_mysql.testing.__all__} - shown == set()
