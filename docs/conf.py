@@ -26,8 +26,8 @@ myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["deflist"]
 
-# A `name` in a docstring is a link where there is something to link to, and else only code.
-default_role = "py:obj"
+# A `name` in a docstring is code. As a link it would be guessed at: several classes have a `.source`.
+default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "separated"
@@ -38,7 +38,6 @@ napoleon_numpy_docstring = False
 # The pages are built without a network, so without the inventories of other projects: what is SQLAlchemy's or Python's
 # cannot be a link, and is not looked for. A :func:, :class: or link of ours that leads nowhere is an error.
 nitpick_ignore_regex = [
-    ("py:obj", r".*"),  # by default_role: attributes, parameters, code
     ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
     ("py:.*", r"(typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b.*"),
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
