@@ -30,7 +30,7 @@ myst_enable_extensions = ["deflist"]
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
+autodoc_class_signature = "mixed"
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
     ("py:.*", r"(typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b.*"),
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
-    ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession"),
+    ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession|ColumnElement|_CT"),
     ("py:class", r"([\w.]+\.)?[FKMRSV]"),  # type variables
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
     ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
