@@ -21,7 +21,8 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
     """*machine* as a Markdown table that lines up in plain text, too.
 
     *counts* tells how often each edge was taken, *rows* how many rows each state has now. A dash is an event that the
-    state refuses. Several targets are alternatives with their guards, the first that holds wins.
+    state refuses. Several targets are alternatives with their guards, the first that holds wins; effects come after a
+    slash.
 
     >>> from sqlalchemy_fsm_mysql import Event, Machine
     >>> events = [Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})]
@@ -63,7 +64,8 @@ def _cell(graph: Graph, state: str, event: str, counts: Counts | None) -> str:
 def _label(edge: Edge, counts: Counts | None) -> str:
     guard = "" if edge.guard is None else f" [{edge.guard}]"
     times = "" if counts is None else f" × {counts.get((edge.event, edge.source, edge.target), 0):,}"
-    return f"{edge.target}{guard}{times}"
+    effects = f" / {', '.join(edge.effects)}" if edge.effects else ""
+    return f"{edge.target}{guard}{effects}{times}"
 
 
 def _escaped(cell: str) -> str:

@@ -69,6 +69,15 @@ def test_guarded_targets_are_alternatives_in_winning_order():
     assert cells(Graph.of(guarded))[1] == ["open", "done [is_paid], owed [guard], open"]
 
 
+def test_effects_come_after_a_slash():
+    event = Event("Close", [Transition("open", "done", guard=is_paid, effect=lambda order: {})], effect=close)
+
+    assert cells(Graph.of(Machine(initial="open", events=[event])), {})[1] == [
+        "open",
+        "done [is_paid] / close, effect × 0",
+    ]
+
+
 def test_edges_tell_guard_and_effects_by_name():
     event = Event("Close", [Transition("open", "done", guard=is_paid, effect=lambda order: {})], effect=close)
 
