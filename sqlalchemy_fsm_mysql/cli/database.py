@@ -67,6 +67,9 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(original).splitlines()), "") or type(original).__name__
 
 
+_LOOKS = "A URL looks like mysql+pymysql://user@host:3306/database."
+
+
 def _engine(url: str | None) -> Engine:
     if not url:
         raise typer.BadParameter("which database? Give --url, or set DATABASE_URL.", param_hint="--url")
@@ -86,15 +89,19 @@ def _engine(url: str | None) -> Engine:
             " mysql+pymysql://…",
             param_hint="--url",
         ) from error
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise typer.BadParameter(
-            f"{first_line(error)} A URL looks like mysql+pymysql://user@host/database.", param_hint="--url"
-        ) from error
+    except NoSuchModuleError as error:
+        raise typer.BadParameter(f"{error} {_LOOKS}", param_hint="--url") from error
+    except (ArgumentError, ValueError):
+        # Not what SQLAlchemy says: some releases of it quote the URL, with its password.
+        raise typer.BadParameter(f"this is no database's URL. {_LOOKS}", param_hint="--url") from None
 
 
 def _levels(url: URL) -> tuple[str, ...]:
     dialect = url.get_dialect()()
-    return tuple(dialect.get_isolation_level_values(None))  # type: ignore[arg-type]  # asks no connection
+    try:
+        return tuple(dialect.get_isolation_level_values(None))  # type: ignore[arg-type]  # asks no connection
+    except NotImplementedError:
+        return ()
 
 
 def shown_url(url: URL) -> str:

@@ -117,6 +117,8 @@ def test_a_composite_key_has_commas(run, shop, stock, session):
         (["Item.state", "north,1", "Ready", "--token", "t"], "Item.state has no TransitionHistory to keep it"),
         (["Order.state", "7", "Ready", "--details", "{"], "--details takes JSON"),
         (["Order", "7", "Ready", "-u", "sqlite://nowhere/x"], "A URL looks like"),
+        (["Order", "7", "Ready", "-u", "ann:secret@host"], "this is no database's URL. A URL looks like"),
+        (["Order", "7", "Ready", "-u", "mysql+pymysql://ann:secret@host:port/db"], "this is no database's URL"),
         (["Order", "7", "Ready", "-u", "mysql+pymysql://ann:secret@127.0.0.1:1/db"], "ann:***@127.0.0.1:1/db"),
         (["Order", "7", "Ready", "-u", "postgresql+nodriver://x/y"], "Can't load plugin"),
     ],
