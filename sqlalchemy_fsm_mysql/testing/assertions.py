@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from ..column import MappedState, mapped_state
 from ..errors import State, TransitionNotAllowed, row_label, shown, stored_form
-from ..firing import in_session, plain_key, session_of
+from ..firing import AnySession, in_session, plain_key, session_of
 from ..outcome import Moved, Refused
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+M = TypeVar("M")
 
 __all__ = ["assert_moves", "assert_refused"]
 
@@ -19,6 +24,34 @@ __all__ = ["assert_moves", "assert_refused"]
 __tracebackhide__ = True
 
 
+@overload
+def assert_moves(
+    instance: M,
+    event: str,
+    target: State,
+    session: AnySession | None = ...,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Moved[M]: ...
+@overload
+def assert_moves(
+    instance: M,
+    event: str,
+    target: State,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Awaitable[Moved[M]]: ...
 def assert_moves(
     instance: Any,
     event: str,
@@ -31,7 +64,7 @@ def assert_moves(
     details: Any = None,
     token: str | None = None,
     **payload: Any,
-) -> Moved[Any]:
+) -> Any:
     """Fire *event* on *instance*, and assert that it moves the row to *target*; returns the outcome.
 
     Asserted is also that the row in the database is in that state, that the instance shows it, and where there is a
@@ -41,10 +74,37 @@ def assert_moves(
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
     said = {"actor": actor, "details": details, "token": token}
-    moved: Moved[Any] = _in(session, instance, _assert_moves, instance, event, target, column, payload, said)
-    return moved
+    return _in(session, instance, _assert_moves, instance, event, target, column, payload, said)
 
 
+@overload
+def assert_refused(
+    instance: M,
+    event: str,
+    reason: Literal["state", "guard"] | None = ...,
+    session: AnySession | None = ...,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Refused[M]: ...
+@overload
+def assert_refused(
+    instance: M,
+    event: str,
+    reason: Literal["state", "guard"] | None,
+    session: AsyncSession,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Awaitable[Refused[M]]: ...
 def assert_refused(
     instance: Any,
     event: str,
@@ -57,7 +117,7 @@ def assert_refused(
     details: Any = None,
     token: str | None = None,
     **payload: Any,
-) -> Refused[Any]:
+) -> Any:
     """Fire *event* on *instance*, and assert that it is refused and that no column of the row changes.
 
     *reason* is ``"state"``, ``"guard"``, or None for either. Returns the refusal. Asserted is also that the history has
@@ -66,8 +126,7 @@ def assert_refused(
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
     said = {"actor": actor, "details": details, "token": token}
-    refused: Refused[Any] = _in(session, instance, _assert_refused, instance, event, reason, column, payload, said)
-    return refused
+    return _in(session, instance, _assert_refused, instance, event, reason, column, payload, said)
 
 
 def _in(session: Any, instance: Any, work: Any, *arguments: Any) -> Any:
