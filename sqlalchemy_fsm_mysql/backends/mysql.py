@@ -30,7 +30,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from ..statement import (
@@ -57,6 +56,8 @@ _CODE_BITS, _NONCE_BITS = 22, 40
 _REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1)
 
 
+# The dialect is imported where it is needed: whoever connects has it anyway, and to declare a model it takes as long
+# as the rest of this library.
 class MySQLBackend(Backend):
     """One statement a fire. Where its answer is silent, a second look."""
 
@@ -66,6 +67,8 @@ class MySQLBackend(Backend):
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
         """ENUM in ascii_bin, or VARCHAR in a binary collation that does not pad: 'ready' and 'ready ' stay apart."""
+        from sqlalchemy.dialects import mysql
+
         if storage == "enum":
             return mysql.ENUM(*_spelled(states, dialect), charset="ascii", collation="ascii_bin")
         length = max(map(len, states))
@@ -74,10 +77,14 @@ class MySQLBackend(Backend):
         return mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_0900_bin")
 
     def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
+        from sqlalchemy.dialects import mysql
+
         collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
         return mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
 
     def timestamp(self) -> TypeEngine[Any]:
+        from sqlalchemy.dialects import mysql
+
         return mysql.DATETIME(fsp=6)
 
     def fire(
@@ -181,6 +188,8 @@ class MySQLBackend(Backend):
             yield f"after the locking read, {when}", statement
 
     def _upsert(self, event: EventSQL, shape: tuple[tuple[str, ...], str]) -> Executable:
+        from sqlalchemy.dialects import mysql
+
         (names, target), row = shape, event.row
         values: dict[Column[Any], ColumnElement[Any]] = {
             row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names
@@ -230,6 +239,8 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
 
 def _spelled(states: Sequence[str], dialect: Dialect) -> Sequence[str]:
     """*states* as ``mysql.ENUM`` has to be given them: older SQLAlchemy doubles no backslash and no percent sign."""
+    from sqlalchemy.dialects import mysql
+
     doubled = {
         "\\": getattr(dialect, "_backslash_escapes", True),  # set from sql_mode at the first connect
         "%": getattr(dialect.identifier_preparer, "_double_percents", False),

@@ -1,0 +1,190 @@
+"""From figures to docs/performance.md: the tables between its markers, and the charts beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .contestants import CONTESTANTS
+
+Figures = dict[str, Any]
+
+# Goals: what is compared, the work that has it, how to read it off, its bound, and whether that is the least or the most.
+GOALS: list[tuple[str, str, Callable[[Any], float], float, str]] = [
+    ("`fire_key` and commit, CPU, of by hand through a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
+    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 0.95, "most"),
+    ("`fire` and commit, CPU, of by hand in a session that holds the object", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
+    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire"]["wall_ratio"], 1.00, "most"),
+    ("the fastest safe peer's wall, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "wall"), 1.8, "least"),
+    ("the fastest safe peer's CPU, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "cpu"), 1.8, "least"),
+    ("`fire_key` in AUTOCOMMIT, of mysqlclient's UPDATE and COMMIT, 0.5 ms away", "far_away", lambda f: f["autocommit_to_driver"], 1.0, "most"),
+    ("`fire` in an open transaction, CPU, of the Core statement by hand", "in_transaction", lambda f: f["fire"]["cpu_ratio"], 1.15, "most"),
+    ("statements of a fire", "on_the_wire", lambda f: f["fire_key"], 1, "most"),
+    ("statements of a fire with a history", "on_the_wire", lambda f: f["history"], 2, "most"),
+    ("statements of a fire with a token", "on_the_wire", lambda f: f["token"], 3, "most"),
+    ("one hot row, 8 processes, of the lock pattern's rate", "races", lambda f: f["hot"]["fire_key"]["ratio"], 2.2, "least"),
+    ("updates lost there", "races", lambda f: f["hot"]["fire_key"]["lost"] + f["hot"]["fire_key_autocommit"]["lost"], 0, "most"),
+    ("the same with 1 ms of round trip", "races", lambda f: f["hot_far"]["fire_key"]["ratio"], 2.0, "least"),
+    ("the same in AUTOCOMMIT", "races", lambda f: f["hot_far"]["fire_key_autocommit"]["ratio"], 4.5, "least"),
+    ("10,000 rows, 8 processes, of the lock pattern's rate", "races", lambda f: f["random"]["fire_key"]["ratio"], 1.5, "least"),
+    ("`fire_where`, of the UPDATE by hand", "whole_sets", lambda f: f["plain"]["fire_where"]["ratio"], 1.05, "most"),
+    ("`fire_where` with a history, of both statements by hand", "whole_sets", lambda f: f["history"]["fire_where"]["ratio"], 1.10, "most"),
+    ("a loop of fires, of `fire_where`", "whole_sets", lambda f: f["loop_ratio"], 100, "least"),
+    ("`claim`, 8 workers, of SKIP LOCKED by hand", "claims", lambda f: f["claim"]["ratio"], 1.10, "most"),
+    ("200 states, CPU, of 5 states", "machines", lambda f: max(f[k]["cpu_ratio"] for k in f if k.startswith("200")), 1.2, "most"),
+    ("20 guards, CPU, of none", "machines", lambda f: f["20 guards"]["cpu_ratio"], 1.2, "most"),
+    ("the largest table, wall, of the smallest", "table_sizes", lambda f: max(each["wall_ratio"] for each in f.values() if "wall_ratio" in each), 1.2, "most"),
+    ("8 processes, CPU of a fire, of 1", "races", lambda f: f["processes"]["8"]["cpu"] / f["processes"]["1"]["cpu"], 1.2, "most"),
+    ("import on top of `sqlalchemy.orm`, ms of CPU", "start", lambda f: f["import_ms"]["median"], 30, "most"),
+    ("mapping a machine of 100 states, ms of CPU", "start", lambda f: f["mapping_ms"]["median"], 20, "most"),
+    ("growth of the process by a long run, MiB", "memory", lambda f: f["grown_mib"], 1.0, "most"),
+]  # fmt: skip
+
+SAFE_PEERS = [name for name in list(CONTESTANTS)[9:] if CONTESTANTS[name].is_safe]  # type: ignore[attr-defined]
+
+
+def fastest_peer(figures: Any, unit: str) -> float:
+    """The cost of the fastest safe contestant that is not this library, as a multiple of `fire_key`'s."""
+    there = figures["contestants"]
+    return float(min(there[name][unit] for name in SAFE_PEERS if name in there) / there["fire_key"][unit])
+
+
+def goals(figures: Figures) -> str:
+    """A table of the goals that *figures* can tell of."""
+    lines = ["| what | measured | goal | |", "|---|---|---|---|"]
+    for label, work, read, bound, kind in GOALS:
+        if work not in figures:
+            continue
+        value = read(figures[work])
+        is_met = value <= bound if kind == "most" else value >= bound
+        sign = "≤" if kind == "most" else "≥"
+        lines.append(f"| {label} | {number(value)} | {sign} {number(bound)} | {'met' if is_met else '**missed**'} |")
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def single_table(figures: Figures, work: str) -> str:
+    lines = ["| one fire and commit | wall µs | CPU µs | wall × | CPU × | |", "|---|---|---|---|---|---|"]
+    there = figures[work]["contestants"]
+    for name, told in sorted(there.items(), key=lambda item: float(item[1]["wall"])):
+        safe = "" if told["safe"] else "loses updates"
+        lines.append(
+            f"| {told['label']} | {told['wall']:,.0f} | {told['cpu']:,.0f} | {spread(told, 'wall_ratio')} | "
+            f"{spread(told, 'cpu_ratio')} | {safe} |"
+        )
+        _ = name
+    return "\n".join(lines)
+
+
+def spread(told: dict[str, Any], key: str) -> str:
+    """A ratio with its quartiles."""
+    if key not in told:
+        return ""
+    return f"{told[key]:.2f} ({told[f'{key}_low']:.2f}–{told[f'{key}_high']:.2f})"
+
+
+def race_table(told: dict[str, Any]) -> str:
+    lines = ["| 8 processes | moves a second | × | updates lost |", "|---|---|---|---|"]
+    for name, each in sorted(told.items(), key=lambda item: -float(item[1]["rate"])):
+        label = CONTESTANTS[name].label  # type: ignore[attr-defined]
+        lost = f"**{each['lost']:,} of {each['moves']:,}**" if each["lost"] else "0"
+        lines.append(f"| {label} | {each['rate']:,.0f} | {spread(each, 'ratio')} | {lost} |")
+    return "\n".join(lines)
+
+
+def growth_table(told: dict[str, Any]) -> str:
+    lines = ["| | wall × | CPU × |", "|---|---|---|"]
+    lines += [f"| {name} | {spread(each, 'wall_ratio')} | {spread(each, 'cpu_ratio')} |" for name, each in told.items()]
+    return "\n".join(lines)
+
+
+def sets_table(told: dict[str, Any]) -> str:
+    lines = [f"| {told['rows']:,} rows | seconds | × |", "|---|---|---|"]
+    for kind, suffix in (("plain", ""), ("history", ", with a history")):
+        for way, each in told.get(kind, {}).items():
+            lines.append(f"| {way}{suffix} | {each['seconds']:.2f} | {spread(each, 'ratio')} |")
+    return "\n".join(lines)
+
+
+def where(told: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in told["settings"].items())
+    return (
+        f"{told['at']}: {told['server']} ({settings}), {told['driver']}, SQLAlchemy {told['sqlalchemy']}, Python "
+        f"{told['python']}, server and clients on the same {told['processors']} processors."
+    )
+
+
+PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
+    "where": ("where", lambda figures: where(figures["where"])),
+    "goals": ("where", goals),
+    "one_fire": ("one_fire", lambda figures: single_table(figures, "one_fire")),
+    "far_away": ("far_away", lambda figures: single_table(figures, "far_away")),
+    "hot": ("races", lambda figures: race_table(figures["races"]["hot"])),
+    "hot_far": ("races", lambda figures: race_table(figures["races"]["hot_far"])),
+    "random": ("races", lambda figures: race_table(figures["races"]["random"])),
+    "whole_sets": ("whole_sets", lambda figures: sets_table(figures["whole_sets"])),
+    "machines": ("machines", lambda figures: growth_table(figures["machines"])),
+    "table_sizes": ("table_sizes", lambda figures: growth_table(figures["table_sizes"])),
+}
+
+
+def write(figures: Figures, docs: Path) -> None:
+    """Put the tables between the markers of performance.md, and draw the charts."""
+    path = docs / "performance.md"
+    page = path.read_text(encoding="utf-8")
+    for name, (work, table) in PARTS.items():
+        if work in figures:
+            page = between(page, name, table(figures))
+    path.write_text(page, encoding="utf-8")
+    for name, values, label in charts(figures):
+        draw(docs / "images" / name, values, label)
+
+
+def between(page: str, name: str, content: str) -> str:
+    """*page* with *content* between the two markers of *name*.
+
+    Raises: ValueError when they are not there.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"the page has no {begin} … {end}")
+    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", page)
+
+
+def charts(figures: Figures) -> Iterator[tuple[str, dict[str, float], str]]:
+    if "one_fire" in figures:
+        there = figures["one_fire"]["contestants"].values()
+        yield (
+            "performance-one-fire.svg",
+            {each["label"]: each["cpu"] for each in there},
+            "client CPU of one fire and commit, µs",
+        )
+    if "races" in figures:
+        hot = figures["races"]["hot"]
+        rates = {CONTESTANTS[name].label: each["rate"] for name, each in hot.items()}  # type: ignore[attr-defined]
+        yield "performance-hot-row.svg", rates, "moves a second, 8 processes on one row"
+
+
+def draw(path: Path, values: dict[str, float], label: str) -> None:
+    """Horizontal bars, longest last; this library's are coloured."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "sqlalchemy_fsm_mysql"  # the same figures give the same file
+    from matplotlib import pyplot as plt
+
+    ordered = sorted(values.items(), key=lambda item: item[1], reverse=True)
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(ordered)))
+    colours = ["#2a6f97" if name.startswith("fire") else "#b8c0c8" for name, _ in ordered]
+    axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=colours)
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
