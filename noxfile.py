@@ -171,6 +171,14 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Speeds side by side on the server of a URL, in ten minutes; writes docs/performance.md. --help tells more."""
+    session.install("--quiet", *group("bench"), *group("peers"), NEWEST, "--editable", ".")
+    install_mysqlclient(session)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's rules and format, and the shell scripts' syntax. The imports' direction is a test."""
     session.install("--quiet", *group("lint"))
