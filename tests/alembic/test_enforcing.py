@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from alembic.autogenerate import render_python_code
@@ -133,7 +135,46 @@ def test_it_is_rendered_with_its_machine_written_out() -> None:
     op = EnforceMachineOp(table_name="orders", column_name="state", machine=first.to_json(), initial_states=["paid"])
     code = render_python_code(UpgradeOps([op]))
 
-    assert f"op.enforce_machine('orders', 'state', {first.to_json()!r}, initial_states=['paid'])" in code
+    written = json.dumps(json.loads(first.to_json()))
+    assert f"op.enforce_machine('orders', 'state', {written!r}, initial_states=['paid'])" in code
+
+
+def model_of(machine: Machine, **options: Any) -> MetaData:
+    metadata = MetaData()
+    type_ = StateType(machine, **{"enforced": True, "initial_states": ANY, **options})
+    state = Column("state", type_, nullable=False, server_default="new")
+    Table("orders", metadata, Column("id", Integer, primary_key=True), state)
+    return metadata
+
+
+def test_autogenerate_enforces_what_is_declared_so(project: Project, engine: Engine) -> None:
+    """With a new table, with a table that is there, and never what is not declared."""
+    metadata = model_of(later)
+    written = project.autogenerate(metadata)
+    project.upgrade()
+    project.check(metadata)
+    table = metadata.tables["orders"]
+
+    assert "from sqlalchemy_fsm_mysql import ANY" in written or "initial_states=ANY" in written
+    assert fingerprints(engine, table) == {table.c.state.type.rules.fingerprint}
+    project.check(model_of(later, enforced=False))
+    project.downgrade("base")
+    project.upgrade()
+    assert len(fingerprints(engine, table)) == 1
+
+
+def test_autogenerate_finds_triggers_of_another_machine(project: Project, engine: Engine) -> None:
+    project.autogenerate(model_of(first))
+    project.upgrade()
+    wider = Machine(initial="new", states=first.states, events=[*first.events.values(), Event("Skip", {"new": OVER})])
+    metadata = model_of(wider)
+    written = project.autogenerate(metadata)
+    project.upgrade()
+    project.check(metadata)
+
+    assert written.count("op.enforce_machine(") == 1
+    assert "raise NotImplementedError" in written
+    assert len(fingerprints(engine, metadata.tables["orders"])) == 1
 
 
 # --- --sql

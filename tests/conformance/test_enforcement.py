@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -772,7 +772,7 @@ def test_what_holds_no_state_cannot_be_enforced(engine: Engine, column: Any) -> 
 def test_it_gives_up_when_the_table_is_held(engine: Engine) -> None:
     with own_table(engine, StateType(machine)) as (table, connection), engine.connect() as other:
         other.execute(select(func.count()).select_from(table))  # an open transaction holds the table's definition
-        with pytest.raises(OperationalError, match="1205"):
+        with pytest.raises(DBAPIError, match="1205"):
             enforce_machine(table.c.state, connection, lock_wait_timeout=1)
         other.rollback()
         enforce_machine(table.c.state, connection)
