@@ -74,6 +74,7 @@ def demo(session: nox.Session) -> None:
 def alembic_example(session: nox.Session) -> None:
     """A machine that changes from release to release, under a writer: on SQLite, and on the tests' servers."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
     session.run("python", "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
     if not session.posargs:
         session.run("python", "-m", "alembic_example", "--servers")
