@@ -5,6 +5,7 @@ What the sessions install comes from pyproject.toml: the extras a user has too, 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -171,6 +172,59 @@ def cluster(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/cluster", *session.posargs, env={"FSM_CLUSTER": kinds})
 
 
+# The servers of ../shared/servers; without them, whatever the tests find.
+SHARED = ("mysql97", "mariadb118", "mariadb1011")
+
+
+def shared_servers() -> str:
+    """The names of the servers that can be unpacked here, as FSM_MARCH takes them; empty when there are none."""
+    return ",".join(SHARED) if (Path(__file__).parents[1] / "shared" / "servers" / "server").exists() else ""
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Every fault and wrong version on every server, in a quarter of an hour. FSM_MARCH_FIRES=310000 marches longer."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
+    march = {"FSM_MARCH_FIRES": os.environ.get("FSM_MARCH_FIRES", "3000")}
+    march["FSM_MARCH"] = os.environ.get("FSM_MARCH", shared_servers())
+    within = ["--session-timeout=900"] if "FSM_MARCH_FIRES" not in os.environ else []
+    session.run("python", "-m", "pytest", "tests/faults", *within, *session.posargs, env={"FSM_FAULTS": "1", **march})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """FSM_FUZZ_CASES names and values (100,000) on every server, driver, sql_mode and client character set."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
+    cases = os.environ.get("FSM_FUZZ_CASES", "102000")
+    session.run("python", "-m", "pytest", "tests/fuzz", *session.posargs, env={"FSM_FUZZ_CASES": cases})
+
+
+@nox.session
+def evidence(session: nox.Session) -> None:
+    """A million fires under faults, all wrong versions, 100,000 inputs: docs/evidence.md shows them. About an hour."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    install_mysqlclient(session)
+    records = Path("docs/evidence.jsonl")
+    fresh = Path(session.create_tmp()) / "evidence.jsonl"
+    fresh.unlink(missing_ok=True)
+    environment = {
+        "FSM_EVIDENCE": str(fresh.resolve()),
+        "FSM_FAULTS": "1",
+        "FSM_FUZZ_CASES": os.environ.get("FSM_FUZZ_CASES", "102000"),
+        "FSM_MARCH": os.environ.get("FSM_MARCH", shared_servers()),
+        "FSM_MARCH_FIRES": os.environ.get("FSM_MARCH_FIRES", "310000"),
+    }
+    # Each by itself: a failure of one is recorded too, and the page has to show it.
+    for folder in ("tests/faults", "tests/race", "tests/fuzz"):
+        session.run("python", "-m", "pytest", folder, "-q", env=environment, success_codes=[0, 1])
+    records.write_bytes(fresh.read_bytes())
+    page = session.run("python", "-m", "tests.evidence.page", str(records), silent=True)
+    Path("docs/evidence.md").write_text(str(page), encoding="utf-8")
+    session.run("python", "-m", "pytest", "tests/unit/test_evidence.py", "-q")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Speeds side by side on the server of a URL, in ten minutes; writes docs/performance.md. --help tells more."""
@@ -181,12 +235,29 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and the shell scripts' syntax. The imports' direction is a test."""
+    """Ruff's rules (bandit's among them) and format, shell syntax, known vulnerabilities. A test has the imports."""
     session.install("--quiet", *group("lint"))
     session.run("ruff", "check", ".", *session.posargs)
     session.run("ruff", "format", "--check", ".")
     session.run("sh", "-n", "dev", external=True)
     session.run("bash", "-n", ".ci/run", external=True)
+    audit(session)
+
+
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what the package depends on are an error; a service that does not answer is told."""
+    how = ("--format=json", "--progress-spinner=off", ".")
+    said = str(session.run("pip-audit", *how, success_codes=[0, 1], silent=True))
+    found = next((json.loads(line) for line in said.splitlines() if line.startswith('{"dependencies"')), None)
+    if found is None:
+        session.warn(f"known vulnerabilities: NOT COVERED BY THIS RUN. {said.strip().splitlines()[-1:]}")
+        return
+    skipped = [each["name"] for each in found["dependencies"] if "skip_reason" in each]
+    if skipped:
+        session.warn(f"known vulnerabilities of {', '.join(skipped)}: NOT COVERED BY THIS RUN, nobody here knows them")
+    known = {each["name"]: [v["id"] for v in each["vulns"]] for each in found["dependencies"] if each.get("vulns")}
+    if known:
+        session.error(f"known vulnerabilities: {known}")
 
 
 @nox.session

@@ -30,7 +30,7 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
@@ -38,9 +38,10 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from .backends import backend_of
 from .backends.base import is_autocommit
 from .column import MappedState, mapped_state
-from .errors import RefusedByDatabase, TooManyRows, TransactionRequired
+from .errors import RefusedByDatabase, TooManyRows, TransactionRequired, shown
 from .expressions import selects_from
 from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
+from .history import checked_said
 from .hooks import announce
 from .journal import note
 from .observation import Attempt, watching
@@ -140,7 +141,7 @@ def fire_where(
         raise TypeError(f"fire_where() needs criteria: which {model.__name__} rows? true() stands for all of them")
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not _is_number_of_rows(size):
-            raise ValueError(f"{name}={size!r}; it is a number of rows, at least 1")
+            raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
     said = {"actor": actor, "details": details}
     return in_session(
         session, _fire_where, model, event, column, criteria, (batch_size, max_rows, progress), payload, said
@@ -197,7 +198,7 @@ def claim(
     Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
     """
     if not _is_number_of_rows(limit):
-        raise ValueError(f"limit={limit!r}; it is a number of rows, at least 1")
+        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
     said = {"actor": actor, "details": details}
     return in_session(session, _claim, model, event, column, criteria, limit, order_by, payload, said)
 
@@ -239,7 +240,7 @@ class Sweep:
                 return self._run_as_set(connection)
             taken = self._run_as_recorded_set(connection) if is_set and self._is_steady() else None
             return self._run_by_keys(connection) if taken is None else taken
-        except (DBAPIError, RefusedByDatabase) as error:
+        except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
 
     def _is_set(self) -> bool:
@@ -436,8 +437,12 @@ class Sweep:
             note(self.session, model=self.mapped.model)
 
 
+# The largest number that every database takes for a LIMIT is one less.
+_NO_LIMIT = 2**63
+
+
 def _is_number_of_rows(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT
 
 
 def is_beyond(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -474,6 +479,8 @@ def _sweep(
     mapped = mapped_state(model, event, column)
     sql = mapped.event(event)
     parameters = payload_parameters(mapped, sql, payload)
+    actor, _, _ = checked_said((said["actor"], None, None), mapped)
+    said = {**said, "actor": actor}
     core = _on_row(mapped, [_core(mapped, criterion) for criterion in criteria])
     visible = [] if sql.row.visible is None else [sql.row.visible]
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
@@ -549,7 +556,7 @@ def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
     try:
         with sweep.all_or_none(connection):
             return sweep.take(connection, _pick_at_most(sweep, max_rows))
-    except (DBAPIError, RefusedByDatabase) as error:
+    except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
 
 
@@ -561,7 +568,7 @@ def _pick_at_most(sweep: Sweep, max_rows: int) -> list[Locked]:
     connection = sweep.connection()
     try:
         rows = sweep.pick(connection, max_rows + 1)
-    except (DBAPIError, RefusedByDatabase) as error:
+    except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
     if len(rows) > max_rows:
         raise _too_many(sweep, max_rows, "nothing was changed")
@@ -628,7 +635,7 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
             taken = sweep.take(connection, rows)
         instances = sweep.load([row.key for row in rows])
-    except (DBAPIError, RefusedByDatabase) as error:
+    except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):

@@ -12,11 +12,21 @@ from sqlalchemy import (
     Alias,
     BinaryExpression,
     BindParameter,
+    Boolean,
     Column,
     ColumnElement,
+    Date,
+    DateTime,
+    Enum,
+    Integer,
     Join,
+    LargeBinary,
+    Numeric,
     Select,
+    String,
     Table,
+    Time,
+    TypeCoerce,
     bindparam,
     false,
     literal,
@@ -25,10 +35,11 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql import visitors
+from sqlalchemy.types import NullType, TypeEngine
 
 from .errors import InvalidMachine, State
 from .machine import Machine
-from .statement import MOVED, PAYLOAD, Branch, EventSQL, StateRow
+from .statement import MOVED, PAYLOAD, Branch, EventSQL, StateRow, Takes
 
 # Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
 # ValueError for a state that the other machine does not declare.
@@ -53,6 +64,7 @@ class _Builder:
             state_value,
         )
         self.parameters: dict[str, str] = {}
+        self.takes: dict[str, Takes] = {}
         self.problems: list[str] = []
 
     def build(self) -> EventSQL:
@@ -70,7 +82,7 @@ class _Builder:
         if self.problems:
             raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
         names = machine.payload(self.event)
-        built = EventSQL(self.event, self.row, machine.stored_states, branches, self.parameters, names)
+        built = EventSQL(self.event, self.row, machine.stored_states, branches, self.parameters, names, self.takes)
         for branch in branches:
             built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
         return built
@@ -162,10 +174,13 @@ class _Builder:
         names = self.machine.payload(self.event)
 
         def replaced(element: Any, **_: Any) -> Any:
-            if isinstance(element, BindParameter) and element.key in names and not element.unique:
-                name = PAYLOAD.format(len(self.parameters), element.key)
-                self.parameters[name] = element.key
-                return bindparam(name, type_=element.type)
+            bound = element.clause if isinstance(element, TypeCoerce) else element
+            if isinstance(bound, BindParameter) and bound.key in names and not bound.unique:
+                name = PAYLOAD.format(len(self.parameters), bound.key)
+                self.parameters[name] = bound.key
+                takes = Takes.ANYTHING if bound.expanding else _takes(element.type)
+                self.takes[bound.key] = min(takes, self.takes.get(bound.key, takes))
+                return bindparam(name, type_=element.type, expanding=bound.expanding)
             if isinstance(element, Column) and element.table is self.row.table:
                 return self.row.table.c[element.key]
             return None
@@ -175,6 +190,14 @@ class _Builder:
 
     def _problem(self, role: str, what: str) -> None:
         self.problems.append(f"event {self.event!r}: its {role} {what}")
+
+
+def _takes(type_: TypeEngine[Any]) -> Takes:
+    """What a parameter of this type may be given; the driver gets it as it is, if the type makes nothing of it."""
+    if isinstance(type_, LargeBinary):
+        return Takes.BYTES
+    is_plain = isinstance(type_, (NullType, String, Numeric, Integer, Boolean, Date, DateTime, Time))
+    return Takes.ANYTHING if not is_plain or isinstance(type_, Enum) else Takes.ONE_VALUE
 
 
 @contextmanager

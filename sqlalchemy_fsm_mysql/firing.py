@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum, auto
+from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Connection, Select, inspect, literal_column, select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.util.concurrency import in_greenlet
@@ -28,17 +32,21 @@ from .errors import (
     shown,
     stored_form,
 )
-from .history import checked_token, history_of, require_transaction
+from .history import History, checked_said, checked_token, history_of, require_transaction
 from .hooks import announce
 from .journal import note
 from .observation import Attempt, is_watched, watching
 from .outcome import NO_PAYLOAD, Moved, Refused
-from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL
+from .statement import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL, Takes
 from .transactions import flush_first, raise_explained
 from .validation import FORCED
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncSession
+
+# What drivers bind as one value without help from a column's type.
+_BYTES = (bytes, bytearray, memoryview)
+_SCALARS = (str, bytes, bytearray, Real, Decimal, date, time, timedelta)
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -106,7 +114,7 @@ class Shot:
             outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
             if self.mapped.extras.hooks and isinstance(outcome, Moved) and not outcome.replayed:
                 self.announce(outcome)
-        except (DBAPIError, RefusedByDatabase) as error:
+        except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, **self.row)
         return outcome
 
@@ -236,7 +244,7 @@ class Shot:
         mapped, machine = self.mapped, self.mapped.machine
         history, sequence = mapped.extras.history, None
         if history is not None:
-            sequence = backend_of(connection).record(connection, history.sql, self._to_record(source, target))
+            sequence = self._record(connection, history, source, target)
         moved = Moved(
             mapped.model,
             self.key,
@@ -255,6 +263,17 @@ class Shot:
             if instance is not None:
                 self.bring_up_to_date(instance, moved.target, version)
         return moved
+
+    def _record(self, connection: Connection, history: History, source: str, target: str) -> int:
+        """Write the record. Where that fails, the row has moved already, and must not be committed without it."""
+        backend = backend_of(connection)
+        try:
+            return backend.record(connection, history.sql, self._to_record(source, target))
+        except Exception as error:
+            # A token that is taken: its savepoint takes the move back.
+            if self.token is None or not isinstance(error, IntegrityError):
+                backend.abandon(connection)
+            raise
 
     def announce(self, moved: Moved[Any]) -> None:
         """Call the hooks; not within the savepoint of a token, which an error of theirs must not roll back."""
@@ -530,8 +549,8 @@ def _at_instance(
 ) -> Shot:
     mapped, sql = mapped_event(type(instance), event, column)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
-    if said[2] is not None:
-        checked_token(said[2], mapped)
+    if said[0] is not None or said[2] is not None:
+        said = checked_said(said, mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     identity = _persistent_key(session, instance)
     parameters.update(zip(mapped.key_names, identity))  # noqa: B905 - both have the length of the model's key
@@ -552,8 +571,8 @@ def _at_key(
     parameters = dict(zip(mapped.key_names, parts))  # noqa: B905 - key_parts() has seen to their number
     if payload or sql.payload:
         parameters |= payload_parameters(mapped, sql, payload)
-    if said[2] is not None:
-        checked_token(said[2], mapped)
+    if said[0] is not None or said[2] is not None:
+        said = checked_said(said, mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     return Shot(mapped, sql, session, plain_key(parts), parameters, None, *said, payload or NO_PAYLOAD)
 
@@ -587,7 +606,23 @@ def payload_parameters(mapped: MappedState, sql: EventSQL, payload: Mapping[str,
         parts += ["the session comes second, by position"] if "session" in unexpected else []
         takes = ", ".join(map(repr, names)) or "nothing"
         raise TypeError(f"{sql.name!r} of {mapped.model.__name__} {' and '.join(parts)}; its payload is {takes}")
+    for name in names:
+        _check_payload(f"{name!r} of {sql.name!r}", payload[name], sql.takes.get(name, Takes.ONE_VALUE))
     return {parameter: payload[name] for parameter, name in sql.parameters.items()}
+
+
+def _check_payload(what: str, value: Any, takes: Takes) -> None:
+    """Refuse what a driver would spell out as SQL (a list, ``Decimal("NaN")``), or leave to the value's own ``str``.
+
+    Raises: TypeError, ValueError.
+    """
+    if value is None or takes is Takes.ANYTHING:
+        return
+    if not isinstance(value, _BYTES if takes is Takes.BYTES else _SCALARS):
+        kind = "bytes" if takes is Takes.BYTES else "one value of a column's"
+        raise TypeError(f"{what} is {kind}, not {type(value).__name__}")
+    if isinstance(value, (float, Decimal)) and not isfinite(value):
+        raise ValueError(f"{what} is a number, and {shown(value)} is none")
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
@@ -670,6 +705,7 @@ def _force_state(
 ) -> Moved[Any]:
     mapped = sole_state(type(instance), column)
     stored = mapped.machine.stored(state)
+    actor, details, _ = checked_said((actor, details, None), mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=mapped.forced.name)
     identity = _persistent_key(session, instance)
     parameters: dict[str, Any] = dict(zip(mapped.key_names, identity, strict=True)) | {
@@ -691,7 +727,7 @@ def _force(shot: Shot, stored: str) -> Moved[Any]:
             raise RowNotFound(**shot.row)
         moved = shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
         shot.announce(moved)
-    except (DBAPIError, RefusedByDatabase) as error:
+    except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, **shot.row)
     return moved
 
@@ -733,5 +769,5 @@ def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | No
     try:
         found: Moved[Any] | None = mapped.extras.history.with_token(connection, token)
         return found
-    except DBAPIError as error:
+    except StatementError as error:
         raise_explained(error, connection)

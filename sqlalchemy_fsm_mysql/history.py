@@ -45,7 +45,7 @@ from .outcome import Moved
 from .statement import KEY, HistorySQL
 from .validation import FORCED
 
-__all__ = ["History", "TransitionHistory", "checked_token", "history_of", "replay"]
+__all__ = ["History", "TransitionHistory", "checked_said", "checked_token", "history_of", "replay"]
 
 TOKEN_LENGTH = 64
 ACTOR_LENGTH = 255
@@ -255,6 +255,21 @@ def checked_token(token: Any, mapped: MappedState) -> str:
     if not 1 <= len(token) <= TOKEN_LENGTH or not token.isprintable():
         raise ValueError(f"a token has 1 to {TOKEN_LENGTH} printable characters, not {shown(token)} ({len(token)})")
     return token
+
+
+def checked_said(said: tuple[Any, Any, Any], mapped: MappedState) -> tuple[str | None, Any, str | None]:
+    """What a caller said about a fire, its actor, details and token, fit to be stored.
+
+    Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as :func:`checked_token`.
+    """
+    actor, details, token = said
+    if actor is not None and not isinstance(actor, str):
+        raise TypeError(f"an actor is a string, not {type(actor).__name__}")
+    if actor is not None and len(actor) > ACTOR_LENGTH:
+        raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
+    if token is not None:
+        checked_token(token, mapped)
+    return None if actor is None else str.__str__(actor), details, token
 
 
 def require_transaction(connection: Connection, mapped: MappedState) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -176,6 +177,14 @@ class Chosen:
     offset: int
 
 
+class Takes(IntEnum):
+    """What a payload may be, strictest first."""
+
+    BYTES = 0
+    ONE_VALUE = 1  # that a driver can bind
+    ANYTHING = 2  # what the column's own type makes something of: JSON, an Enum, a TypeDecorator
+
+
 @dataclass(frozen=True)
 class EventSQL:
     """One event of one machine on one mapped column, as SQL. Built once per mapped class and event."""
@@ -186,6 +195,7 @@ class EventSQL:
     branches: tuple[Branch, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
     payload: tuple[str, ...] = ()  # what a fire must give
+    takes: Mapping[str, Takes] = field(default_factory=dict)  # payload name -> the strictest of its uses
     cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
 
     @property

@@ -13,12 +13,21 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, event, text, update
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Mapper, Session
 
 from .backends.base import is_autocommit
 from .backends.triggers import REFUSED, read_message, refusal_in
-from .errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
+from .errors import (
+    FireError,
+    LockTimeout,
+    NotWritable,
+    OutcomeUnknown,
+    RefusedByDatabase,
+    TransactionAborted,
+    row_label,
+    shown,
+)
 
 __all__ = ["UNSURE_AT_COMMIT", "Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
 
@@ -31,6 +40,7 @@ class Meaning(Enum):
     NOT_WRITABLE = auto()  # nothing can be committed here
     REFUSED = auto()  # a trigger of ours refused this statement, the transaction is alive
     LOST = auto()  # the connection is gone, and the transaction with it, unless COMMIT was sent
+    VALUE = auto()  # a value that was given does not fit its column; the transaction is alive
     UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
 
 
@@ -56,6 +66,18 @@ _CODES: dict[int, Meaning] = {
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
     3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
     REFUSED: Meaning.REFUSED,  # our own number, of SIGNAL
+    1048: Meaning.VALUE,  # cannot be NULL
+    1264: Meaning.VALUE,  # out of range
+    1265: Meaning.VALUE,  # truncated
+    1267: Meaning.VALUE,  # illegal mix of collations: a character that the column's set does not have
+    1292: Meaning.VALUE,  # incorrect value of its type
+    1300: Meaning.VALUE,  # invalid character string
+    1366: Meaning.VALUE,  # incorrect value of its type
+    1406: Meaning.VALUE,  # too long
+    1690: Meaning.VALUE,  # out of range within an expression
+    3140: Meaning.VALUE,  # MySQL: invalid JSON
+    3854: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
+    3988: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
     2006: Meaning.LOST,
     2013: Meaning.LOST,
     2055: Meaning.LOST,
@@ -89,9 +111,12 @@ _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
 # The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
 UNSURE_AT_COMMIT = frozenset({1047, 3100})
 
+# mysqlclient and PyMySQL, of a float that is nan or inf.
+_NOT_FINITE = "can not be used with MySQL"
 _SAVEPOINT_GONE = 1305
 _LOCK_WAIT = 1205
 _COMMIT_FAILED = 1180
+_CHECK_FAILED = 4025
 
 
 def error_code(error: BaseException | None) -> int | None:
@@ -114,10 +139,15 @@ def meaning(error: BaseException) -> Meaning:
         earlier = (meaning(cause) for cause in _earlier(error))
         found = next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
         return Meaning.ABORTED if found is Meaning.LOCK_TIMEOUT else found  # innodb_rollback_on_timeout
-    driver = error.orig if isinstance(error, DBAPIError) else error
+    return _meaning_of_driver(error.orig if isinstance(error, DBAPIError) else error, code)
+
+
+def _meaning_of_driver(driver: BaseException | None, code: int | None) -> Meaning:
     message = str(driver)
     if code == _COMMIT_FAILED:  # wraps another error's number: 149 is Group Replication's certification
         return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
+    if code == _CHECK_FAILED:  # one that MariaDB has named by its column: of JSON, or of an undeclared state
+        return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
     name = getattr(driver, "sqlite_errorname", None)
     if name is not None or type(driver).__module__.startswith("sqlite3"):
         return _sqlite_meaning(name, message)
@@ -153,8 +183,17 @@ def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
     return refusal_in(error) if isinstance(error, DBAPIError) else None
 
 
-def raise_explained(error: DBAPIError | RefusedByDatabase, connection: Connection | Engine, **row: Any) -> NoReturn:
+@event.listens_for(Engine, "handle_error")
+def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
+    """A driver that could not decode an answer, as PyMySQL 1.2.4 in sjis, has left the rest of it unread."""
+    if isinstance(context.original_exception, UnicodeDecodeError):
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
+
+def raise_explained(error: StatementError | RefusedByDatabase, connection: Connection | Engine, **row: Any) -> NoReturn:
     """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
+
+    A value that does not fit its column is a ``ValueError`` or ``TypeError``.
 
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
@@ -163,11 +202,28 @@ def raise_explained(error: DBAPIError | RefusedByDatabase, connection: Connectio
     refused = refusal_in(error)
     if refused is not None:
         raise refused.on(**row) from (error.__cause__ if refused is error else error)
-    assert isinstance(error, DBAPIError)
-    ours = _explained(error, connection, row)
+    assert isinstance(error, StatementError)
+    ours = _unfit(error, row) or (_explained(error, connection, row) if isinstance(error, DBAPIError) else None)
     if ours is None:
         raise error
     raise ours from error
+
+
+def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeError | None:
+    """What says that a value was given that its column cannot hold, without the value."""
+    kind = TypeError if isinstance(error.orig, TypeError) else ValueError
+    if isinstance(error, DBAPIError):
+        if meaning(error) is not Meaning.VALUE and _NOT_FINITE not in str(error.orig):
+            return None
+        code = error_code(error)
+        why = f"the database cannot hold a value that was given (error {code})"
+    elif isinstance(error.orig, (TypeError, ValueError)):
+        why = f"a value that was given cannot be bound ({type(error.orig).__name__})"
+    else:
+        return None
+    table, key = row.get("table"), row.get("key")
+    label = "" if table is None else f"{row_label(table, key)}: "
+    return kind(f"{label}{why}; nothing moved by {shown(row.get('event'))}.")
 
 
 def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
@@ -193,7 +249,11 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
-    if found in (Meaning.UNRELATED, Meaning.REFUSED):  # with this number, but not in the words of our triggers
+    if found in (
+        Meaning.UNRELATED,
+        Meaning.REFUSED,
+        Meaning.VALUE,
+    ):  # with this number, but not in the words of our triggers
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
@@ -207,7 +267,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
 
 
 def _ends_transaction_on_timeout(connection: Connection | Engine) -> bool:
-    if isinstance(connection, Engine):
+    if isinstance(connection, Engine) or connection.invalidated:
         return False
     try:
         return bool(connection.execute(text("SELECT @@innodb_rollback_on_timeout")).scalar())

@@ -26,7 +26,7 @@ from .firing import (
     payload_parameters,
     plain_key,
 )
-from .history import checked_token
+from .history import checked_said
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import CREATED, HIDDEN, MOVED, VALUE, EventSQL
 from .transactions import flush_first
@@ -107,8 +107,8 @@ def _fire_or_create(
     sql = mapped.event(event)
     values = _values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
-    if said[2] is not None:
-        checked_token(said[2], mapped)
+    if said[0] is not None or said[2] is not None:
+        said = checked_said(said, mapped)
     if state.pending:
         session.expunge(instance)  # a flush would insert it
     flush_first(session, mapped.mapper, model=mapped.model, event=event)

@@ -210,6 +210,10 @@ class Backend:
             history.cache["record_keys"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": _bindable(keys)})
 
+    def abandon(self, connection: Connection) -> None:
+        """Make sure that nothing of this transaction is committed: whoever uses it has to roll back first."""
+        connection.invalidate()
+
     def lock(self, connection: Connection, event: EventSQL) -> None:
         """Take the lock that keeps the row from moving between read and update, where the read itself does not."""
 

@@ -23,6 +23,13 @@ class SQLiteBackend(Backend):
         with nullcontext() if connection.in_nested_transaction() else super().transaction(connection):
             yield
 
+    def abandon(self, connection: Connection) -> None:
+        transaction = connection.get_transaction()
+        if transaction is not None and connection.engine.url.database in {None, "", ":memory:"}:
+            transaction.rollback()  # the database would be gone with its connection
+        else:
+            super().abandon(connection)
+
     def lock(self, connection: Connection, event: EventSQL) -> None:
         connection.execute(self.statement(event, ("lock", None)))
 

@@ -78,11 +78,14 @@ def refusal_in(error: BaseException) -> RefusedByDatabase | None:
     if isinstance(error, RefusedByDatabase):
         return error
     driver = getattr(error, "orig", None) or error
-    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
-    said = read_message(str(getattr(driver, "msg", None) or (driver.args or ("",))[-1]))
     code = getattr(driver, "errno", None) or (driver.args or (None,))[0]
     is_numbered = code == REFUSED
-    if said is None or not (is_numbered or type(driver).__module__.startswith("sqlite3")):
+    # Only of these the message is looked at: mysqlclient 2.3.2 leaves a NULL where it cannot decode one, as in sjis.
+    if not (is_numbered or type(driver).__module__.startswith("sqlite3")):
+        return None
+    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
+    said = read_message(str(getattr(driver, "msg", None) or (driver.args or ("",))[-1]))
+    if said is None:
         return None
     return RefusedByDatabase(
         column=said.label,

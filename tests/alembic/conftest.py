@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tests.alembic.support import Project, drop_all
+from tests.conftest import database_of
+from tests.servers import make_engine
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,6 +23,15 @@ def _is_second_driver(item: pytest.Item) -> bool:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     url = parameters.get("url")
     return "tests/alembic" in str(item.path) and isinstance(url, URL) and url.get_driver_name() == "mysqldb"
+
+
+@pytest.fixture(scope="module")
+def engine(url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A database of these tests' own, as each begins and ends by dropping all tables."""
+    with database_of(url, tmp_path_factory) as own:
+        engine = make_engine(own)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

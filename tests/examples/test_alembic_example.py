@@ -8,12 +8,19 @@ import pytest
 
 from alembic_example.__main__ import MESSAGES, Example
 from tests.alembic.support import Project, drop_all
+from tests.conftest import database_of
+from tests.servers import make_engine
 
 
-@pytest.fixture(autouse=True)
-def one_driver(engine):
-    if engine.driver == "mysqldb":
+@pytest.fixture
+def engine(url, tmp_path_factory):
+    """A database of the example's own, which drops all tables that it finds."""
+    if url.get_driver_name() == "mysqldb":
         pytest.skip("one driver a server is enough")
+    with database_of(url, tmp_path_factory) as own:
+        engine = make_engine(own)
+        yield engine
+        engine.dispose()
 
 
 def test_the_example_goes_up_and_down(engine, capsys):

@@ -15,7 +15,7 @@ from sqlalchemy_fsm_mysql import find_by_token, fire_key, run_transaction
 from tests.faults.crew import Log, Task, moves, start, told
 from tests.faults.ledger import Job, Move, problems, recorded
 
-WORKERS, KILLS = 4, 12
+WORKERS, KILLS, ENOUGH = 4, 12, 20
 
 
 def fire_in_pairs(task: Task, log: Log) -> None:
@@ -44,7 +44,9 @@ def test_a_killed_worker_leaves_whole_units_or_none(tasks: Any, engine: Engine, 
         running[victim].kill()
         running[victim].join()
         running[victim] = start(fire_in_pairs, waiting.pop())
-    time.sleep(0.3)
+    deadline = time.monotonic() + 60
+    while len(moves(told([job.log for job in jobs if job.log.exists()]))) <= ENOUGH and time.monotonic() < deadline:
+        time.sleep(0.1)
     for process in running:
         process.kill()
         process.join()
@@ -58,7 +60,7 @@ def test_a_killed_worker_leaves_whole_units_or_none(tasks: Any, engine: Engine, 
     wait_for_the_servers_side(engine, in_doubt)
     figures(killed=KILLS + WORKERS, acknowledged=len(acknowledged), in_doubt=len(in_doubt))
 
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > ENOUGH
     assert problems(engine, acknowledged, in_doubt) == []
     # The two of a unit went the same way.
     there = {step.token for step in recorded(engine)}

@@ -20,13 +20,15 @@ ABORTED = (1213, 1020, 3101, 8002, 8005, 8022, 9007, 6235)
 LOCK_TIMEOUT = (1205, 1317, 1969, 3024, 3572)
 NOT_WRITABLE = (1290, 1836, 1792, 1047, 3100)
 LOST = (2006, 2013, 2055, 1927)
-UNRELATED = (1062, 1064, 1146, 1265, 1305, 1406, 3819, 4025)
+VALUE = (1048, 1264, 1265, 1267, 1292, 1300, 1366, 1406, 1690, 3140, 3854, 3988)
+UNRELATED = (1062, 1064, 1146, 1305, 3819, 4025)
 
 TABLE = [
     *((code, Meaning.ABORTED) for code in ABORTED),
     *((code, Meaning.LOCK_TIMEOUT) for code in LOCK_TIMEOUT),
     *((code, Meaning.NOT_WRITABLE) for code in NOT_WRITABLE),
     *((code, Meaning.LOST) for code in LOST),
+    *((code, Meaning.VALUE) for code in VALUE),
     *((code, Meaning.UNRELATED) for code in UNRELATED),
 ]
 DRIVERS: dict[str, Callable[..., Exception]] = {
@@ -53,6 +55,15 @@ def raised_after(first: BaseException, then: DBAPIError) -> DBAPIError:
 
 
 # --- MySQL and MariaDB
+
+
+@pytest.mark.parametrize(
+    ("constraint", "expected"), [("orders.details", Meaning.VALUE), ("balance_positive", Meaning.UNRELATED)]
+)
+def test_a_check_that_mariadb_named_by_its_column_is_about_a_value(constraint: str, expected: Meaning) -> None:
+    error = wrapped(pymysql.err.OperationalError(4025, f"CONSTRAINT `{constraint}` failed for `shop`.`orders`"))
+
+    assert meaning(error) is expected
 
 
 @each_driver

@@ -1,0 +1,205 @@
+"""The least privileges of docs/security.md, granted on real servers to users of their own."""
+
+from __future__ import annotations
+
+import secrets
+import traceback
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import URL, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sqlalchemy_fsm_mysql import (
+    Stateful,
+    StateMachineColumn,
+    TransitionHistory,
+    claim,
+    find_by_token,
+    fire_key,
+    fire_where,
+    force_state,
+    replay,
+)
+from tests.reference import machine
+from tests.servers import execute
+
+pytestmark = pytest.mark.servers_only
+
+SECRET = "a value that nobody should see"  # noqa: S105 - no password, a value
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Stateful, Base):
+    __tablename__ = "granted_orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    total: Mapped[int] = mapped_column(default=100)
+    state: Mapped[str] = StateMachineColumn(machine)
+
+
+class OrderStep(TransitionHistory, Base):
+    __tablename__ = "granted_steps"
+    __records__ = "Order.state"
+
+
+Login = Callable[..., Engine]
+
+
+@pytest.fixture
+def login(url: URL, tables: None) -> Iterator[Login]:
+    """``login("SELECT ON granted_orders")``: an engine of a new user with these privileges; three new orders are there."""
+    if url.drivername != "mysql+pymysql":
+        pytest.skip("one driver a server")
+    users: list[str] = []
+    engines: list[Engine] = []
+    with Session(root := create_engine(url)) as session:
+        session.execute(text("DELETE FROM granted_steps"))
+        session.execute(text("DELETE FROM granted_orders"))
+        session.add_all(Order(id=key) for key in (1, 2, 3))
+        session.commit()
+    root.dispose()
+
+    def made(*grants: str) -> Engine:
+        user, password = f"fsm_{secrets.token_hex(4)}", secrets.token_hex(8)
+        users.append(user)
+        execute(url, f"CREATE USER {user} IDENTIFIED BY '{password}'")
+        for grant in grants:
+            privileges, _, table = grant.rpartition(" ON ")
+            execute(url, f"GRANT {privileges} ON {url.database}.{table} TO {user}")
+        # PyMySQL needs no plugin file for MySQL's passwords.
+        engine = create_engine(
+            url.set(drivername="mysql+pymysql", username=user, password=password),
+            poolclass=NullPool,
+            isolation_level="READ COMMITTED",
+        )
+        engines.append(engine)
+        return engine
+
+    yield made
+    for engine in engines:
+        engine.dispose()
+    for user in users:
+        execute(url, f"DROP USER {user}")
+
+
+LEAST = ("SELECT, UPDATE ON granted_orders", "SELECT, INSERT, UPDATE (details) ON granted_steps")
+
+
+@pytest.fixture(scope="module", params=["own", "locking"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def chosen(engine: Engine, backend: str) -> Session:
+    return Session(engine.execution_options(fsm_backend="locking") if backend == "locking" else engine)
+
+
+def test_the_least_grants_fire_with_history_and_tokens(login: Login, backend: str) -> None:
+    with chosen(login(*LEAST), backend) as session:
+        fire_key(Order, 1, "Ready", session, token="once", actor="ada", details={"why": "test"})
+        assert fire_key(Order, 1, "Ready", session, token="once").replayed
+        session.get_one(Order, 1).fire("Stop", session)
+        assert fire_where(Order, "Ready", session, Order.id == 2).moved == 1
+        assert [order.id for order in claim(Order, "Ready", session, Order.id == 3, limit=1)] == [3]
+        force_state(session.get_one(Order, 3), "Error", session)
+        session.commit()
+        assert find_by_token(Order.state, "once", session) is not None
+        assert replay(session.get_one(Order, 1).history(session)) == "Stopped"
+
+
+def test_without_tokens_no_update_of_the_history_is_needed(login: Login, backend: str) -> None:
+    if backend == "locking":
+        pytest.skip("it reads the history's last number with a lock")
+    with Session(login("SELECT, UPDATE ON granted_orders", "SELECT, INSERT ON granted_steps")) as session:
+        moved = fire_key(Order, 1, "Ready", session)
+        session.commit()
+
+        assert moved.sequence == 1
+
+
+# The record that is there, written once more.
+AGAIN = (
+    "INSERT INTO granted_steps (record_id, sequence, event, source, target, at, token)"
+    " VALUES (1, 1, 'Delete', 'Stopped', 'Deleted', NOW(), 'twice')"
+)
+REWRITES = [
+    "UPDATE granted_steps SET target = 'Deleted'",
+    "UPDATE granted_steps SET event = 'Delete', sequence = 9",
+    "UPDATE granted_steps SET token = NULL",
+    "UPDATE granted_steps SET at = NOW()",
+    f"{AGAIN} ON DUPLICATE KEY UPDATE target = 'Deleted'",
+    f"{AGAIN} ON DUPLICATE KEY UPDATE target = VALUES(target)",
+    f"{AGAIN} ON DUPLICATE KEY UPDATE details = NULL, token = VALUES(token)",
+    f"REPLACE{AGAIN.removeprefix('INSERT')}",
+    "DELETE FROM granted_steps",
+    "TRUNCATE granted_steps",
+    "DROP TABLE granted_steps",
+    "DELETE FROM granted_orders",
+    "INSERT INTO granted_orders (id, total, state) VALUES (9, 1, 'Deleted')",
+]
+
+
+def test_the_least_grants_cannot_rewrite_or_delete_history(login: Login) -> None:
+    with Session(login(*LEAST)) as session:
+        fire_key(Order, 1, "Ready", session, token="once")
+        session.commit()
+        for statement in REWRITES:
+            with pytest.raises(DBAPIError, match="denied"):
+                session.execute(text(statement))
+            session.rollback()
+
+        assert [row.target for row in session.get_one(Order, 1).history(session)] == ["Running"]
+
+
+def test_a_reader_lists_history_and_fires_nothing(login: Login) -> None:
+    reader = login("SELECT ON granted_orders", "SELECT ON granted_steps")
+    with Session(reader) as session:
+        order = session.get_one(Order, 1)
+        assert order.history(session) == []
+        with pytest.raises(DBAPIError, match="denied"):
+            order.fire("Ready", session)
+        session.rollback()
+        assert session.get_one(Order, 1).state == "Initializing"
+
+
+@pytest.mark.parametrize("value", ["'Deleted'", "VALUES(state)"])
+def test_an_upsert_writes_no_column_that_update_is_not_granted_for(login: Login, value: str) -> None:
+    """Who may insert whole rows, and update one column."""
+    upsert = "INSERT INTO granted_orders (id, total, state) VALUES (1, 1, 'Deleted') ON DUPLICATE KEY UPDATE"
+    with Session(login("SELECT, INSERT, UPDATE (total) ON granted_orders")) as session:
+        for assigned in (f"state = {value}", f"total = 2, state = {value}"):
+            with pytest.raises(DBAPIError, match="denied"):
+                session.execute(text(f"{upsert} {assigned}"))
+            session.rollback()
+        stored = session.execute(text("SELECT state FROM granted_orders WHERE id = 1")).scalar_one()
+
+        assert stored == "Initializing"
+
+
+def test_a_grant_on_the_state_column_is_open_to_any_state(login: Login) -> None:
+    """Grants know columns, and no edges."""
+    with Session(login("SELECT, UPDATE (state) ON granted_orders")) as session:
+        session.execute(text("UPDATE granted_orders SET state = 'Deleted' WHERE id = 1"))
+
+        assert session.get_one(Order, 1).state == "Deleted"
+
+
+def test_with_hidden_parameters_a_traceback_has_no_value(login: Login) -> None:
+    """Without, SQLAlchemy's error, which is the cause of ours, quotes them."""
+    reader = login("SELECT ON granted_orders", "SELECT ON granted_steps")
+    told = {}
+    for is_hidden in (True, False):
+        engine = create_engine(reader.url, poolclass=NullPool, hide_parameters=is_hidden)
+        with Session(engine) as session:
+            try:
+                session.execute(text("INSERT INTO granted_steps (actor) VALUES (:actor)"), {"actor": SECRET})
+            except DBAPIError:
+                told[is_hidden] = traceback.format_exc()
+
+    assert SECRET not in told[True]
+    assert SECRET in told[False]

@@ -1,0 +1,158 @@
+"""What a caller gives besides an event: refused before any SQL where that can be known, and an error of ours where not."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, LargeBinary, String, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
+    StateMachineColumn,
+    Transition,
+    TransitionHistory,
+    claim,
+    fire_key,
+    fire_or_create,
+    fire_where,
+    force_state,
+)
+from tests.conformance.support import counting, stored
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Letter(Base):
+    __tablename__ = "letters"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None] = mapped_column(String(10))
+    pages: Mapped[int] = mapped_column(default=0)
+    scan: Mapped[bytes | None] = mapped_column(LargeBinary)
+    tags: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    state: Mapped[str] = StateMachineColumn(
+        Machine(
+            initial="open",
+            events=[
+                Event("Seal", {"open": "sealed"}),
+                Event("Write", {"open": "open"}, effect=lambda letter, text: {"text": text}),
+                Event("Count", {"open": "open"}, effect=lambda letter, pages: {"pages": pages}),
+                Event("Scan", {"open": "open"}, effect=lambda letter, scan: {"scan": scan}),
+                Event("Tag", {"open": "open"}, effect=lambda letter, tags: {"tags": tags}),
+                Event("Find", [Transition("open", "sealed", guard=lambda letter, among: letter.pages.in_(among))]),
+            ],
+        )
+    )
+
+
+class LetterStep(TransitionHistory, Base):
+    __tablename__ = "letter_steps"
+    __records__ = "Letter.state"
+
+
+@pytest.fixture
+def letter(session: Session) -> Letter:
+    letter = Letter(id=1)
+    session.add(letter)
+    session.flush()
+    return letter
+
+
+DOORS: dict[str, Callable[..., Any]] = {
+    "fire": lambda session, **said: session.get_one(Letter, 1).fire("Seal", session, **said),
+    "fire_key": lambda session, **said: fire_key(Letter, 1, "Seal", session, **said),
+    "fire_where": lambda session, **said: fire_where(Letter, "Seal", session, Letter.id == 1, **said),
+    "claim": lambda session, **said: claim(Letter, "Seal", session, Letter.id == 1, limit=1, **said),
+    "fire_or_create": lambda session, **said: fire_or_create(Letter(id=2), "Seal", session, **said),
+    "force_state": lambda session, **said: force_state(session.get_one(Letter, 1), "sealed", session, **said),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("actor", "error"), [(7, TypeError), (b"ada", TypeError), (["ada"], TypeError), ("a" * 256, ValueError)]
+)
+def test_what_can_be_no_actor_is_refused_before_any_sql(
+    session: Session, letter: Letter, door: str, actor: Any, error: type[Exception]
+) -> None:
+    with counting(session.connection()) as sent, pytest.raises(error):
+        DOORS[door](session, actor=actor)
+
+    assert sent.number == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "payload", "error"),
+    [
+        ("Write", {"text": ["a"]}, TypeError),  # a driver would spell it out as ('a')
+        ("Write", {"text": {"a": 1}}, TypeError),
+        ("Write", {"text": object()}, TypeError),
+        ("Count", {"pages": float("nan")}, ValueError),
+        ("Count", {"pages": decimal.Decimal("NaN")}, ValueError),  # a driver would spell it as a column's name
+        ("Count", {"pages": 1j}, TypeError),
+        ("Scan", {"scan": 3}, TypeError),  # bytes(3) are three of them
+        ("Scan", {"scan": "text"}, TypeError),
+    ],
+    ids=str,
+)
+def test_what_is_no_value_of_the_payloads_column_is_refused_before_any_sql(
+    session: Session, letter: Letter, event: str, payload: dict[str, Any], error: type[Exception]
+) -> None:
+    with counting(session.connection()) as sent, pytest.raises(error):
+        fire_key(Letter, 1, event, session, **payload)
+
+    assert sent.number == 0
+
+
+def test_a_json_column_takes_lists(session: Session, letter: Letter) -> None:
+    fire_key(Letter, 1, "Tag", session, tags=["a", {"b": None}])
+
+    assert letter.tags == ["a", {"b": None}]
+
+
+def test_a_guard_may_look_among_a_list(session: Session, letter: Letter) -> None:
+    """Each element is a bound value of its own."""
+    assert fire_key(Letter, 1, "Find", session, among=[0, 1]).target == "sealed"
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize(("event", "payload"), [("Write", {"text": "x" * 11}), ("Count", {"pages": 2**40})])
+def test_a_value_that_does_not_fit_its_column_is_a_value_error_and_moves_nothing(
+    session: Session, letter: Letter, event: str, payload: dict[str, Any]
+) -> None:
+    before = stored(session, Letter)
+    with pytest.raises(ValueError, match="letters 1: the database cannot hold a value that was given"):
+        fire_key(Letter, 1, event, session, **payload)
+
+    assert stored(session, Letter) == before
+    fire_key(Letter, 1, "Seal", session)
+
+
+@pytest.mark.parametrize("token", [None, "t"])
+def test_a_move_whose_record_cannot_be_written_cannot_be_committed(
+    session: Session, letter: Letter, token: str | None
+) -> None:
+    """The row has moved by then: a caller that swallows the error must not commit it without its record."""
+    engine = session.get_bind()
+    session.commit()
+    try:
+        with pytest.raises(TypeError):
+            fire_key(Letter, 1, "Seal", session, details={"no": object()}, token=token)
+        with pytest.raises(Exception, match="rolled back|closed transaction|inactive"):
+            session.commit()
+        session.rollback()
+
+        assert session.get_one(Letter, 1).state == "open"
+        assert stored(session, LetterStep) == {}
+        fire_key(Letter, 1, "Seal", session)
+    finally:
+        session.rollback()
+        with engine.begin() as connection:  # type: ignore[union-attr]  # an engine, as the fixture makes it
+            connection.execute(inspect(Letter).local_table.delete())
