@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -105,6 +107,19 @@ def test_mermaid_reads_no_character_of_a_name_as_its_own():
     assert f'state "{odd}" as s1' in text
     quoted = re.findall(r'state "(.*)" as', drawn) + re.findall(r" : (.*)$", drawn, re.MULTILINE)
     assert not re.search(r'["`<>{}|*_\\%]', "".join(quoted).replace("<br/>", ""))
+
+
+@pytest.mark.skipif("FSM_MMDC" not in os.environ, reason="FSM_MMDC is the command of @mermaid-js/mermaid-cli")
+@pytest.mark.parametrize("counts", [None, {("Pay", "end", odd): 3}])
+def test_mermaid_itself_draws_every_name_as_it_is(tmp_path, counts):
+    (tmp_path / "odd.mmd").write_text(mermaid(guarded, counts=counts, rows={odd: 2}))
+    command = [*shlex.split(os.environ["FSM_MMDC"]), "-i", "odd.mmd", "-o", "odd.svg"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    # The labels are HTML within the SVG, where a long one is broken into lines.
+    drawn = re.sub(r"\s", "", "".join(ET.parse(tmp_path / "odd.svg").getroot().itertext()))  # noqa: S314 - drawn just now
+
+    for text in (odd, "note left of", "Pay [is_paid] / book", "2 rows"):
+        assert re.sub(r"\s", "", text) in drawn
 
 
 def test_mermaid_with_counts_is_a_flowchart_whose_arrows_differ():
