@@ -69,9 +69,9 @@ def sets(url: str, *, rows: int, rounds: int, history: bool = True) -> dict[str,
 
 
 def take_by_hand(session: Session) -> int:
-    """As one would write it: lock what is free, move it, hand the objects out."""
+    """As one would write it: lock the first that are free, in `claim`'s order, move them, hand the objects out."""
     table = million.Order
-    free = select(table).where(table.state == "new").limit(BATCH).with_for_update(skip_locked=True)
+    free = select(table).where(table.state == "new").order_by(table.id).limit(BATCH).with_for_update(skip_locked=True)
     jobs = session.scalars(free).all()
     if jobs:
         moved = update(table.__table__).where(table.__table__.c.id.in_([job.id for job in jobs])).values(state="paid")
@@ -80,7 +80,7 @@ def take_by_hand(session: Session) -> int:
 
 
 def take_by_library(session: Session) -> int:
-    return len(claim(million.Order, "Pay", session, million.Order.state.can("Pay"), limit=BATCH))
+    return len(claim(million.Order, "Pay", session, limit=BATCH))
 
 
 TAKE = {"by hand": take_by_hand, "claim": take_by_library}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from sqlalchemy import (
@@ -329,6 +328,10 @@ def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
     (https://dev.mysql.com/doc/refman/9.4/en/update.html), SQLite does not: in this order all give the same.
     """
     before: dict[Column[Any], set[Column[Any]]] = {}
+    if not any(branch.effects for branch in branches):
+        return []
+    from graphlib import CycleError, TopologicalSorter
+
     for branch in branches:
         for column, value in branch.effects.items():
             before.setdefault(column, set())

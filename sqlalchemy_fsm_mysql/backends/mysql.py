@@ -8,7 +8,6 @@ judged, and locked for no longer than this one statement needs.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -132,6 +131,8 @@ class MySQLBackend(Backend):
         target: str,
         parameters: Mapping[str, Any],
     ) -> int:
+        import secrets  # brings OpenSSL's hashes along
+
         nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS | 1 << 31
         result = connection.execute(
             self.statement(event, ("upsert", (names, target))),
