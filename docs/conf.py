@@ -43,6 +43,7 @@ nitpick_ignore_regex = [
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
     ("py:class", r"Async(Session|Engine)|async_sessionmaker|sessionmaker|Session|AnySession|ColumnElement|_CT"),
     ("py:class", r"([\w.]+\.)?[FKMRSV]"),  # type variables
+    ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
     ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
 ]

@@ -33,7 +33,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, MigrationRefused, StateMachineColumn, TransitionHistory, replay
 from sqlalchemy_fsm_mysql.alembic import batches
-from tests.alembic.support import fill, migrating, orders, stored, told
+from tests.alembic.support import fill, migrating, orders, shown_table, stored, told
 
 LETTERS = ("a", "B", "c", "é", "d e", "100%", "it's", "\\", "z", "Z9")
 MOMENT = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - a DATETIME has no time zone
@@ -269,3 +269,31 @@ def test_a_table_without_a_key_is_refused(project, engine):
 def test_targets_that_make_no_sense_are_refused(project, engine, targets, problem):
     with migrating(engine) as op, pytest.raises(ValueError, match=problem):
         op.migrate_states("orders", "state", targets)
+
+
+@pytest.mark.parametrize("storage", ["enum", "varchar"])
+def test_a_revision_that_failed_in_the_middle_is_run_again(project, engine, storage):
+    """Up and down, with the DDL done, which no server rolls back, and half of the rows moved."""
+    orders(("new", "Error"), storage).create_all(engine)
+    fill(engine, dict.fromkeys(range(1, 21), "Error"))
+    before = shown_table(engine)
+    copy = ", algorithm='COPY'" if storage == "varchar" else ""
+    project.write(
+        f"op.add_states('orders', 'state', ['Failed']{copy}); "
+        "op.migrate_states('orders', 'state', {'Error': 'Failed'}, batch_size=5)",
+        "op.migrate_states('orders', 'state', {'Failed': 'Error'}, batch_size=5); "
+        "op.drop_states('orders', 'state', ['Failed'])",
+    )
+
+    for step, left in ((project.upgrade, "Error"), (lambda: project.downgrade("base"), "Failed")):
+        with engine.begin() as connection:
+            connection.execute(text(REFUSE[engine.dialect.name]))
+        with pytest.raises(DBAPIError):
+            step()
+        assert list(stored(engine).values()).count(left) == 10
+        with engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER no13"))
+        step()
+
+    assert shown_table(engine) == before
+    assert set(stored(engine).values()) == {"Error"}
