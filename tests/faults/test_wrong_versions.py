@@ -21,6 +21,7 @@ from tests.faults.wrong import WRONG
 from tests.race.checker import Evidence, violations
 
 PROCESSES, UNITS, SHARED = 4, 30, 3
+RACES = 5
 
 pytestmark = [pytest.mark.servers_only, pytest.mark.one_server]
 
@@ -63,7 +64,8 @@ def test_nothing_is_found_in_the_right_version(race: Race) -> None:
 
 @pytest.mark.parametrize("wrong", [name for name in WRONG if name and not name.startswith("guard")])
 def test_a_wrong_version_is_found_out(race: Race, engine: Engine, wrong: str) -> None:
-    found = caught_by(race(wrong))
+    # Some need an accident that a race may go without, such as a deadlock.
+    found = next(filter(None, (caught_by(race(wrong)) for _ in range(RACES))), [])
     record("control", engine, wrong=wrong, caught_by=found)
 
     assert found
