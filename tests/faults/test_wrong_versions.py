@@ -58,6 +58,14 @@ def caught_by(evidence: Evidence) -> list[str]:
     return sorted({violation.check for violation in violations(evidence)})
 
 
+def caught_in(race: Race, wrong: str) -> list[str]:
+    """What one race has found; nothing when a worker did not get to its end, as on a record that is there already."""
+    try:
+        return caught_by(race(wrong))
+    except RuntimeError:
+        return []
+
+
 def test_nothing_is_found_in_the_right_version(race: Race) -> None:
     assert violations(race("")) == []
 
@@ -65,7 +73,7 @@ def test_nothing_is_found_in_the_right_version(race: Race) -> None:
 @pytest.mark.parametrize("wrong", [name for name in WRONG if name and not name.startswith("guard")])
 def test_a_wrong_version_is_found_out(race: Race, engine: Engine, wrong: str) -> None:
     # Some need an accident that a race may go without, such as a deadlock.
-    found = next(filter(None, (caught_by(race(wrong)) for _ in range(RACES))), [])
+    found = next(filter(None, (caught_in(race, wrong) for _ in range(RACES))), [])
     record("control", engine, wrong=wrong, caught_by=found)
 
     assert found
