@@ -22,6 +22,8 @@ from tests.race.checker import Evidence, violations
 
 PROCESSES, UNITS, SHARED = 4, 30, 3
 RACES = 5
+# It has COMMITs of its own, and a worker of which one is cut goes no further.
+UNCUT = {"history outside of the transaction"}
 
 pytestmark = [pytest.mark.servers_only, pytest.mark.one_server]
 
@@ -46,7 +48,7 @@ def race(url: URL, engine: Engine, tmp_path: Path) -> Race:
             )
             for number in range(PROCESSES)
         ]
-        with proxy(url, cut_at_random(0.2)) as between:
+        with proxy(url, cut_at_random(0 if wrong in UNCUT else 0.2)) as between:
             loads[0] = replace(loads[0], url=between.url, direct=url, connect_args=unencrypted(url))
             run(work, loads)
         return outcome_of([load.log for load in loads], engine).evidence
