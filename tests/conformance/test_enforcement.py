@@ -578,6 +578,42 @@ def test_long_states_are_named_as_far_as_the_message_holds(engine: Engine) -> No
     assert (error.target or "")[:20] == "C" * 20
 
 
+@pytest.mark.servers_only
+@pytest.mark.parametrize(
+    "made",
+    [
+        "VARCHAR(80) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+        "VARCHAR(80) CHARACTER SET ucs2 COLLATE ucs2_general_ci",
+        "ENUM('Initializing','Running','Error','Stopped','Deleted') CHARACTER SET latin1 COLLATE latin1_general_ci",
+    ],
+)
+def test_a_column_that_was_there_before_is_compared_by_bytes(engine: Engine, made: str) -> None:
+    """Whatever its collation holds to be equal, in whatever character set, and without a CHECK."""
+    with own_table(engine, StateType(machine)) as (table, connection):
+        connection.execute(text("DROP TABLE enforced_later"))
+        connection.execute(text(f"CREATE TABLE enforced_later (id INT PRIMARY KEY, state {made})"))
+        enforce_machine(table.c.state, connection)
+        connection.execute(text("INSERT INTO enforced_later VALUES (1, 'Initializing')"))
+        connection.execute(text("UPDATE enforced_later SET state = 'Running'"))
+        for value in (
+            "'Deleted'",
+            "NULL",
+            "''",
+            "'Error|Error>Running'",
+            "'Error>Running'",
+            "'Error|Running>Stopped'",
+        ):
+            with pytest.raises((DBAPIError, RefusedByDatabase)):
+                connection.execute(text(f"UPDATE enforced_later SET state = {value}"))
+        if not made.startswith("ENUM"):  # which makes 'Running' of them
+            for value in ("running", "Running ", "STOPPED", "Rünning"):
+                with pytest.raises(RefusedByDatabase) as refused:
+                    connection.execute(text("UPDATE enforced_later SET state = :value"), {"value": value})
+                assert refused.value.target == value
+        connection.execute(text("UPDATE enforced_later SET state = 'Stopped'"))
+        assert connection.scalar(text("SELECT state FROM enforced_later")) == "Stopped"
+
+
 # --- the way through
 
 
