@@ -43,19 +43,21 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
+    if page.suffix == ".py":
+        return set(re.findall(r"^def (test_\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
     headings = HEADING.findall(re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every_page
 def test_every_link_leads_somewhere(path: Path) -> None:
-    """Sphinx looks at the site's links. A page of the site cannot lead out of docs/."""
-    within = PROJECT / "docs" if path.parent != PROJECT else PROJECT
+    """A page of the site leads to another one, or to a test, which the site offers as a file."""
+    within = (PROJECT / "docs", PROJECT / "tests") if path.parent != PROJECT else (PROJECT,)
     dead = []
     for link in LINK.findall(path.read_text(encoding="utf-8")):
         file, _, anchor = link.partition("#")
         target = (path.parent / file).resolve() if file else path
-        is_there = target.exists() and target.is_relative_to(within)
+        is_there = target.exists() and any(target.is_relative_to(folder) for folder in within)
         if not is_there or (anchor and anchor not in anchors(target)):
             dead.append(link)
 
