@@ -327,11 +327,11 @@ def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
     MySQL and MariaDB assign SET from left to right and read what was just assigned
     (https://dev.mysql.com/doc/refman/9.4/en/update.html), SQLite does not: in this order all give the same.
     """
-    before: dict[Column[Any], set[Column[Any]]] = {}
     if not any(branch.effects for branch in branches):
         return []
-    from graphlib import CycleError, TopologicalSorter
+    from graphlib import CycleError, TopologicalSorter  # few machines need it, and it costs each import
 
+    before: dict[Column[Any], set[Column[Any]]] = {}
     for branch in branches:
         for column, value in branch.effects.items():
             before.setdefault(column, set())

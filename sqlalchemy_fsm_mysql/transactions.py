@@ -249,11 +249,8 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
         found = Meaning.ABORTED
-    if found in (
-        Meaning.UNRELATED,
-        Meaning.REFUSED,
-        Meaning.VALUE,
-    ):  # with this number, but not in the words of our triggers
+    # REFUSED is here one with our number, but not in the words of our triggers.
+    if found in (Meaning.UNRELATED, Meaning.REFUSED, Meaning.VALUE):
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
