@@ -207,7 +207,8 @@ def evidence(session: nox.Session) -> None:
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
     records = Path("docs/evidence.jsonl")
-    fresh = Path(session.create_tmp()) / "evidence.jsonl"
+    # Not create_tmp(), which makes it the tests' folder too: its path is too long for a server's socket.
+    fresh = Path(session.virtualenv.location) / "evidence.jsonl"
     fresh.unlink(missing_ok=True)
     environment = {
         "FSM_EVIDENCE": str(fresh.resolve()),

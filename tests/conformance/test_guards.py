@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
 import datetime as dt
 import enum
+import sys
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -465,6 +467,18 @@ def test_what_no_update_can_hold_is_told_at_the_first_build(event):
     problems = broken(event)
 
     assert [problem for problem in problems if clue in problem]
+
+
+def test_a_profiler_is_left_alone():
+    profiler = cProfile.Profile()
+
+    with profiler:
+        before = sys.getprofile()
+        problems = broken(with_effect(lambda o: {"id": 1}))
+        after = sys.getprofile()
+
+    assert after is before
+    assert [problem for problem in problems if "key" in problem] == problems
 
 
 def test_every_problem_of_an_event_is_told_at_once():

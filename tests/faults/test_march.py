@@ -44,6 +44,7 @@ def test_none_is_lost_and_none_doubled_whatever_goes_wrong(
     try:
         server = durable(tmp_path, name)
     except Unavailable as reason:
+        assert not name, f"FSM_MARCH names {name}: {reason}"
         uncovered(request, f"a march under faults ({reason})")
     try:
         with march(server, tmp_path, processes=PROCESSES, shared=SHARED, cut_one_in=40) as on:
