@@ -1,7 +1,8 @@
 """Targets: every server × driver, and SQLite. A test that asks for `url` or `engine` runs once on each.
 
-The usual run has mysqlclient, PyMySQL and sqlite3. ``--all-drivers``, or FSM_ALL_DRIVERS=1, adds every other driver that
-is installed, those for asyncio through `tests.bridge`, and counts what ran on each; the one that is not is named.
+The usual run has mysqlclient and PyMySQL on the first server, PyMySQL on the others, and sqlite3. ``--every-pair``, or
+FSM_EVERY_PAIR=1 as in CI, has both drivers and both backends on each. ``--all-drivers``, or FSM_ALL_DRIVERS=1, adds every
+other driver that is installed, those for asyncio through `tests.bridge`, and counts what ran on each; the one that is not is named.
 """
 
 from __future__ import annotations
@@ -60,11 +61,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only targets whose name contains NAME (sqlite, mysql97, mariadb1011-pymysql); repeatable",
     )
     parser.addoption(
+        "--every-pair",
+        action="store_true",
+        default=is_set("FSM_EVERY_PAIR"),
+        help="each server with both drivers and both backends, and not the first alone; as FSM_EVERY_PAIR=1",
+    )
+    parser.addoption(
         "--all-drivers",
         action="store_true",
-        default=os.environ.get("FSM_ALL_DRIVERS", "") not in ("", "0"),
+        default=is_set("FSM_ALL_DRIVERS"),
         help="every driver that is installed, those for asyncio too; as FSM_ALL_DRIVERS=1",
     )
+
+
+def is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -87,11 +98,25 @@ def selected_targets(config: pytest.Config) -> dict[str, URL]:
     every = every_sqlite(config)
     if not wanted or not all(any(part in name for name in every) for part in wanted):
         config.stash[found] = servers()
-        every = {**targets(config.stash[found], drivers(config)), **every}
+        on_servers = targets(config.stash[found], drivers(config))
+        every = {**{name: url for name, url in on_servers.items() if wanted or is_usual(config, url)}, **every}
     chosen = {name: url for name, url in every.items() if not wanted or any(part in name for part in wanted)}
     if not chosen:
         raise NoServer(f"--target {' '.join(wanted)} fits none of {', '.join(every)}.")
     return chosen
+
+
+def is_usual(config: pytest.Config, url: URL) -> bool:
+    """Whether the usual run has this server's driver; with --every-pair or --all-drivers, any."""
+    return has_every_pair(config, url) or url.get_driver_name() == "pymysql"
+
+
+def has_every_pair(config: pytest.Config, url: URL) -> bool:
+    """Whether this run asks the URL's server with each driver and by each backend."""
+    if any(config.getoption(name) for name in ("--every-pair", "--all-drivers", "--target")):
+        return True
+    first = config.stash[found][0].url
+    return (url.host, url.port, url.query) == (first.host, first.port, first.query)
 
 
 def asyncio_targets(config: pytest.Config) -> dict[str, URL]:

@@ -15,14 +15,15 @@ from sqlalchemy.orm import Session
 
 from tests.conformance import history_models, session_models
 from tests.conformance.support import Sent, counting
+from tests.conftest import has_every_pair
 from tests.servers import make_engine
 
 BACKENDS: dict[str, dict[str, str]] = {"own": {}, "locking": {"fsm_backend": "locking"}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The locking read runs on each server by one driver; SQLite has no row locks to read with."""
-    senseless = {item for item in items if is_senseless(item)}
+    """The locking read runs on a server by one driver; SQLite has no row locks to read with."""
+    senseless = {item for item in items if is_senseless(item) or not is_usual_backend(config, item)}
     if not config.getoption("--all-drivers"):
         senseless |= {item for item in items if is_repetition(item)}
     if senseless:
@@ -35,6 +36,14 @@ def is_repetition(item: pytest.Item) -> bool:
     url = parameters.get("url")
     is_other = isinstance(url, URL) and url.drivername not in ("mysql+pymysql", "sqlite")
     return is_other and bool(getattr(getattr(item, "module", None), "ONE_DRIVER", False))
+
+
+def is_usual_backend(config: pytest.Config, item: pytest.Item) -> bool:
+    """Whether this run has the item's backend on its server; the library's own it has on each."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    url = parameters.get("url")
+    is_own = parameters.get("backend") != "locking" or not isinstance(url, URL) or url.get_backend_name() == "sqlite"
+    return is_own or has_every_pair(config, url)
 
 
 def is_senseless(item: pytest.Item) -> bool:
