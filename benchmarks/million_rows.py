@@ -245,6 +245,25 @@ def write_rows(url: str, rows: int, parent: Connection) -> None:
     parent.send(stalls)
 
 
+def settle(engine: Engine) -> None:
+    """Wait until the server has purged what a fill left, or 60 s: that is its own work, and no one's batches."""
+    left = text("SELECT COUNT FROM information_schema.INNODB_METRICS WHERE NAME = 'trx_rseg_history_len'")
+    until = time.monotonic() + 60
+    with engine.connect() as connection:
+        while (connection.scalar(left) or 0) > 1_000 and time.monotonic() < until:
+            connection.rollback()
+            time.sleep(0.5)
+
+
+def batches_by_hand(engine: Engine, rows: int, size: int) -> None:
+    """What a careful person writes: ranges of the primary key, each committed."""
+    turn = text(UPDATES["Turn"].format(table="bench_orders") + " AND id > :above AND id <= :to")
+    with engine.connect() as connection:
+        for above in range(0, rows, size):
+            connection.execute(turn, {"above": above, "to": above + size})
+            connection.commit()
+
+
 def stalls(engine: Engine, options: argparse.Namespace) -> None:
     """How long another writer waits: alone, beside batches that commit, and beside one UPDATE of everything."""
     print("a writer of single rows, one after the other, and how long each took it")
@@ -264,8 +283,15 @@ def stalls(engine: Engine, options: argparse.Namespace) -> None:
             session.commit()
 
     url = engine.url.render_as_string(hide_password=False)
-    ways = {"alone": idle, f"batch_size={options.batch_size:_}": batches, "all at once": at_once}
-    for label, work in [*ways.items(), *list(ways.items())[1:2] * 2]:
+    ways = {
+        "alone": idle,
+        f"batch_size={options.batch_size:_}": batches,
+        "batches by hand": lambda: batches_by_hand(engine, options.rows, options.batch_size),
+        "all at once": at_once,
+    }
+    in_turns = list(ways.items())[1:3]
+    for label, work in [*ways.items(), *in_turns * 2]:
+        settle(engine)
         here, there = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(target=write_rows, args=(url, options.rows, there))
         process.start()
