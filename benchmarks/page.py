@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,20 @@ def fastest_peer(figures: Any, unit: str) -> float:
     return float(min(there[name][unit] for name in SAFE_PEERS if name in there) / there["fire_key"][unit])
 
 
-def goals(figures: Figures) -> str:
-    """A table of the goals that *figures* can tell of."""
-    lines = ["| what | measured | goal | |", "|---|---|---|---|"]
+def goals(makes: Mapping[str, Figures]) -> str:
+    """A table of the goals, a column for each of *makes*; one that is missed is bold."""
+    lines = [f"| what | goal | {' | '.join(makes)} |", "|---|---|" + "---|" * len(makes)]
     for label, work, read, bound, kind in GOALS:
-        if work not in figures:
-            continue
-        value = read(figures[work])
-        is_met = value <= bound if kind == "most" else value >= bound
-        sign = "≤" if kind == "most" else "≥"
-        lines.append(f"| {label} | {number(value)} | {sign} {number(bound)} | {'met' if is_met else '**missed**'} |")
+        measured = [read(figures[work]) if work in figures else None for figures in makes.values()]
+        cells = ["" if value is None else result(value, bound, kind) for value in measured]
+        if any(cells):
+            lines.append(f"| {label} | {'≤' if kind == 'most' else '≥'} {number(bound)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def result(value: float, bound: float, kind: str) -> str:
+    is_met = value <= bound if kind == "most" else value >= bound
+    return number(value) if is_met else f"**{number(value)}**"
 
 
 def number(value: float) -> str:
@@ -125,7 +128,11 @@ def start_table(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def where(told: dict[str, Any]) -> str:
+def where(makes: Mapping[str, Figures]) -> str:
+    return "\n\n".join(of_one_make(figures["where"]) for figures in makes.values())
+
+
+def of_one_make(told: dict[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in told["settings"].items())
     return (
         f"{told['at']}: {told['server']} ({settings}), {told['driver']}, SQLAlchemy {told['sqlalchemy']}, Python "
@@ -134,8 +141,6 @@ def where(told: dict[str, Any]) -> str:
 
 
 PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
-    "where": ("where", lambda figures: where(figures["where"])),
-    "goals": ("where", goals),
     "one_fire": ("one_fire", lambda figures: single_table(figures, "one_fire")),
     "far_away": ("far_away", lambda figures: single_table(figures, "far_away")),
     "hot": ("races", lambda figures: race_table(figures["races"]["hot"])),
@@ -148,10 +153,13 @@ PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
 }
 
 
-def write(figures: Figures, docs: Path) -> None:
-    """Put the tables between the markers of performance.md, and draw the charts."""
+def write(makes: Mapping[str, Figures], docs: Path) -> None:
+    """Put the tables between the markers of performance.md, and draw the charts: goals of all *makes*, the rest of the first."""
     path = docs / "performance.md"
     page = path.read_text(encoding="utf-8")
+    page = between(page, "where", where(makes))
+    page = between(page, "goals", goals(makes))
+    figures = next(iter(makes.values()))
     for name, (work, table) in PARTS.items():
         if work in figures:
             page = between(page, name, table(figures))
