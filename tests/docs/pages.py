@@ -9,7 +9,11 @@
 | ``python sqlalchemy-fsm 3`` | the same for one major version |
 | ``console`` | each line that begins with ``$`` is run by a shell in the page's folder; what follows is what it prints, ``…`` being anything |
 | ``console server`` | as ``console`` where there is a server, else nothing |
+| ``rst`` | as ``console`` has it built: its first line is ``.. name.rst``, and it is written to this file |
+| ``md`` | shown; the page itself has the same, so the site's build runs it |
 | ``text``, ``mermaid``, ``{directive}`` | no code |
+
+There is no other kind: a block that is indented and not fenced, or whose fence says nothing, is an error.
 
 On a server, ``sqlite://`` and every URL of ``user:password`` are that server's, with a database of this page's own.
 """
@@ -28,6 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from sqlalchemy import URL, Engine
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
@@ -37,11 +43,13 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 # The libraries that people come from, by the names that pip knows. `./dev peers` has all of them.
 PEERS = ("django-fsm-2", "python-statemachine", "sqlalchemy-fsm", "sqlalchemy-fsm 2", "sqlalchemy-fsm 3", "transitions")
-RUNS = ("python", "python server", "python mariadb", "console", "console server", *(f"python {peer}" for peer in PEERS))
-SHOWN = ("text", "mermaid")
-FENCE = re.compile(r"^[ >]*(?:`{3,}|~{3,})[ ]*(\S.*?)[ ]*$", re.MULTILINE)
+RUNS = (
+    *("python", "python server", "python mariadb", "console", "console server", "rst"),
+    *(f"python {peer}" for peer in PEERS),
+)
+SHOWN = ("md", "text", "mermaid")
 
-FILE = re.compile(r"# ([\w/]+\.py)(, at the end)?\n")
+FILE = re.compile(r"(?:#|\.\.) ([\w/]+\.(?:py|rst))(, at the end)?\n")
 # What a page writes for a server, and in SQLite's place on one.
 SERVER_URL = re.compile(r"mysql\+pymysql://user:password@[\w.]+(:\d+)?/\w+")
 SQLITE_URL = re.compile(r"(?<![\w+])sqlite://(?=[\"'])")
@@ -73,11 +81,15 @@ class Page:
         except ValueError:
             return str(self.path)
 
+    def examples(self) -> list[Example]:
+        """Every block that is run, in the page's order."""
+        parsers = [CodeBlockParser(mark, partial(self.evaluate, mark)) for mark in RUNS]
+        return list(Sybil(parsers=parsers, encoding="utf-8").parse(self.path).examples())
+
     def run(self) -> None:
         """Run all blocks. What was opened is closed, also after a failure."""
-        parsers = [CodeBlockParser(mark, partial(self.evaluate, mark)) for mark in RUNS]
         try:
-            for example in Sybil(parsers=parsers, encoding="utf-8").parse(self.path).examples():
+            for example in self.examples():
                 example.evaluate()
         finally:
             for value in self.namespace.values():
@@ -92,8 +104,12 @@ class Page:
             if is_possible:
                 self.type_in(example.parsed, line)
             return
-        if name := FILE.match(example.parsed):
-            compile(example.parsed, name[1], "exec")
+        name = FILE.match(example.parsed)
+        if language == "rst":
+            assert name, f"{self.where}:{line}: the first line of an rst block names its file, as in '.. index.rst'"
+        if name:
+            if language == "python":
+                compile(example.parsed, name[1], "exec")
             target = self.folder / name[1]
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("a" if name[2] else "w", encoding="utf-8") as file:
@@ -171,7 +187,17 @@ def prints(got: str, expected: str) -> bool:
     return doctest.OutputChecker().check_output(expected.replace("…", "...").strip(), got.strip(), flags)
 
 
+def blocks(text: str) -> list[Token]:
+    """All code in a page, as Markdown has it: fenced, or indented by four blanks.
+
+    >>> [(block.type, block.info.strip()) for block in blocks("~~~ text\\na\\n~~~\\n\\n- b\\n\\n      c\\n")]
+    [('fence', 'text'), ('code_block', '')]
+    """
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return [token for token in tokens if token.type in {"fence", "code_block"}]
+
+
 def marks(page: Path) -> set[str]:
-    """The kinds of blocks that *page* has: the words after each opening fence."""
-    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    """The kinds of blocks that *page* has: the words after each opening fence, "" where there are none."""
+    found = {block.info.strip() for block in blocks(page.read_text(encoding="utf-8"))}
     return {mark for mark in found if not mark.startswith("{")}

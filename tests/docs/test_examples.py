@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 import sqlalchemy_fsm_mysql
 import sqlalchemy_fsm_mysql.testing
-from tests.docs.pages import PAGES, PROJECT, RUNS, SHOWN, Page, marks
+from tests.docs.pages import PAGES, PROJECT, RUNS, SHOWN, Page, blocks, marks
 from tests.servers import execute, own_database
 
 every_page = pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(PROJECT)) for path in PAGES])
@@ -33,8 +33,44 @@ def test_every_example_of_the_page_runs_on_a_server(path: Path, tmp_path: Path, 
 
 @every_page
 def test_no_example_is_passed_over(path: Path) -> None:
-    """A block is of a kind that is run, or no code; a misspelt mark would hide it."""
+    """A block is of a kind that is run, or no code; a misspelt mark, or four blanks in place of a fence, would hide it."""
     assert marks(path) <= {*RUNS, *SHOWN}
+
+
+@every_page
+def test_every_block_that_is_to_run_is_seen(path: Path, tmp_path: Path) -> None:
+    """Two readers of Markdown agree: the one that runs the page, and one that knows indented blocks, lists and quotes."""
+    to_run = [block.content for block in blocks(path.read_text(encoding="utf-8")) if block.info.strip() in RUNS]
+
+    assert [str(example.parsed) for example in Page(path, tmp_path).examples()] == to_run
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "Look:\n\n    x = 1\n",
+        "```\nx = 1\n```\n",
+        "- Look:\n\n      x = 1\n",
+        "> Look:\n>\n>     x = 1\n",
+        "```pyhton\nx = 1\n```\n",
+        "~~~ pycon\nx = 1\n~~~\n",
+    ],
+)
+def test_a_block_of_no_known_kind_is_found(hidden: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n```python\nx = 1\n```\n\n{hidden}", encoding="utf-8")
+
+    assert len(marks(page) - {*RUNS, *SHOWN}) == 1
+
+
+@every_page
+def test_markdown_that_is_shown_stands_in_the_page(path: Path) -> None:
+    """So the site's build, which takes a warning for an error, runs it."""
+    all_blocks = blocks(path.read_text(encoding="utf-8"))
+    shown = [block.content for block in all_blocks if block.info.strip() == "md"]
+    there = {f"{block.markup}{block.info}\n{block.content}{block.markup}\n" for block in all_blocks}
+
+    assert [text for text in shown if text not in there] == []
 
 
 # [text](target), but not of an image's link to the web; and the anchors as MyST and GitHub make them of headings.

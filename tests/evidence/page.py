@@ -230,7 +230,9 @@ def again(runs: Sequence[Record], marches: Sequence[Record]) -> Iterator[str]:
         yield from table(head, rows)
     yield "To run all of it again, and write this page anew:"
     yield ""
-    yield "    ./dev evidence"
+    yield "```console"
+    yield "$ ./dev evidence"
+    yield "```"
     yield ""
 
 
