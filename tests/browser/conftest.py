@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def engine(database: URL) -> Iterator[Engine]:
 @pytest.fixture(scope="module", params=APPLICATIONS)
 def site(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The application, in two processes that know nothing of each other."""
+    with served(APPLICATIONS[request.param], engine, tmp_path_factory.mktemp("site") / "log") as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def wrong_site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The FastAPI application, but each process decides on what it has read."""
+    command = ("-m", "uvicorn", "--factory", "tests.browser.wrong:create_app", "--port")
+    with served(command, engine, tmp_path_factory.mktemp("wrong") / "log") as site:
+        yield site
+
+
+@contextmanager
+def served(command: tuple[str, ...], engine: Engine, log: Path) -> Iterator[Site]:
     environment = {
         **os.environ,
         "DATABASE_URL": engine.url.render_as_string(hide_password=False),
@@ -110,13 +125,12 @@ def site(request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytes
         "PYTHONPATH": str(PROJECT),
     }
     ports = [free_port(), free_port()]
-    log = tmp_path_factory.mktemp("site") / "log"
     processes = []
     try:
         for port in ports:
             with log.open("ab") as output:
-                command = [sys.executable, *APPLICATIONS[request.param], str(port)]
-                processes.append(subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=output))
+                call = [sys.executable, *command, str(port)]
+                processes.append(subprocess.Popen(call, cwd=PROJECT, env=environment, stdout=output, stderr=output))
         for port, process in zip(ports, processes, strict=True):
             wait_for(f"http://127.0.0.1:{port}/", process, log)
         one, other = ports
