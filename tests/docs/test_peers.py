@@ -5,6 +5,9 @@ What the pages' own examples call is not called again here.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.docs.pages import is_installed
@@ -129,6 +132,43 @@ def test_moving_from_sqlalchemy_fsm():
     assert (post.state, post.how) == ("published", "found")
     assert heard == ["before", "after"] * 3
     post.state = "anything"  # possible
+
+
+LATE = """
+from sqlalchemy import Column, Integer
+from sqlalchemy.orm import DeclarativeBase
+
+class Elsewhere(DeclarativeBase):
+    pass
+
+class User(Elsewhere):
+    __tablename__ = "users"
+    id = Column(Integer, primary_key=True)
+
+from sqlalchemy_fsm import FSMField, transition
+
+class Base(DeclarativeBase):
+    pass
+
+class Post(Base):
+    __tablename__ = "posts"
+    id = Column(Integer, primary_key=True)
+    state = Column(FSMField, nullable=False, default="draft")
+
+    @transition(source="draft", target="published")
+    def publish(self):
+        pass
+
+Post(state="draft").publish.set()
+"""
+
+
+@needs("sqlalchemy-fsm")
+def test_moving_needs_sqlalchemy_fsm_imported_before_a_class_is_mapped():
+    done = subprocess.run([sys.executable, "-c", LATE], check=False, capture_output=True, text=True)
+    name = "before_transition" if is_installed("sqlalchemy-fsm", "3") else "before_state_change"
+
+    assert f"AttributeError: {name}" in done.stderr
 
 
 @needs("sqlalchemy-fsm", "3")
