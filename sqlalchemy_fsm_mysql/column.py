@@ -532,6 +532,17 @@ def named_state(model: Any, column: Any) -> MappedState:
     return states[name]
 
 
+def attribute_state(attribute: Any) -> MappedState:
+    """The state column that *attribute* is: ``Order.state`` itself, and not its name, its class or its table's column.
+
+    Raises: TypeError when it is none.
+    """
+    model = getattr(attribute, "class_", None)
+    if model is None:
+        raise TypeError(f"{shown(attribute)} is no state column of a mapped class; give one, such as Order.state")
+    return named_state(model, attribute)
+
+
 def sole_state(model: Any, column: Any = None) -> MappedState:
     """The one state column of *model*, or the one that *column* names.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .column import MappedState, named_state
+from .column import MappedState, attribute_state
 from .errors import stored_form
 from .firing import AnySession, in_session
 from .history import history_of
@@ -64,9 +64,8 @@ def count_rows(column: Any, session: Any, /) -> Any:
 def _count_transitions(
     session: Session, column: Any, since: datetime | None, until: datetime | None
 ) -> dict[tuple[str, str, str], int]:
-    model = getattr(column, "class_", None)
-    mapped = named_state(model, column)
-    history: Any = history_of(model, column).model
+    mapped = attribute_state(column)
+    history: Any = history_of(column.class_, column).model
     query = select(history.event, history.source, history.target, func.count())
     query = query.group_by(history.event, history.source, history.target)
     if since is not None:
@@ -85,7 +84,7 @@ def _spelled(mapped: MappedState, state: Any) -> str:
 
 
 def _count_rows(session: Session, column: Any) -> dict[str, int]:
-    mapped = named_state(getattr(column, "class_", None), column)
+    mapped = attribute_state(column)
     machine, attribute = mapped.machine, getattr(mapped.model, mapped.attribute)
     rows: Counter[str] = Counter({machine.stored(state): 0 for state in machine.states})
     for state, number in session.execute(select(attribute, func.count()).group_by(attribute)):

@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.util.concurrency import in_greenlet
 
 from .backends import backend_of
-from .column import MappedState, mapped_event, mapped_state, mapped_states, named_state, sole_state
+from .column import MappedState, attribute_state, mapped_event, mapped_state, mapped_states, named_state, sole_state
 from .errors import (
     GuardNotSatisfied,
     InstanceStateError,
@@ -470,7 +470,7 @@ def in_session(session: Any, work: Callable[..., R], /, *arguments: Any) -> Any:
         session = session()
     if hasattr(session, "run_sync"):
         return session.run_sync(work, *arguments)
-    raise TypeError(f"a session is needed to fire on, got {shown(session)}")
+    raise TypeError(f"a session is needed, got {shown(session)}; an event's payload is given by name")
 
 
 def is_sharded(session: Session) -> bool:
@@ -762,7 +762,7 @@ def find_by_token(column: Any, token: str, session: Any) -> Any:
 
 
 def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | None:
-    mapped = named_state(getattr(column, "class_", None), getattr(column, "key", None))
+    mapped = attribute_state(column)
     checked_token(token, mapped)
     shot = Shot(mapped, mapped.forced, session, None, {})
     connection = shot.connection()

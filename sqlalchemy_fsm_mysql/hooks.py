@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy.orm import Session
 
-from .column import MappedState, named_state
+from .column import MappedState, attribute_state
 from .errors import State, UnknownEvent, shown
 from .journal import note
 from .outcome import Moved
@@ -88,7 +88,7 @@ def remove_hook(column: Any, function: Callable[..., Any]) -> None:
 
     Raises: ValueError when there is none.
     """
-    mapped = _mapped(column)
+    mapped = attribute_state(column)
     kept = [hook for hook in mapped.extras.hooks if hook.function != function]  # a bound method is made anew each time
     if len(kept) == len(mapped.extras.hooks):
         raise ValueError(f"{shown(function)} is no hook of {mapped.model.__name__}.{mapped.attribute}")
@@ -116,7 +116,7 @@ def _after_commit(function: Callable[[Moved[Any]], Any], moved: Moved[Any]) -> N
 def _registration(
     when: Literal["moved", "committed"], column: Any, event: Any, source: Any, target: Any
 ) -> Callable[[F], F]:
-    mapped = _mapped(column)
+    mapped = attribute_state(column)
     events, sources, targets = _several(event), _several(source), _several(target)
     for name in events or ():
         if name not in mapped.machine.events and name != FORCED:
@@ -135,7 +135,3 @@ def _registration(
 
 def _several(given: Any) -> Collection[Any] | None:
     return given if given is None or isinstance(given, (tuple, list, set, frozenset)) else (given,)
-
-
-def _mapped(column: Any) -> MappedState:
-    return named_state(getattr(column, "class_", None), getattr(column, "key", None))

@@ -27,7 +27,7 @@ from .backends.catalogue import (
 )
 from .backends.enforcers import enforcer_of
 from .backends.triggers import KINDS
-from .column import MappedState, check_name, named_state
+from .column import MappedState, attribute_state, check_name
 from .enforcement import connected, own_triggers, rules_of
 from .errors import DatabaseUnfit, listed, shown
 
@@ -65,7 +65,7 @@ def check_database(column: Any, bind: Connection | Engine, *, count_rows: bool =
 
     Raises: TypeError when *column* is no mapped state; SQLAlchemy's errors.
     """
-    mapped = named_state(getattr(column, "class_", None), column)
+    mapped = attribute_state(column)
     with connected(bind) as connection:
         before = connection.get_execution_options().get("skip_user_error_events", False)
         try:

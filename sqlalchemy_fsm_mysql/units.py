@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from .errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
+from .errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted, shown
 from .journal import journal_of
 from .transactions import UNSURE_AT_COMMIT, Meaning, error_code, meaning
 
@@ -69,8 +69,11 @@ def run_transaction(
     COMMIT of unknown outcome is only run again when the work is *idempotent*, for instance by tokens.
 
     Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
-    NotWritable; TypeError for a session that is in a transaction already; and whatever *work* raises.
+    NotWritable; TypeError for what makes no sessions, and for a session that is in a transaction already; and whatever
+    *work* raises.
     """
+    if not callable(session_factory):
+        raise TypeError(f"a unit of work opens its own session: give a sessionmaker, not {shown(session_factory)}")
     import stamina  # imported here for the sake of those who do without: it costs as much as the rest of this library
 
     def is_worth_another(error: Exception) -> bool:

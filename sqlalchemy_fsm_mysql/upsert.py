@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import Connection, TextClause, insert, inspect
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm import InstanceState, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import visitors
 
 from .backends import backend_of
 from .column import MappedState, mapped_state
-from .errors import KeyConflict, RowNotFound, UnknownState
+from .errors import KeyConflict, RowNotFound, UnknownState, shown
 from .firing import (
     AnySession,
     Said,
@@ -99,7 +99,9 @@ def _fire_or_create(
     payload: Mapping[str, Any],
     said: Said,
 ) -> Moved[Any]:
-    state = inspect(instance)
+    state = inspect(instance, raiseerr=False)
+    if not isinstance(state, InstanceState):
+        raise TypeError(f"a new instance with its key is needed, such as Order(id=20), and not {shown(instance)}")
     if state.has_identity:
         moved: Moved[Any] = fire(instance, event, session, column, payload, said)
         return moved

@@ -325,6 +325,14 @@ def unreachable_states(declaration: Declaration) -> Iterator[str]:
     leads = edges(declaration)
     retired = [find_state(declaration.declared, state) for state in declaration.retired]
     reached = reachable(initial, leads).union(*(reachable(state, leads) for state in retired if state is not None))
+    lost = [state for state in declaration.declared if state not in reached]
+    if lost and reached == {initial} and any(leads.values()):
+        # Most often the initial state is misspelt, and not each of the others unreachable for a reason of its own.
+        yield (
+            f"no event leads from the initial state {spelled(initial)} to another one, and so none can reach"
+            f" {listed(map(spelled, lost))}; add a transition from it, or correct its name"
+        )
+        return
     for state in declaration.declared:
         if state not in reached:
             yield (

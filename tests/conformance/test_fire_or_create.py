@@ -417,6 +417,12 @@ def test_an_incomplete_key_is_refused_before_any_statement(
     assert statements.number == 0
 
 
+@pytest.mark.parametrize("nothing", [Plain, (1, 2), None])
+def test_what_is_no_instance_is_refused(session: Session, nothing: object) -> None:
+    with pytest.raises(TypeError, match="a new instance with its key is needed"):
+        fire_or_create(nothing, "Ready", session)
+
+
 def test_a_state_of_its_own_is_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="'Running'"):
         fire_or_create(device(state="Running"), "Stop", session)

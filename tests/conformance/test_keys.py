@@ -8,7 +8,16 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import select
 
-from sqlalchemy_fsm_mysql import RowNotFound, fire_key, try_fire_key
+from sqlalchemy_fsm_mysql import (
+    RowNotFound,
+    check_database,
+    count_rows,
+    count_transitions,
+    find_by_token,
+    fire_key,
+    on_moved,
+    try_fire_key,
+)
 from tests.conformance.models import RANDOM, Base, Binary, Composite, Exact, Named, Renamed, Unique
 from tests.conformance.support import stored
 
@@ -121,8 +130,25 @@ def test_what_is_no_model_with_a_machine_is_refused(session, sent, model):
 
 @pytest.mark.parametrize("nothing", [None, 1, "session", object()])
 def test_what_is_no_session_is_refused(nothing):
-    with pytest.raises(TypeError, match="a session is needed"):
+    with pytest.raises(TypeError, match="a session is needed, got .*; an event's payload is given by name"):
         fire_key(Renamed, 1, "Stop", nothing)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda column, session: count_rows(column, session),
+        lambda column, session: count_transitions(column, session),
+        lambda column, session: find_by_token(column, "token", session),
+        lambda column, session: on_moved(column),
+        lambda column, session: check_database(column, session.connection()),
+    ],
+)
+def test_what_is_no_state_column_is_refused(session, call):
+    """The class, its table's column and a name alone are the likely mistakes: the message shows the right form."""
+    for column in (None, Renamed, Composite.__table__.c.state, "phase", object()):
+        with pytest.raises(TypeError, match=r"is no state column of a mapped class; give one, such as Order\.state"):
+            call(column, session)
 
 
 def test_pending_changes_of_the_row_are_flushed_before_its_key_is_fired(session):

@@ -196,6 +196,12 @@ def test_on_committed_runs_once_for_the_attempt_that_was_committed(
 # --- sessions and factories
 
 
+def test_a_session_or_an_engine_in_place_of_a_factory_is_refused(mine: Session, database: Engine) -> None:
+    for nothing in (mine, database):
+        with pytest.raises(TypeError, match="a unit of work opens its own session: give a sessionmaker, not"):
+            run_transaction(nothing, lambda session: None)
+
+
 def test_a_session_in_a_transaction_is_refused_and_left_alone(mine: Session, database: Engine) -> None:
     """Its transaction is somebody else's: it is neither committed nor rolled back."""
     key = create(database, Order)

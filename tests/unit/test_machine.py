@@ -609,6 +609,15 @@ def test_state_that_no_event_leads_to():
     assert problems(states=["a", "b", "c"]) == [f"state 'c' cannot be reached: {why}"]
 
 
+def test_initial_state_that_is_misspelt_is_one_problem():
+    events = [Event("Pay", {"new": "paid"}), Event("Ship", {"paid": "shipped"})]
+    (problem,) = problems(initial="nwe", events=events)
+    assert problem == (
+        "no event leads from the initial state 'nwe' to another one, and so none can reach 'new', 'paid', 'shipped';"
+        " add a transition from it, or correct its name"
+    )
+
+
 def test_states_that_only_lead_to_each_other_cannot_be_reached():
     found = problems(events=[Event("go", {"a": "b", "c": "d", "d": "c"})])
     assert [problem.split(":")[0] for problem in found] == [
