@@ -210,7 +210,7 @@ def _of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
     left = {state: number for state, number in rows.items() if state in retired}
     spelled = {state: number for state, number in rows.items() if state in machine.aliases}
     if undeclared:
-        what = f"{sum(undeclared.values())} rows of {label} are in {_with(undeclared)}, undeclared: no event moves them"
+        what = f"{_rows(undeclared, label, 'is in', 'are in')} {_with(undeclared)}, undeclared: no event moves them"
         yield Finding(
             "error",
             "undeclared rows",
@@ -219,11 +219,16 @@ def _of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
             undeclared,
         )
     if left:
-        what = f"{sum(left.values())} rows of {label} are in {_with(left)}, retired"
+        what = f"{_rows(left, label, 'is in', 'are in')} {_with(left)}, retired"
         yield Finding("note", "retired rows", what, "the state can be dropped once no row is in it", left)
     if spelled:
-        what = f"{sum(spelled.values())} rows of {label} hold {_with(spelled)}, an alias"
+        what = f"{_rows(spelled, label, 'holds', 'hold')} {_with(spelled)}, an alias"
         yield Finding("note", "alias rows", what, "op.migrate_states() writes the state's own name", spelled)
+
+
+def _rows(found: Mapping[str, int], label: str, one: str, many: str) -> str:
+    number = sum(found.values())
+    return f"1 row of {label} {one}" if number == 1 else f"{number} rows of {label} {many}"
 
 
 def _decoded(value: Any) -> str:

@@ -68,7 +68,7 @@ def test_a_note_does_not_fail(run: Any, target: str, patient: Engine) -> None:
     answer = run("check", target, "--url", patient.url, "--strict")
 
     assert answer.status == 0
-    assert "1 rows of orders.state are in 'void' (1), retired" in answer.told
+    assert "1 row of orders.state is in 'void' (1), retired" in answer.told
     assert "void" not in run("check", target, "--url", patient.url, "--no-rows").out
 
 
