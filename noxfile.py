@@ -203,7 +203,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def evidence(session: nox.Session) -> None:
-    """A million fires under faults, all wrong versions, 100,000 inputs: docs/evidence.md shows them. About an hour."""
+    """A million fires under faults, all wrong versions, 100,000 inputs: docs/evidence.md shows them. Twenty minutes."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
     records = Path("docs/evidence.jsonl")

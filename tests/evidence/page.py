@@ -153,7 +153,8 @@ def controls(found: Sequence[Record]) -> Iterator[str]:
     rows = []
     for wrong, records in by.items():
         checks = sorted({check for record in records for check in record["caught_by"]})
-        rows.append((wrong, ", ".join(server(record["server"]) for record in records), ", ".join(checks) or "NOTHING"))
+        on = ", ".join(dict.fromkeys(server(record["server"]) for record in records))
+        rows.append((wrong, on, ", ".join(checks) or "NOTHING"))
     yield from table(("wrong version", "on", "found out by"), rows)
     yield "The checks, of `tests/race/checker.py`:"
     yield ""
