@@ -172,6 +172,8 @@ def cluster(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/cluster", *session.posargs, env={"FSM_CLUSTER": kinds})
 
 
+# Both drivers and both backends on each server.
+EVERY_PAIR = {"FSM_EVERY_PAIR": "1"}
 # The servers of ../shared/servers; without them, whatever the tests find.
 SHARED = ("mysql97", "mariadb118", "mariadb1011")
 
@@ -183,10 +185,10 @@ def shared_servers() -> str:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Every fault and wrong version on every server, in a quarter of an hour. FSM_MARCH_FIRES=310000 marches longer."""
+    """Every fault and wrong version on every server, in five minutes. FSM_MARCH_FIRES=310000 marches longer."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
-    march = {"FSM_MARCH_FIRES": os.environ.get("FSM_MARCH_FIRES", "3000")}
+    march = {**EVERY_PAIR, "FSM_MARCH_FIRES": os.environ.get("FSM_MARCH_FIRES", "3000")}
     march["FSM_MARCH"] = os.environ.get("FSM_MARCH", shared_servers())
     within = ["--session-timeout=900"] if "FSM_MARCH_FIRES" not in os.environ else []
     session.run("python", "-m", "pytest", "tests/faults", *within, *session.posargs, env={"FSM_FAULTS": "1", **march})
@@ -198,7 +200,7 @@ def fuzz(session: nox.Session) -> None:
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
     cases = os.environ.get("FSM_FUZZ_CASES", "102000")
-    session.run("python", "-m", "pytest", "tests/fuzz", *session.posargs, env={"FSM_FUZZ_CASES": cases})
+    session.run("python", "-m", "pytest", "tests/fuzz", *session.posargs, env={**EVERY_PAIR, "FSM_FUZZ_CASES": cases})
 
 
 @nox.session
@@ -210,7 +212,7 @@ def evidence(session: nox.Session) -> None:
     # Not create_tmp(), which makes it the tests' folder too: its path is too long for a server's socket.
     fresh = Path(session.virtualenv.location) / "evidence.jsonl"
     fresh.unlink(missing_ok=True)
-    environment = {
+    environment = EVERY_PAIR | {
         "FSM_EVIDENCE": str(fresh.resolve()),
         "FSM_FAULTS": "1",
         "FSM_FUZZ_CASES": os.environ.get("FSM_FUZZ_CASES", "102000"),
