@@ -506,8 +506,9 @@ def shown_instance(instance: Any) -> str:
         (kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)),
         "persistent",
     )
-    key = shown(plain_key(state.identity)) if state.identity else "without a key"
-    return f"the {kind} {type(instance).__name__} {key}"
+    names = [state.mapper.get_property_by_column(part).key for part in state.mapper.primary_key]
+    key = state.identity or tuple(state.dict.get(name) for name in names)
+    return f"the {kind} {type(instance).__name__} {'without a key' if None in key else shown(plain_key(key))}"
 
 
 def plain_key(key: tuple[Any, ...]) -> Any:

@@ -30,6 +30,7 @@ def test_a_transient_instance_is_refused(mine: Session, database: Engine) -> Non
 
 def test_a_transient_instance_without_a_session_is_refused() -> None:
     assert refused(Order(), None).startswith("the transient Order without a key is in no session")
+    assert refused(Order(id=5), None).startswith("the transient Order 5 is in no session")
 
 
 def test_a_pending_instance_is_flushed_and_fired(mine: Session, database: Engine) -> None:
@@ -51,13 +52,13 @@ def test_a_pending_instance_in_another_state_is_fired_from_there(mine: Session) 
 
 
 def test_without_autoflush_a_pending_instance_is_refused(mine: Session) -> None:
-    order = Order()
+    order = Order(id=5)
     mine.add(order)
 
     with mine.no_autoflush:
         message = refused(order, mine)
 
-    assert "flush it first" in message
+    assert message == "the pending Order 5 is not stored: flush it first"
     assert inspect(order).pending
 
 

@@ -48,11 +48,11 @@ class World:
     def missing(self, text: str) -> list[str]:
         """What *text* names and is not here.
 
-        >>> world = World({"print": print, "text": ""}, owners=(str,), callables=(print,))
-        >>> world.missing('print(text.upper(), sep="…")'), world.missing("sep="), world.missing("upper()")
+        >>> world = World({"sorted": sorted, "text": ""}, owners=(str,), callables=(sorted,))
+        >>> world.missing('sorted(text.split(), key="…")'), world.missing("key="), world.missing("upper()")
         ([], [], [])
-        >>> world.missing("print(nothing)"), world.missing("print(blank=1)"), world.missing("blank=")
-        (['nothing'], ["print(): got an unexpected keyword argument 'blank'"], ['blank='])
+        >>> world.missing("sorted(nothing)"), world.missing("sorted(text, blank=1)"), world.missing("blank=")
+        (['nothing'], ["sorted(): got an unexpected keyword argument 'blank'"], ['blank='])
         >>> world.missing("text.louder()"), world.missing("louder()")
         (['text.louder'], ['louder'])
         """
