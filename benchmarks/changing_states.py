@@ -1,10 +1,11 @@
 """Changing a state column of two million rows under a writer: how long an append takes, and what stalls the writer.
 
     python benchmarks/changing_states.py mysql+mysqldb://root@127.0.0.1:3306/test [--rows 2000000] [--move 300000]
+                                         [--rounds 3]
 
 The database of the URL is written to: tables bench_… are dropped and created. Another process fires events on random
-rows, one after the other, and notes how long each took. Printed are its slowest fires alone, while states are appended,
-while rows are migrated in batches (with and without a history), and while one UPDATE does the same.
+rows, one after the other, and notes how long each took. Printed are its slowest fires while states are appended, then in
+turns alone and while rows are migrated in batches without and with a history, and last while one UPDATE does the same.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--move", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=5000)
     options = parser.parse_args()
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -164,33 +166,34 @@ def main() -> None:
     with engine.connect() as connection:
         print(connection.execute(text("SELECT VERSION()")).scalar(), f"{options.rows} rows, {options.move} to move")
     fill(engine, options.rows)
-    set_error(engine, options.rows, options.move)
 
-    told("the writer alone", *beside(options.url, options.rows, lambda: time.sleep(5)))
+    def measured(what: str, work: Callable[[], Any]) -> None:
+        told(what, *beside(options.url, options.rows, work))
+
+    def migrate(history: str | None) -> None:
+        migrating(
+            engine,
+            lambda op: op.migrate_states(
+                "bench_jobs", "state", {"Error": "Failed"}, batch_size=options.batch_size, history=history
+            ),
+        )
+
     for i in range(5):
         migrating_one = lambda op, i=i: op.add_states("bench_jobs", "state", [f"Added{i}"])  # noqa: E731
-        told(f"add_states, {i + 1}", *beside(options.url, options.rows, lambda: migrating(engine, migrating_one)))
-
-    size = options.batch_size
-    with_batches = lambda op: op.migrate_states("bench_jobs", "state", {"Error": "Failed"}, batch_size=size)  # noqa: E731
-    told(
-        f"migrate_states, batches of {size}",
-        *beside(options.url, options.rows, lambda: migrating(engine, with_batches)),
-    )
-
-    set_error(engine, options.rows, options.move)
-    recorded = lambda op: op.migrate_states(  # noqa: E731
-        "bench_jobs", "state", {"Error": "Failed"}, batch_size=size, history="bench_job_transitions"
-    )
-    told("the same with a history", *beside(options.url, options.rows, lambda: migrating(engine, recorded)))
-
+        measured(f"add_states, {i + 1}", lambda work=migrating_one: migrating(engine, work))
+    for i in range(1, options.rounds + 1):
+        measured(f"the writer alone, {i}", lambda: time.sleep(5))
+        set_error(engine, options.rows, options.move)
+        measured(f"migrate_states, {i}", lambda: migrate(None))
+        set_error(engine, options.rows, options.move)
+        measured(f"migrate_states with a history, {i}", lambda: migrate("bench_job_transitions"))
     set_error(engine, options.rows, options.move)
 
     def one_update() -> None:
         with engine.begin() as connection:
             connection.execute(text("UPDATE bench_jobs SET state = 'Failed' WHERE state = 'Error'"))
 
-    told("one UPDATE", *beside(options.url, options.rows, one_update))
+    measured("one UPDATE", one_update)
     Base.metadata.drop_all(engine)
     engine.dispose()
 

@@ -95,21 +95,16 @@ class EnforceMachineOp(StatesOp):
         )
 
     def reverse(self) -> MigrateOperation:
-        where: dict[str, Any] = {
-            "table_name": self.table_name,
-            "column_name": self.column_name,
-            "schema": self.schema,
-        }
         if self.replaces:
             return IrreversibleOp(f"{self.label}: whose triggers were there before is not known: write its machine out")
         if self.previous is None:
-            return ReleaseMachineOp(machine=self.machine, initial_states=self.initial_states, **where)
+            return ReleaseMachineOp(machine=self.machine, initial_states=self.initial_states, **self.where)
         return EnforceMachineOp(
             machine=self.previous,
             initial_states=self.previous_initial_states,
             previous=self.machine,
             previous_initial_states=self.initial_states,
-            **where,
+            **self.where,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -156,11 +151,9 @@ class ReleaseMachineOp(StatesOp):
         if self.machine is None:
             return IrreversibleOp(f"{self.label}: the machine of the triggers that were dropped is not known")
         return EnforceMachineOp(
-            table_name=self.table_name,
-            column_name=self.column_name,
-            schema=self.schema,
             machine=self.machine,
             initial_states=self.initial_states,
+            **self.where,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:

@@ -40,6 +40,11 @@ class StatesOp(MigrateOperation):
         parts = (self.schema, self.table_name, self.column_name)
         return ".".join(part for part in parts if part)
 
+    @property
+    def where(self) -> dict[str, Any]:
+        """The arguments that name the column, for another operation on it."""
+        return {"table_name": self.table_name, "column_name": self.column_name, "schema": self.schema}
+
 
 @dataclass(kw_only=True, eq=False)
 class AlterStatesOp(StatesOp):
@@ -112,10 +117,8 @@ class AddStatesOp(AlterStatesOp):
 
     def reverse(self) -> DropStatesOp:
         return DropStatesOp(
-            table_name=self.table_name,
-            column_name=self.column_name,
+            **self.where,
             states=self.states,
-            schema=self.schema,
             storage=self.storage,
             existing=(*self.existing, *(state for state in self.states if state not in self.existing)),
         )
@@ -173,10 +176,8 @@ class DropStatesOp(AlterStatesOp):
 
     def reverse(self) -> AddStatesOp:
         return AddStatesOp(
-            table_name=self.table_name,
-            column_name=self.column_name,
+            **self.where,
             states=self.states,
-            schema=self.schema,
             storage=self.storage,
             existing=tuple(state for state in self.existing if state not in self.states),
             algorithm="INSTANT" if self.storage == "enum" else "COPY",
@@ -252,10 +253,8 @@ class MigrateStatesOp(StatesOp):
         if not self.reversible or len(targets) < len(self.targets):
             return IrreversibleOp(f"{self.label}: which rows were in {_listed(self.targets)} is not known any more")
         return MigrateStatesOp(
-            table_name=self.table_name,
-            column_name=self.column_name,
+            **self.where,
             targets=targets,
-            schema=self.schema,
             batch_size=self.batch_size,
             history=self.history,
             record=self.record,
@@ -311,10 +310,8 @@ class ConvertStatesOp(AlterStatesOp):
         if self.existing_storage is None:
             return IrreversibleOp(f"{self.label}: how the column was declared before is not known")
         return ConvertStatesOp(
-            table_name=self.table_name,
-            column_name=self.column_name,
+            **self.where,
             states=self.states,
-            schema=self.schema,
             storage=self.existing_storage,
             existing_storage=self.storage,
         )
