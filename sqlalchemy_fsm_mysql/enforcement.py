@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, Table, inspect
 from sqlalchemy.orm import QueryableAttribute
 
+from .backends.catalogue import may_see_triggers
 from .backends.enforcers import enforcer_of
 from .backends.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, column_digest
 from .column import StateType
@@ -48,7 +49,8 @@ def enforce_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout
 def release_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Take the triggers of :func:`enforce_machine` for *column* away, whichever machine made them.
 
-    Raises: TypeError when *column* holds no machine's state; SQLAlchemy's DBAPIError.
+    Raises: TypeError when *column* holds no machine's state; FSMError when the account could not see a trigger, if
+    there was one; SQLAlchemy's DBAPIError.
     """
     own = state_column(column)
     with connected(bind) as connection:
@@ -133,6 +135,11 @@ def install_triggers(
 
 def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Hold *column* to nothing."""
+    found = own_triggers(connection, column)
+    if not found and not may_see_triggers(connection):
+        raise FSMError(
+            f"{column}: this account has no privilege TRIGGER, without which no trigger is seen; nothing was changed"
+        )
     with enforcer_of(connection.dialect).waiting_at_most(connection, lock_wait_timeout):
-        for one in own_triggers(connection, column):
+        for one in found:
             connection.execute(DropTrigger(column.table, one.name))

@@ -134,7 +134,8 @@ class ReleaseMachineOp(StatesOp):
     ) -> None:
         """Take the triggers of any machine from the table. *machine* is needed for ``--sql`` and ``op.reverse()`` only.
 
-        Raises: MigrationRefused for ``--sql`` without *machine*; the driver's error.
+        Raises: MigrationRefused for ``--sql`` without *machine*; FSMError when the account lacks the privilege TRIGGER,
+        and sees none; the driver's error.
         """
         operations.invoke(
             cls(

@@ -76,6 +76,12 @@ class AddStatesOp(AlterStatesOp):
 
     states: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for state in self.states:
+            if self.storage == "enum" and state.endswith(" "):
+                raise ValueError(f"{state!r} ends with a space, which an ENUM takes away; strip it")
+
     @classmethod
     def add_states(
         cls,
@@ -201,7 +207,7 @@ class MigrateStatesOp(StatesOp):
     reversible: bool = True
 
     def __post_init__(self) -> None:
-        if not self.targets:
+        if not self.targets or not isinstance(self.targets, Mapping):
             raise ValueError('migrate_states takes {source: target}, such as {"Error": "Failed"}')
         _names([*self.targets, *self.targets.values()])
         chained = sorted(set(self.targets) & set(self.targets.values()))

@@ -184,7 +184,8 @@ class ServerCatalogue(Catalogue):
 
     def may_see_triggers(self, connection: Connection) -> bool:
         grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
-        return any(re.search(r"\bTRIGGER\b|\bALL PRIVILEGES\b", grant) for grant in grants)
+        # A grant ON nothing is a role, which may have the privilege.
+        return any(" ON " not in grant or re.search(r"\bTRIGGER\b|\bALL PRIVILEGES\b", grant) for grant in grants)
 
 
 def _counts_found_rows(connection: Connection) -> bool | None:

@@ -262,9 +262,21 @@ def test_a_table_without_a_key_is_refused(project, engine):
         op.migrate_states("orders", "state", {"Error": "Failed"})
 
 
+def test_a_table_that_is_no_history_is_refused(project, engine):
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INT PRIMARY KEY, state VARCHAR(10))"))
+
+    with migrating(engine) as op, pytest.raises(MigrationRefused, match="'orders' is no history"):
+        op.migrate_states("orders", "state", {"Error": "Failed"}, history="orders")
+
+
 @pytest.mark.parametrize(
     ("targets", "problem"),
-    [({}, "takes {source: target}"), ({"a": "b", "b": "c"}, "both a source and a target")],
+    [
+        ({}, "takes {source: target}"),
+        ("Error", "takes {source: target}"),
+        ({"a": "b", "b": "c"}, "both a source and a target"),
+    ],
 )
 def test_targets_that_make_no_sense_are_refused(project, engine, targets, problem):
     with migrating(engine) as op, pytest.raises(ValueError, match=problem):

@@ -65,6 +65,11 @@ def test_an_append_can_be_run_again(engine, created, algorithm):
     fill(engine, {8: "sent", 9: "lost"})
 
 
+def test_a_name_that_an_enum_would_change_is_refused(engine, created):
+    with migrating(engine) as op, pytest.raises(ValueError, match="ends with a space"):
+        op.add_states("orders", "state", ["sent "])
+
+
 def test_what_was_added_can_be_dropped_again_to_the_letter(engine, created, algorithm):
     with migrating(engine) as op:
         op.add_states("orders", "state", ["sent", "delivered"], algorithm=algorithm)

@@ -28,6 +28,7 @@ from sqlalchemy_fsm_mysql import (
     Machine,
     Moved,
     Refused,
+    RefusedByDatabase,
     RowNotFound,
     StateMachineColumn,
     TransactionAborted,
@@ -42,6 +43,7 @@ from sqlalchemy_fsm_mysql import (
     force_state,
     on_committed,
     on_moved,
+    permitted,
     remove_hook,
     run_transaction,
     try_fire_key,
@@ -84,6 +86,14 @@ class Payment(Base):
             ],
         )
     )
+
+
+class Held(Base):
+    """The database holds every writer to the machine."""
+
+    __tablename__ = "async_held"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine, enforced=True)
 
 
 Test = Callable[[AsyncEngine], Awaitable[Any]]
@@ -359,6 +369,34 @@ def test_an_instance_of_another_session_is_refused(run):
                 await order.fire("Ready", other)
 
     run(test)
+
+
+# --- triggers
+
+
+UNDELETE = text("UPDATE async_held SET state = 'Running' WHERE state = 'Deleted'")
+
+
+def undelete(session: Session) -> None:
+    with permitted(Held.state, session.connection(), "Deleted", "Running", rows=1):
+        session.execute(UNDELETE)
+
+
+def test_the_way_through_the_triggers_is_open_within_run_sync_and_closed_after_it(run, database):
+    async def test(engine):
+        async with AsyncSession(engine) as session:
+            session.add(Held(id=1))
+            await session.commit()
+            await force_state(await session.get_one(Held, 1), "Deleted")
+            await session.run_sync(undelete)
+            await force_state(await session.get_one(Held, 1), "Deleted")
+            with pytest.raises(RefusedByDatabase) as refused:
+                await session.execute(UNDELETE)
+            await session.commit()
+            return refused.value.source, refused.value.target
+
+    assert run(test) == ("Deleted", "Running")
+    assert stored(database, Held) == "Deleted"
 
 
 # --- nothing is loaded outside of the greenlet

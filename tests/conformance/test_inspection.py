@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
     DatabaseUnfit,
     Event,
     Finding,
+    FSMError,
     Machine,
     RefusedByDatabase,
     StateMachineColumn,
@@ -215,14 +217,22 @@ def test_a_column_that_shall_not_be_enforced_needs_none(patient: Engine) -> None
 
 
 @pytest.mark.servers_only
-def test_an_account_that_may_not_see_triggers(patient: Engine) -> None:
+@pytest.mark.parametrize("privileges", ["SELECT", "SELECT, INSERT, UPDATE"])
+@pytest.mark.parametrize("are_there", [False, True])
+def test_an_account_that_may_not_see_triggers(patient: Engine, privileges: str, *, are_there: bool) -> None:
+    """Of a trigger that is there, MariaDB shows one who may write the table the name, and not the text."""
     name = f"doctor_{patient.url.database}"[:30]
-    release_machine(Order.state, patient)
-    do(patient, f"CREATE USER {name}@'%%'", f"GRANT SELECT ON `{patient.url.database}`.* TO {name}@'%%'")
+    if not are_there:
+        release_machine(Order.state, patient)
+    do(patient, f"CREATE USER {name}@'%%'", f"GRANT {privileges} ON `{patient.url.database}`.* TO {name}@'%%'")
     other = create_engine(patient.url.set(username=name, password=None))
     try:
         findings = found(other)
         assert findings["triggers unseen"].severity == "warning"
+        with pytest.raises(FSMError, match="no privilege TRIGGER"):
+            release_machine(Order.state, other)
+        with pytest.raises(DBAPIError, match="1142"):
+            enforce_machine(Order.state, other)
     finally:
         other.dispose()
         do(patient, f"DROP USER {name}@'%%'")
