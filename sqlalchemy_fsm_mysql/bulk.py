@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 
@@ -203,6 +204,10 @@ def claim(
     return in_session(session, _claim, model, event, column, criteria, limit, order_by, payload, said)
 
 
+# Relationships that are loaded when they are asked for, and not with the instance.
+_LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
+
+
 @dataclass(frozen=True)
 class Locked:
     """A row that is locked: its key, what the event does to it, and its version where Python makes the next one."""
@@ -321,7 +326,7 @@ class Sweep:
         """What has to be read of a row to move it: the parts of a :class:`Locked`."""
         row = self.event.row
         version = [row.version] if self.mapped.makes_versions and row.version is not None else []
-        return [*row.key, self.event.code().label("fsm_code"), *version]
+        return [*row.key, self.event.selected_code, *version]
 
     def locked(self, values: Sequence[Any]) -> Locked:
         parts = len(self.event.row.key)
@@ -371,6 +376,22 @@ class Sweep:
             found |= {inspect(instance).identity: instance for instance in instances}
         return [found[key] for key in keys]
 
+    def changes_state_only(self) -> bool:
+        """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
+
+        The state is all that the event changes, the mapping reads no other table along, whose rows a locking read would
+        lock, too, and nobody is told when an instance is loaded, and sees the old state.
+        """
+        mapped, mapper, told = self.mapped, self.mapped.mapper, self.mapped.mapper.class_manager.dispatch
+        return (
+            self.event.row.version is None
+            and not mapped.changed_with(self.event)
+            and mapper.persist_selectable is self.event.row.table
+            and mapper.polymorphic_on is None
+            and all(relationship.lazy in _LAZY for relationship in mapper.relationships)
+            and not (told.load or told.refresh)
+        )
+
     def bind_arguments(self) -> dict[str, Any]:
         """What tells ``Session.get_bind()`` that this writes."""
         return {"mapper": self.mapped.mapper, "clause": self.event.row.writing}
@@ -415,10 +436,10 @@ class Sweep:
         if not held:
             return
         target = self.mapped.machine.loaded(branch.target)
+        shot = Shot(self.mapped, self.event, self.session, None, {})
         for key in keys:
             instance = held.get(self.mapped.mapper.identity_key_from_primary_key(key))
             if instance is not None:
-                shot = Shot(self.mapped, self.event, self.session, plain_key(key), {}, instance)
                 shot.bring_up_to_date(instance, target)
 
     def _expire_all(self) -> None:
@@ -484,7 +505,7 @@ def _sweep(
     core = _on_row(mapped, [_core(mapped, criterion) for criterion in criteria])
     visible = [] if sql.row.visible is None else [sql.row.visible]
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    return Sweep(mapped, sql, session, and_(sql.can(), *visible, *core), parameters, said, payload or NO_PAYLOAD)
+    return Sweep(mapped, sql, session, and_(sql.can, *visible, *core), parameters, said, payload or NO_PAYLOAD)
 
 
 def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
@@ -625,16 +646,19 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         )
     key = sweep.event.row.key
     order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
-    query = select(*sweep.columns()).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
+    instances: list[Any] | None = None
     try:
         backend_of(connection).lock(connection, sweep.event)
-        found = session.execute(
-            query.with_for_update(skip_locked=True), sweep.parameters, bind_arguments=sweep.bind_arguments()
-        ).all()
-        rows = [sweep.locked(values) for values in found]
+        if sweep.changes_state_only():
+            found = _lock_free(sweep, [model, sweep.event.selected_code], order, limit)
+            instances = [instance for instance, _ in found]
+            rows = [Locked(instance_state(instance).identity or (), code) for instance, code in found]
+        else:
+            rows = [sweep.locked(values) for values in _lock_free(sweep, sweep.columns(), order, limit)]
         with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
             taken = sweep.take(connection, rows)
-        instances = sweep.load([row.key for row in rows])
+        if instances is None:
+            instances = sweep.load([row.key for row in rows])
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
@@ -642,3 +666,14 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
             branch = sweep.event.branches[(row.code - MOVED) // 2]
             announce(sweep.mapped, sweep.moved(branch, row.key, instance), session)
     return instances, taken
+
+
+def _lock_free(sweep: Sweep, what: Sequence[Any], order: Sequence[Any], limit: int) -> Sequence[Any]:
+    """Lock up to *limit* of the rows that nobody else has locked, and read *what* of them; instances are read anew."""
+    query = select(*what).select_from(sweep.mapped.model).where(sweep.criterion).order_by(*order).limit(limit)
+    return sweep.session.execute(
+        query.with_for_update(skip_locked=True),
+        sweep.parameters,
+        execution_options={"populate_existing": True},
+        bind_arguments=sweep.bind_arguments(),
+    ).all()

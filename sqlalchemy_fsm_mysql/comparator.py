@@ -38,7 +38,7 @@ class StateComparator(String.Comparator[Any]):
             can: ColumnElement[bool] = self.expr.in_(_texts(machine, machine.sources(event)))
             return can
         built = self._event(event)
-        composed: ColumnElement[bool] = _composed(built.can(), built, self.expr, payload)
+        composed: ColumnElement[bool] = _composed(built.can, built, self.expr, payload)
         return composed
 
     def after(self, event: str, /, **payload: Any) -> ColumnElement[Any]:

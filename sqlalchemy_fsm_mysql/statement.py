@@ -239,6 +239,12 @@ class EventSQL:
         index, reason = divmod(code - REFUSED, 4)
         return self.states[index], "guard" if reason >= _BY_GUARD else "state"
 
+    @cached_property
+    def selected_code(self) -> ColumnElement[int]:
+        """:meth:`code` as a column of a SELECT."""
+        return self.code().label("fsm_code")
+
+    @cached_property
     def can(self) -> ColumnElement[bool]:
         """Whether the event moves the row."""
         state = self.row.state

@@ -79,6 +79,19 @@ class Part(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey(Job.id))
 
 
+class Plain(Base):
+    """Nothing is loaded along with it, and nothing but its state is changed by ``Take``."""
+
+    __tablename__ = "claim_plain"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(machine)
+    priority: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(20))
+    since: Mapped[datetime | None]
+
+
 class Recorded(Base):
     __tablename__ = "claim_recorded"
 
@@ -302,6 +315,86 @@ def test_an_unflushed_edit_is_stored_first(mine):
     (job,) = claim(Job, "Take", mine, Job.priority == 55, limit=1)
 
     assert (job.id, job.priority) == (1, 55)
+
+
+def sent_by(engine: Engine, work: Any) -> tuple[Any, list[str]]:
+    """What *work* returns, and the first words of the SELECTs and UPDATEs it sends; SQLite's lock is an UPDATE, too."""
+    words: list[str] = []
+
+    def sent(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        words.append(statement.split(maxsplit=1)[0])
+
+    event.listen(engine, "before_cursor_execute", sent)
+    try:
+        return work(), [word for word in words if word in ("SELECT", "UPDATE")]
+    finally:
+        event.remove(engine, "before_cursor_execute", sent)
+
+
+def plain(session: Session) -> None:
+    session.add_all(Plain(id=i) for i in (1, 2, 3))
+    session.commit()
+
+
+def test_the_select_that_locks_also_loads_when_only_the_state_changes(database, mine):
+    plain(mine)
+
+    jobs, sent = sent_by(database, lambda: claim(Plain, "Take", mine, limit=2))
+
+    assert sent[-2:] == ["SELECT", "UPDATE"]
+    assert sent.count("SELECT") == 1
+    assert [(job.id, job.state, job.priority) for job in jobs] == [(1, "running", 0), (2, "running", 0)]
+    assert not mine.dirty
+    assert states(mine, Plain) == {1: "running", 2: "running", 3: "waiting"}
+
+
+def test_effects_are_read_after_the_move(database, mine):
+    plain(mine)
+
+    (job,), sent = sent_by(database, lambda: claim(Plain, "Start", mine, limit=1, worker="w1"))
+
+    assert sent[-3:] == ["SELECT", "UPDATE", "SELECT"]
+    assert (job.state, job.worker, job.attempts) == ("running", "w1", 1)
+
+
+def test_what_somebody_else_has_changed_is_in_a_plain_instance_too(mine, theirs):
+    plain(mine)
+    mine.expire_on_commit = False
+    held = mine.get_one(Plain, 1)
+    mine.commit()
+    theirs.get_one(Plain, 1).priority = 77
+    theirs.commit()
+    snapshot = mine.scalar(select(func.count()).select_from(Plain))
+
+    (claimed,) = claim(Plain, "Take", mine, limit=1)
+
+    assert (snapshot, claimed is held, held.priority, held.state) == (3, True, 77, "running")
+
+
+def test_a_listener_of_loads_sees_the_new_state(mine):
+    plain(mine)
+    seen: list[str] = []
+
+    def loaded(job: Plain, *_: Any) -> None:
+        seen.append(job.state)
+
+    mine.expunge_all()
+    event.listen(Plain, "load", loaded)
+    try:
+        claim(Plain, "Take", mine, limit=2)
+    finally:
+        event.remove(Plain, "load", loaded)
+
+    assert seen == ["running", "running"]
+
+
+def test_a_claim_that_is_rolled_back_shows_the_old_state_again(mine):
+    plain(mine)
+    with mine.begin_nested() as savepoint:
+        (job,) = claim(Plain, "Take", mine, limit=1)
+        savepoint.rollback()
+
+    assert job.state == "waiting"
 
 
 def test_collections_that_are_loaded_eagerly_do_not_change_the_number_of_rows(mine):
