@@ -200,14 +200,17 @@ def draw(path: Path, values: dict[str, float], label: str) -> None:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "sqlalchemy_fsm_mysql"  # the same figures give the same file
+    # Read on a white page and on a dark one.
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    mpl.rcParams.update(dict.fromkeys(names, "#7a828a"))
     from matplotlib import pyplot as plt
 
     ordered = sorted(values.items(), key=lambda item: item[1], reverse=True)
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(ordered)))
-    colours = ["#2a6f97" if name.startswith("fire") else "#b8c0c8" for name, _ in ordered]
+    colours = ["#3f8fbf" if name.startswith("fire") else "#9aa3ab" for name, _ in ordered]
     axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=colours)
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, transparent=True)
     plt.close(figure)
