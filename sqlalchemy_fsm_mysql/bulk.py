@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 from sqlalchemy import (
     BinaryExpression,
@@ -208,8 +208,7 @@ def claim(
 _LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
 
 
-@dataclass(frozen=True)
-class Locked:
+class Locked(NamedTuple):
     """A row that is locked: its key, what the event does to it, and its version where Python makes the next one."""
 
     key: tuple[Any, ...]

@@ -258,10 +258,11 @@ class Shot:
             self.token,
             sequence=sequence,
         )
-        if self.session.identity_map:
-            instance = self._held()
-            if instance is not None:
-                self.bring_up_to_date(instance, moved.target, version)
+        held = self.instance
+        if held is None and self.session.identity_map:
+            held = self._held()
+        if held is not None:
+            self.bring_up_to_date(held, moved.target, version)
         return moved
 
     def _record(self, connection: Connection, history: History, source: str, target: str) -> int:

@@ -48,7 +48,8 @@ KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_ne
 VALUE = "fsm_value_{}"
 
 # What a history records of each transition, besides its time and number; bound as fsm_event and so on.
-RECORDED = ("event", "source", "target", "actor", "details", "token")
+SAID = ("actor", "details", "token")
+RECORDED = ("event", "source", "target", *SAID)
 
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 

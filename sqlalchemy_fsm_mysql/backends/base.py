@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from ..errors import RefusedByDatabase
-from ..statement import HIDDEN, MOVED, EventSQL, HistorySQL, StateRow
+from ..statement import HIDDEN, MOVED, SAID, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
 from .enforcers import enforcer_of
 from .triggers import refusal_in
@@ -163,6 +163,10 @@ class Backend:
         """Lock all rows under *criterion*, and add to *history* what :meth:`sweep` does to each; how many there are."""
         own = history.own(event.row)
         values = {**history.values(), **own, history.table.c.at: utc_now()}
+        # A NULL that is spelled out costs MariaDB a tenth of the statement.
+        for name in SAID:
+            if parameters[f"fsm_{name}"] is None and history.table.c[name].server_default is None:
+                del values[history.table.c[name]]
         values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
         rows = select(*values.values()).where(criterion).with_for_update()
         statement = insert(history.table).from_select(list(values), rows, include_defaults=False)
