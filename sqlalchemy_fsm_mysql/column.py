@@ -28,9 +28,9 @@ from sqlalchemy import (
     inspect,
     literal,
 )
-from sqlalchemy.orm import MappedColumn, Mapper, mapped_column
+from sqlalchemy.orm import ColumnProperty, MappedColumn, Mapper, mapped_column
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import BinaryExpression, conv
+from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, conv
 from sqlalchemy.types import TypeEngine
 
 from .backends import backend_of_dialect
@@ -38,7 +38,7 @@ from .backends.enforcers import enforcer_of
 from .backends.triggers import KINDS, CreateTrigger, short_identifier
 from .comparator import STATES, StateComparator
 from .errors import InvalidMachine, State, StateAssignmentError, UnknownEvent, shown, stored_form
-from .expressions import event_sql
+from .expressions import event_sql, outside_subqueries
 from .machine import AnyState, Machine
 from .rules import Rules
 from .statement import KEY, NEXT_VERSION, EventSQL, StateRow
@@ -116,13 +116,15 @@ class StateType(TypeDecorator[Any]):
         return self.machine.stored_states
 
     def copy(self, **_: Any) -> StateType:
-        return StateType(
+        copied = StateType(
             self.machine,
             storage=self.storage,
             protected=self.protected,
             enforced=self.enforced,
             initial_states=self.initial_states,
         )
+        copied._variant_mapping = self._variant_mapping  # as TypeEngine.copy() does
+        return copied
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         type_ = backend_of_dialect(dialect).column_type(dialect, self.machine.stored_states, self.storage)
@@ -211,6 +213,7 @@ def _add_triggers(type_: StateType, column: Column[Any]) -> None:
 class Extras:
     """What else is declared for a state column, shared by all classes that map it."""
 
+    column: Column[Any]
     history: Any = None
     hooks: list[Any] = field(default_factory=list)
 
@@ -222,7 +225,10 @@ class MappedState:
         self.mapper, self.model, self.attribute, self.column = mapper, mapper.class_, attribute, column
         type_ = cast(StateType, column.type)
         self.machine, self.protected = type_.machine, type_.protected
-        self.extras: Extras = column.info.setdefault(EXTRAS, Extras())
+        extras: Extras | None = column.info.get(EXTRAS)
+        if extras is None or extras.column is not column:  # Table.to_metadata() copies a column's info along
+            extras = column.info[EXTRAS] = Extras(column)
+        self.extras = extras
         self._events: dict[str, EventSQL] = {}
         self._expired: dict[str, tuple[str, ...]] = {}
 
@@ -277,13 +283,19 @@ class MappedState:
         is_own_table = mapper.inherits is None or (
             mapper.local_table is table and mapper.inherits.local_table is not table
         )
-        if is_own_table or not isinstance(discriminator, Column):
+        if is_own_table or discriminator is None:
+            return None
+        # It may be an expression, such as a CASE. What is in no table at all is a union's, of concrete inheritance.
+        read = {part.table for part in outside_subqueries(discriminator) if isinstance(part, ColumnClause)}
+        others = [other for other in read if isinstance(other, Table) and other is not table]
+        if len(others) > 1 or not all(isinstance(other, Table) for other in read):
             return None
         is_ours = discriminator.in_([mapper.polymorphic_identity for mapper in mapper.self_and_descendants])
-        if discriminator.table is table:
+        if not others:
             return is_ours
+        (other,) = others
         joined = [
-            self._in_table(part, table) == self._in_table(part, discriminator.table)
+            self._in_table(part, table) == self._in_table(part, other)
             for part in cast("tuple[Column[Any], ...]", mapper.primary_key)
         ]
         return exists().where(*joined, is_ours).correlate(table)
@@ -347,9 +359,7 @@ class MappedState:
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
             # As after a flush: a column_property() may be made of what has changed.
-            made = [
-                p.key for p in self.mapper.column_attrs if p.expire_on_flush and not isinstance(p.columns[0], Column)
-            ]
+            made = [p.key for p in expirable(self.mapper) if p.expire_on_flush and not isinstance(p.columns[0], Column)]
             self._expired[event.name] = (
                 *(key for key, column in self.row.columns.items() if column in changed),
                 *made,
@@ -419,7 +429,8 @@ class MappedState:
             self._refuse_assignment(instance, None)
 
         attribute = self.model.__dict__.get(self.attribute) or getattr(self.model, self.attribute)
-        event.listen(attribute, "set", assigned, retval=True)
+        # Of a deferred one, what is there already has to be loaded to be known.
+        event.listen(attribute, "set", assigned, retval=True, active_history=attribute.property.deferred)
         event.listen(attribute, "remove", removed)
 
     def _stored(self, value: Any) -> str:
@@ -454,6 +465,11 @@ def _exact_types(column: Column[Any]) -> tuple[type[Any], ...]:
     except NotImplementedError:
         return ()
     return (Decimal, int, float) if wanted in (Decimal, float) else (wanted,)
+
+
+def expirable(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
+    """The column attributes that instances have; of a discriminator that is computed there is no attribute."""
+    return [attribute for attribute in mapper.column_attrs if attribute.key in mapper.class_manager]
 
 
 def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:

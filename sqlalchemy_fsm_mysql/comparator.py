@@ -35,7 +35,7 @@ class StateComparator(String.Comparator[Any]):
         machine = self._machine(event)
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
-            can: ColumnElement[bool] = self.expr.in_(_texts(machine, machine.sources(event)))
+            can: ColumnElement[bool] = self.expr.in_(self._bound(machine.sources(event)))
             return can
         built = self._event(event)
         composed: ColumnElement[bool] = _composed(built.can, built, self.expr, payload)
@@ -65,8 +65,21 @@ class StateComparator(String.Comparator[Any]):
         if machine.aliases and op in _EQUALITIES and other:
             states = list(other[0]) if isinstance(other[0], (list, tuple, set, frozenset)) else [other[0]]
             if states and all(map(machine.declares, states)):
-                return super().operate(_EQUALITIES[op], _texts(machine, states), **options)
+                return super().operate(_EQUALITIES[op], self._bound(states), **options)
         return super().operate(op, *other, **options)
+
+    def _bound(self, states: Iterable[Any]) -> list[ColumnElement[Any]]:
+        """What a row in one of *states* may hold.
+
+        The state itself has the column's type: where SQLAlchemy evaluates a criterion in memory, it is what instances
+        have. An alias is a plain string, as that type would bind it as its state.
+        """
+        machine = self._own_machine()
+        bound: list[ColumnElement[Any]] = []
+        for state in states:
+            text, *aliases = machine.spellings(state)
+            bound += [literal(machine.loaded(text), self.expr.type), *(literal(alias, String()) for alias in aliases)]
+        return bound
 
     def _own_machine(self) -> Machine:
         machine: Machine = getattr(self.expr.type, "machine")  # noqa: B009 - StateType's, which names this class
@@ -86,11 +99,6 @@ class StateComparator(String.Comparator[Any]):
         state = entity.mapper.class_.__dict__[STATES][self.expr._annotations["proxy_key"]]
         built: EventSQL = state.event(name)
         return built
-
-
-def _texts(machine: Machine, states: Iterable[Any]) -> list[ColumnElement[str]]:
-    """What a row in one of *states* may hold; plain strings: the column's type would bind an alias as its state."""
-    return [literal(text, String()) for state in states for text in machine.spellings(state)]
 
 
 def _is_guarded(machine: Machine, event: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -35,6 +36,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.annotation import _deep_deannotate
 from sqlalchemy.types import NullType, TypeEngine
 
 from .errors import InvalidMachine, State
@@ -185,7 +187,9 @@ class _Builder:
                 return self.row.table.c[element.key]
             return None
 
-        result: ColumnElement[Any] = visitors.replacement_traverse(expression, {}, replaced)
+        # A relationship's any() and has() close their criterion to replacing, for the sake of queries with aliases.
+        opened = _deep_deannotate(expression, ["no_replacement_traverse"])
+        result: ColumnElement[Any] = visitors.replacement_traverse(opened, {}, replaced)
         return result
 
     def _problem(self, role: str, what: str) -> None:
@@ -208,7 +212,8 @@ def _no_truth_of_comparisons() -> Iterator[None]:
 
     Raises: TypeError when Python asked, outside of SQLAlchemy, whether a comparison is true.
     """
-    if sys.getprofile() is not None:
+    # One in C, such as yappi, need not show in sys.getprofile(), but has a function of its own for new threads.
+    if sys.getprofile() is not None or threading.getprofile() is not None:
         yield
         return
     asked: list[str] = []
@@ -235,7 +240,7 @@ def _element(value: Any) -> Any:
 
 def _misplaced(expression: Any, table: Table) -> Iterator[str]:
     """What in *expression* an UPDATE of *table* cannot hold."""
-    for element in _outside_subqueries(expression):
+    for element in outside_subqueries(expression):
         if isinstance(element, Column) and element.table is not table:
             yield (
                 f"reads {element.table.name}.{element.name}, but the state is in {table.name!r}: "
@@ -248,12 +253,13 @@ def _misplaced(expression: Any, table: Table) -> Iterator[str]:
         )
 
 
-def _outside_subqueries(element: Any) -> Iterator[Any]:
+def outside_subqueries(element: Any) -> Iterator[Any]:
+    """*element* and its parts, without those of subqueries."""
     if isinstance(element, Select):
         return
     yield element
     for child in element.get_children():
-        yield from _outside_subqueries(child)
+        yield from outside_subqueries(child)
 
 
 def selects_from(element: Any, table: Table) -> bool:

@@ -19,7 +19,16 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.util.concurrency import in_greenlet
 
 from .backends import backend_of
-from .column import MappedState, attribute_state, mapped_event, mapped_state, mapped_states, named_state, sole_state
+from .column import (
+    MappedState,
+    attribute_state,
+    expirable,
+    mapped_event,
+    mapped_state,
+    mapped_states,
+    named_state,
+    sole_state,
+)
 from .errors import (
     GuardNotSatisfied,
     InstanceStateError,
@@ -343,8 +352,7 @@ class Shot:
             return ()
         if inspect(instance).modified:
             return ()  # edits of an older version: the next flush has to find that out, so the version stays
-        state = self.mapped.attribute
-        return tuple(attribute.key for attribute in mapper.column_attrs if attribute.key != state)
+        return tuple(attribute.key for attribute in expirable(mapper) if attribute.key != self.mapped.attribute)
 
 
 def fire(instance: Any, event: str, session: Any, column: Any, payload: Mapping[str, Any], said: Said) -> Any:
@@ -741,7 +749,7 @@ def history(instance: Any, session: Any, *, column: Any = None) -> Any:
 
 def _history(session: Session, instance: Any, column: Any) -> list[Any]:
     bound = history_of(type(instance), column)
-    if session.autoflush:
+    if session.autoflush and not session._flushing:  # noqa: SLF001 - as in flush_first
         session.flush()
     key = _persistent_key(session, instance)
     shard = {"shard_id": inspect(instance).identity_token} if is_sharded(session) else {}

@@ -232,7 +232,7 @@ def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
     A flush that fails has rolled back, but in a savepoint only to that, and the session may go on in the transaction
     around it. When the server has ended that one, too, it must not.
     """
-    if not session.autoflush:
+    if not session.autoflush or session._flushing:  # noqa: SLF001 - as SQLAlchemy's own autoflush asks
         return
     try:
         session.flush()

@@ -313,4 +313,12 @@ def is_autocommit(connection: Connection | Engine) -> bool:
         return False
     # connect_args={"autocommit": True} goes past SQLAlchemy; mysqlclient and PyMySQL know without asking the server.
     asked = getattr(connection.connection.dbapi_connection, "get_autocommit", None)
-    return bool(asked()) if asked is not None else False
+    return bool(asked()) if asked is not None else _is_left_to_itself(connection.connection.driver_connection)
+
+
+def _is_left_to_itself(driver: Any) -> bool:
+    """Whether *driver* is SQLite's, told to begin no transaction (``isolation_level=None``), and nobody else has."""
+    if not hasattr(driver, "isolation_level") or not hasattr(driver, "in_transaction"):
+        return False
+    is_told = driver.isolation_level is None or getattr(driver, "autocommit", None) is True  # that from Python 3.12 on
+    return is_told and not driver.in_transaction
