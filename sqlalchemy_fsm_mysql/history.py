@@ -101,8 +101,8 @@ class TransitionHistory:
 
     The columns: ``record_…`` for each part of the record's key (``record_id``), ``sequence`` (from 1, without gaps),
     ``event``, ``source``, ``target``, ``at`` (the database's clock, UTC), ``actor`` (at most 255 characters),
-    ``details`` (JSON), ``token`` (unique). More columns may be declared, with defaults in the database and without
-    AUTO_INCREMENT.
+    ``details`` (JSON), ``token`` (unique). More columns may be declared, with defaults and without AUTO_INCREMENT;
+    a default that is a function is called once for each statement.
 
     Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history.
     """

@@ -169,7 +169,7 @@ class Backend:
                 del values[history.table.c[name]]
         values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
         rows = select(*values.values()).where(criterion).with_for_update()
-        statement = insert(history.table).from_select(list(values), rows, include_defaults=False)
+        statement = insert(history.table).from_select(list(values), rows)
         return connection.execute(statement, parameters, execution_options=KEEP_ROWCOUNT).rowcount
 
     def upsert(
@@ -211,7 +211,7 @@ class Backend:
         if "record_keys" not in history.cache:
             values = {**history.values(), **history.own(row), history.table.c.at: utc_now()}
             rows = select(*values.values()).where(_among(row.key))
-            history.cache["record_keys"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
+            history.cache["record_keys"] = insert(history.table).from_select(list(values), rows)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": _bindable(keys)})
 
     def abandon(self, connection: Connection) -> None:

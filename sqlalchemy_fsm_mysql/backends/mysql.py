@@ -120,7 +120,7 @@ class MySQLBackend(Backend):
             sequence = func.last_insert_id(history.next_sequence())
             values = {**history.values(), history.table.c.sequence: sequence, history.table.c.at: utc_now()}
             rows = select(*values.values()).where(history.of_record())
-            history.cache["record"] = insert(history.table).from_select(list(values), rows, include_defaults=False)
+            history.cache["record"] = insert(history.table).from_select(list(values), rows)
         return [history.cache["record"]]
 
     def upsert(

@@ -6,6 +6,7 @@ import enum
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ from sqlalchemy_fsm_mysql import (
     TransactionRequired,
     Transition,
     TransitionHistory,
+    claim,
     fire_key,
     fire_where,
     try_fire_key,
@@ -323,6 +325,45 @@ class JobTransition(TransitionHistory, Base):
 
 class Archived:
     """Mapped to a copy of the table."""
+
+
+class Task(Base):
+    """Its history has columns of the application, which Python fills."""
+
+    __tablename__ = "app_tasks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(reference)
+
+
+made = count(1)
+
+
+class TaskTransition(TransitionHistory, Base):
+    __tablename__ = "app_task_transitions"
+    __records__ = "Task.state"
+
+    host: Mapped[str] = mapped_column(String(20), default="web1")
+    number: Mapped[int] = mapped_column(default=lambda: next(made))
+
+
+@pytest.mark.parametrize("way", ["fire", "fire_where", "fire_where in chunks", "claim"])
+def test_the_applications_columns_of_a_history_have_their_defaults(session: Session, way: str) -> None:
+    """They are those of SQLAlchemy; a function is called once for each statement."""
+    session.add_all([Task(id=1), Task(id=2)])
+    session.flush()
+    before = next(made)
+    if way == "fire":
+        fire_key(Task, 1, "Ready", session)
+    elif way == "claim":
+        claim(Task, "Ready", session, Task.id == 1, limit=1)
+    else:
+        every = true() if way == "fire_where" else Task.id.in_(select(Task.id))
+        assert fire_where(Task, "Ready", session, every).moved == 2
+
+    written = session.scalars(select(TaskTransition)).all()
+    assert {row.host for row in written} == {"web1"}
+    assert {row.number for row in written} <= {before + 1, before + 2}
 
 
 registry(metadata=Base.metadata).map_imperatively(
