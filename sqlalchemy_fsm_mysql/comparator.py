@@ -122,8 +122,8 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
         if isinstance(element, BindParameter) and element.key in built.parameters:
             name = built.parameters[element.key]
             if name in payload:
-                return bindparam(None, payload[name], type_=element.type, unique=True)
-            return bindparam(name, type_=element.type)
+                return bindparam(None, payload[name], type_=element.type, unique=True, expanding=element.expanding)
+            return bindparam(name, type_=element.type, expanding=element.expanding)
         if attributes and isinstance(element, Column) and element.table is built.row.table:
             return getattr(entity.entity, attributes[element]).__clause_element__()
         return None

@@ -61,7 +61,7 @@ class Base(DeclarativeBase):
     """The tables of this module."""
 
 
-# --- guards that ask relationships
+# --- guards that ask relationships, or take a list
 
 
 tagged = Table(
@@ -106,6 +106,7 @@ class Parcel(Base):
                 Event("weigh", [Transition("packed", "sent", guard=lambda p, most: ~p.items.any(Item.weight > most))]),
                 Event("pay", [Transition("packed", "sent", guard=lambda p, cost: p.sender.has(Sender.credit >= cost))]),
                 Event("sort", [Transition("packed", "sent", guard=lambda p, tag: p.tags.any(name=tag))]),
+                Event("batch", [Transition("packed", "sent", guard=lambda p, ids: p.id.in_(ids))]),
                 Event("return", {"sent": "packed"}),
             ],
         )
@@ -115,8 +116,8 @@ class Parcel(Base):
     tags: Mapped[list[Tag]] = relationship(secondary=tagged)
 
 
-HOLDS = {"weigh": {"most": 10}, "pay": {"cost": 5}, "sort": {"tag": "fragile"}}
-FAILS = {"weigh": {"most": 9}, "pay": {"cost": 6}, "sort": {"tag": "cheap"}}
+HOLDS = {"weigh": {"most": 10}, "pay": {"cost": 5}, "sort": {"tag": "fragile"}, "batch": {"ids": [1, 2]}}
+FAILS = {"weigh": {"most": 9}, "pay": {"cost": 6}, "sort": {"tag": "cheap"}, "batch": {"ids": [2, 3]}}
 
 
 @pytest.fixture
@@ -128,24 +129,25 @@ def parcel(session: Session) -> Parcel:
 
 
 @pytest.mark.parametrize("name", list(HOLDS))
-def test_a_guard_gives_its_payload_to_a_relationship(session: Session, parcel: Parcel, name: str) -> None:
+def test_a_guard_gives_its_payload_to_what_it_asks(session: Session, parcel: Parcel, name: str) -> None:
     assert try_fire_key(Parcel, 1, name, session, **FAILS[name]).reason == "guard"
     assert parcel.fire(name, session, **HOLDS[name]).target == "sent"
 
 
 @pytest.mark.parametrize("name", list(HOLDS))
-def test_a_set_is_moved_by_a_guard_that_asks_a_relationship(session: Session, parcel: Parcel, name: str) -> None:
+def test_a_set_is_moved_by_such_a_guard(session: Session, parcel: Parcel, name: str) -> None:
     assert fire_where(Parcel, name, session, true(), **FAILS[name]).moved == 0
     assert fire_where(Parcel, name, session, true(), **HOLDS[name]).moved == 1
 
 
 @pytest.mark.parametrize("name", list(HOLDS))
-def test_a_query_asks_for_rows_by_a_guard_that_asks_a_relationship(session: Session, parcel: Parcel, name: str) -> None:
+def test_a_query_asks_for_rows_by_such_a_guard(session: Session, parcel: Parcel, name: str) -> None:
     other = aliased(Parcel)
 
     for entity in (Parcel, other):
         assert session.scalars(select(entity).where(entity.state.can(name, **HOLDS[name]))).all() == [parcel]
         assert session.scalars(select(entity).where(entity.state.can(name, **FAILS[name]))).all() == []
+        assert session.scalars(select(entity).where(entity.state.can(name)), HOLDS[name]).all() == [parcel]
 
 
 # --- within a flush
