@@ -13,7 +13,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import visitors
 
 from .backends import backend_of
-from .column import MappedState, mapped_state
+from .column import MappedState, expirable, mapped_state
 from .errors import KeyConflict, RowNotFound, UnknownState, shown
 from .firing import (
     AnySession,
@@ -27,6 +27,7 @@ from .firing import (
     plain_key,
 )
 from .history import checked_said
+from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
 from .statement import CREATED, HIDDEN, MOVED, VALUE, EventSQL
 from .transactions import flush_first
@@ -164,11 +165,14 @@ def _attached(session: Session, mapped: MappedState, event: EventSQL, instance: 
         return held
     make_transient_to_detached(instance)
     session.add(instance)
-    names = {attribute.key for attribute in mapped.mapper.column_attrs} - {mapped.attribute}
-    if moved.created:  # what it was made with counts, but for what the move has changed and the defaults
-        names -= instance.__dict__.keys() - set(mapped.changed_with(event))
+    names = {attribute.key for attribute in expirable(mapped.mapper)} - {mapped.attribute}
+    if moved.created:  # what it was made with counts, but for what the move has changed, the version, and the defaults
+        changed = {name for name, column in event.row.columns.items() if column is event.row.version}
+        names -= instance.__dict__.keys() - changed.union(mapped.changed_with(event))
     session.expire(instance, names)  # else the row's own columns count
     set_committed_value(instance, mapped.attribute, moved.target)
+    if session.in_nested_transaction():
+        note(session, instance)
     return instance
 
 

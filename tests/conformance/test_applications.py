@@ -48,6 +48,7 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     claim,
     fire_key,
+    fire_or_create,
     fire_where,
     try_fire_key,
 )
@@ -221,6 +222,10 @@ def tickets(session: Session) -> list[Ticket]:
 def test_a_row_whose_class_is_computed_is_fired(session: Session, tickets: list[Ticket]) -> None:
     assert [ticket.fire("Ready", session).target for ticket in tickets] == ["Running"] * 3
     assert [ticket.state for ticket in tickets] == ["Running"] * 3
+
+
+def test_a_row_whose_class_is_computed_is_created(session: Session) -> None:
+    assert fire_or_create(Urgent(id=4, level=1), "Ready", session).instance.state == "Running"
 
 
 def test_a_row_whose_class_is_computed_is_read_again_after_a_foreign_edit(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table, delete, func, literal_column, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm.exc import ObjectDeletedError
 
 from sqlalchemy_fsm_mysql import (
     Event,
@@ -406,6 +407,28 @@ def test_after_a_rollback_nothing_is_there(session: Session) -> None:
 
     assert stored(session, Device) == {}
     assert fire_or_create(device(), "Ready", session).created
+
+
+def test_after_a_savepoints_rollback_nothing_is_there(session: Session) -> None:
+    new = device()
+    with session.begin_nested() as savepoint:
+        fire_or_create(new, "Ready", session)
+        savepoint.rollback()
+
+    assert session.get(Device, "a") is None
+    with pytest.raises(ObjectDeletedError):
+        _ = new.state
+    assert fire_or_create(device(), "Ready", session).created
+
+
+def test_a_version_of_the_objects_own_is_moved_on(session: Session) -> None:
+    """Whether it was created by one statement or inserted and fired on, the next flush finds the row."""
+    new = device(version=5)
+    fire_or_create(new, "Ready", session)
+    new.note = "mine"
+    session.flush()
+
+    assert stored(session, Device)["a",]["note"] == "mine"
 
 
 def test_an_incomplete_key_is_refused_before_any_statement(
