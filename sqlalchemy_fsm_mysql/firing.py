@@ -272,6 +272,8 @@ class Shot:
             held = self._held()
         if held is not None:
             self.bring_up_to_date(held, moved.target, version)
+        elif self.session.in_nested_transaction():
+            note(self.session, identity=self._identity())
         return moved
 
     def _record(self, connection: Connection, history: History, source: str, target: str) -> int:
@@ -312,11 +314,11 @@ class Shot:
 
     def _held(self) -> Any:
         """The instance of this row that the session holds, if any; never loads one."""
-        if self.instance is not None:
-            return self.instance
+        return self.instance if self.instance is not None else self.session.identity_map.get(self._identity())
+
+    def _identity(self) -> Any:
         key = self.key if isinstance(self.key, tuple) else (self.key,)
-        identity = self.mapped.mapper.identity_key_from_primary_key(key, identity_token=self.shard)
-        return self.session.identity_map.get(identity)
+        return self.mapped.mapper.identity_key_from_primary_key(key, identity_token=self.shard)
 
     def _set_state(self, instance: Any, state: Any) -> None:
         set_committed_value(instance, self.mapped.attribute, state)

@@ -25,6 +25,7 @@ class Entry:
 
     transaction: SessionTransaction
     instance: Any = None
+    identity: Any = None  # the identity key of a row that the session held no instance of: it may load one later
     token: str | None = None
     model: type[Any] | None = None  # when any of its rows may have been touched
     on_commit: list[Callable[[], None]] = field(default_factory=list)
@@ -73,8 +74,9 @@ class Journal:
 
     def _expire(self, session: Session, entries: list[Entry]) -> None:
         for entry in entries:
-            if entry.instance is not None and entry.instance in session:
-                session.expire(entry.instance)
+            instance = entry.instance if entry.identity is None else session.identity_map.get(entry.identity)
+            if instance is not None and instance in session:
+                session.expire(instance)
         models = tuple({entry.model for entry in entries if entry.model is not None})
         for instance in session.identity_map.values() if models else ():
             if isinstance(instance, models):
@@ -101,8 +103,14 @@ def journal_of(session: Session) -> Journal:
     return cast(Journal, journal)
 
 
-def note(session: Session, instance: Any = None, token: str | None = None, model: type[Any] | None = None) -> Entry:
+def note(
+    session: Session,
+    instance: Any = None,
+    identity: Any = None,
+    token: str | None = None,
+    model: type[Any] | None = None,
+) -> Entry:
     """Note a move in the transaction or savepoint that *session* is in now."""
-    entry = Entry(_innermost(session), instance, token, model)
+    entry = Entry(_innermost(session), instance, identity, token, model)
     journal_of(session).entries.append(entry)
     return entry

@@ -226,6 +226,19 @@ def test_what_the_event_changed_besides_the_state_is_taken_back_too(
     assert (before, "no") == (metered.by_sql, metered.by_computation)
 
 
+def test_an_instance_loaded_after_the_fire_by_key_goes_with_the_savepoint(mine: Session, database: Engine) -> None:
+    key = create(database, Order)
+    loaded(mine, database)
+    savepoint = mine.begin_nested()
+    fire_key(Order, key, "Stop", mine)
+    order = mine.get(Order, key)
+    assert order is not None
+    assert order.state == "Stopped"
+    savepoint.rollback()
+
+    assert order.state == "Initializing"
+
+
 def test_an_instance_garbage_collected_meanwhile_does_no_harm(mine: Session, database: Engine) -> None:
     key = loaded(mine, database).id
     savepoint = mine.begin_nested()
