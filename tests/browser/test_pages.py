@@ -7,6 +7,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
@@ -45,12 +46,16 @@ class Page:
             if button.text == event
         ]
         button.click()
-        WebDriverWait(self.browser, SECONDS).until(expected_conditions.staleness_of(button))
+        self.until(expected_conditions.staleness_of(button))
 
     def message(self) -> str:
         place = ".toast-body" if self.is_admin else "#message"
         there = expected_conditions.visibility_of_element_located((By.CSS_SELECTOR, place))
-        return WebDriverWait(self.browser, SECONDS).until(there).text
+        return self.until(there).text
+
+    def until(self, condition: Any) -> Any:
+        # Asked in the middle of a change of pages, chromedriver may answer with an error of its own: ask again.
+        return WebDriverWait(self.browser, SECONDS, ignored_exceptions=[WebDriverException]).until(condition)
 
     def state(self, key: int) -> str:
         if not self.is_admin:
