@@ -230,7 +230,7 @@ def evidence(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speeds side by side on the server of a URL, in ten minutes; writes docs/performance.md. --help tells more."""
+    """Speeds side by side on the server of a URL, in five minutes; writes docs/performance.md. --help tells more."""
     session.install("--quiet", *group("bench"), *group("peers"), NEWEST, "--editable", ".")
     install_mysqlclient(session)
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -3,7 +3,7 @@
     python -m benchmarks mysql+mysqldb://root@127.0.0.1:3306/test [--quick | --full] [--only one_fire,crowd]
 
 The database of the URL is written to: tables bench_… are dropped and created. A durable server gives the figures that
-matter. By default it takes about ten minutes. The JSON file has figures of one MySQL and one MariaDB; what is not run keeps
+matter. By default it takes about five minutes. The JSON file has figures of one MySQL and one MariaDB; what is not run keeps
 those that are there.
 """
 

@@ -143,7 +143,7 @@ class Shot:
         reading = self.event.reading(code)
         if isinstance(reading, tuple):
             return self._refused(*reading)
-        stored = backend.stored_state(connection, self.event, self.parameters) if code >= UNKNOWN else None
+        stored = self.stored_state(connection) if code >= UNKNOWN else None
         if stored is None:
             raise RowNotFound(**self.row)
         raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
@@ -164,20 +164,25 @@ class Shot:
             refusal = error
         earlier = self.mapped.extras.history.with_token(connection, self.token)
         if earlier is not None:
-            return self._replayed(connection, earlier)
+            return self.replayed(connection, earlier)
         if refusal is not None:
             raise refusal
         return outcome
 
-    def _replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:
+    def replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:
+        """The outcome of an *earlier* fire under the token; the instance shows what the row holds by now."""
         if (earlier.key, earlier.event) != (self.key, self.event.name):
             label = f"{earlier.event!r} on {row_label(self.mapped.table_name, earlier.key)}"
             raise TokenConflict(token=earlier.token or "", earlier=label, **self.row)
-        if self.instance is not None:
-            stored = backend_of(connection).stored_state(connection, self.event, self.parameters)
-            if stored is not None:
-                self._set_state(self.instance, stored)
+        held = self._held()
+        stored = self.stored_state(connection) if held is not None else None
+        if stored is not None:
+            self._set_state(held, stored)
         return replace(earlier, model=self.mapped.model, instance=self.instance, payload=self.payload)
+
+    def stored_state(self, connection: Connection) -> Any:
+        """The row's state now, read with a lock; None for a missing row."""
+        return backend_of(connection).stored_state(connection, self.event, self.parameters)
 
     def connection(self) -> Connection:
         """The connection that the row is written on."""
@@ -273,7 +278,7 @@ class Shot:
         if held is not None:
             self.bring_up_to_date(held, moved.target, version)
         elif self.session.in_nested_transaction():
-            note(self.session, identity=self._identity())
+            note(self.session, identity=self.identity())
         return moved
 
     def _record(self, connection: Connection, history: History, source: str, target: str) -> int:
@@ -314,9 +319,10 @@ class Shot:
 
     def _held(self) -> Any:
         """The instance of this row that the session holds, if any; never loads one."""
-        return self.instance if self.instance is not None else self.session.identity_map.get(self._identity())
+        return self.instance if self.instance is not None else self.session.identity_map.get(self.identity())
 
-    def _identity(self) -> Any:
+    def identity(self) -> Any:
+        """The key of the row's instance in the session's ``identity_map``."""
         key = self.key if isinstance(self.key, tuple) else (self.key,)
         return self.mapped.mapper.identity_key_from_primary_key(key, identity_token=self.shard)
 

@@ -27,9 +27,8 @@ from .firing import (
     plain_key,
 )
 from .history import checked_said
-from .journal import note
 from .outcome import NO_PAYLOAD, Moved, Refused
-from .statement import CREATED, HIDDEN, MOVED, VALUE, EventSQL
+from .statement import CREATED, HIDDEN, MOVED, VALUE
 from .transactions import flush_first
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _fire_or_create(
     )
     creation.shard = _chosen_shard(session, mapped, instance)
     outcome = creation.fire()
-    return replace(outcome, instance=_attached(session, mapped, sql, instance, outcome))
+    return replace(outcome, instance=_attached(creation, instance, outcome))
 
 
 def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
@@ -156,13 +155,14 @@ def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
     return inspect(instance).identity_token
 
 
-def _attached(session: Session, mapped: MappedState, event: EventSQL, instance: Any, moved: Moved[Any]) -> Any:
-    """The session's object for the row: *instance*, unless there was one before."""
-    key = moved.key if isinstance(moved.key, tuple) else (moved.key,)
-    identity = mapped.mapper.identity_key_from_primary_key(key, identity_token=inspect(instance).identity_token)
-    held = session.identity_map.get(identity)
+def _attached(creation: Creation, instance: Any, moved: Moved[Any]) -> Any:
+    """The session's object for the row: *instance*, unless there was one before; None where a replay's row is gone."""
+    session, mapped, event = creation.session, creation.mapped, creation.event
+    held = session.identity_map.get(creation.identity())
     if held is not None:
         return held
+    if moved.replayed and creation.stored is None:
+        return None
     make_transient_to_detached(instance)
     session.add(instance)
     names = {attribute.key for attribute in expirable(mapped.mapper)} - {mapped.attribute}
@@ -170,9 +170,7 @@ def _attached(session: Session, mapped: MappedState, event: EventSQL, instance: 
         changed = {name for name, column in event.row.columns.items() if column is event.row.version}
         names -= instance.__dict__.keys() - changed.union(mapped.changed_with(event))
     session.expire(instance, names)  # else the row's own columns count
-    set_committed_value(instance, mapped.attribute, moved.target)
-    if session.in_nested_transaction():
-        note(session, instance)
+    set_committed_value(instance, mapped.attribute, creation.stored if moved.replayed else moved.target)
     return instance
 
 
@@ -181,6 +179,7 @@ class Creation(Shot):
     """A shot at a row that it creates if it is missing."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
+    stored: Any = None  # after a replay, what the row holds now
 
     def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
         initial = self.mapped.machine.stored(self.mapped.machine.initial)
@@ -205,8 +204,12 @@ class Creation(Shot):
         reading = self.event.reading(code)
         if isinstance(reading, tuple):
             return self._refused(*reading)
-        stored = backend.stored_state(connection, self.event, self.parameters)
-        raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)
+        raise UnknownState(state=self.stored_state(connection), declared=self.mapped.machine.states, **self.row)
+
+    def replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:
+        moved = Shot.replayed(self, connection, earlier)
+        self.stored = self.stored_state(connection)
+        return moved
 
     def _is_plain(self) -> bool:
         """Whether the move needs nothing that has to be evaluated on the row.

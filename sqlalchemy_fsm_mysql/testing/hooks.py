@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..column import MappedState, named_state
+from ..column import MappedState, attribute_state
 from ..hooks import Hook
 from ..outcome import Moved
 
@@ -40,7 +40,7 @@ def frozen_hooks(*columns: Any) -> Iterator[list[HookCall]]:
     Raises: TypeError for what is no state column.
     """
     calls: list[HookCall] = []
-    every = [named_state(getattr(column, "class_", None), column) for column in columns]
+    every = [attribute_state(column) for column in columns]
     kept = [(mapped, list(mapped.extras.hooks)) for mapped in every]
     for mapped, hooks in kept:
         mapped.extras.hooks[:] = [_frozen(hook, calls) for hook in hooks]

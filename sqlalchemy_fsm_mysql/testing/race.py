@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..column import MappedState, named_state
+from ..column import MappedState, attribute_state
 from ..demo.check import path_problem
 from ..errors import HistoryError, row_label, shown, stored_form
 from ..firing import plain_key, try_fire_key
@@ -92,7 +92,7 @@ def race(
     Raises: AssertionError when what was reported cannot be true, unless *check* is off: then it is in the report's
     ``problems``. RuntimeError when a process failed. TypeError and ValueError for arguments that do not fit.
     """
-    mapped = named_state(getattr(column, "class_", None), column)
+    mapped = attribute_state(column)
     rows = [mapped.key_parts(key) for key in keys]
     chosen = list(mapped.machine.events if events is None else map(mapped.machine.event_name, events))
     _require(mapped, rows, chosen, payloads or {}, processes, fires)

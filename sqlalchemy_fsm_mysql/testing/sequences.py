@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from ..column import MappedState, named_state
+from ..column import MappedState, attribute_state
 from ..errors import State, shown, stored_form
 from ..firing import try_fire_key
 from ..history import replay
@@ -53,7 +53,7 @@ def state_machine_for(
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-    mapped = named_state(getattr(column, "class_", None), column)
+    mapped = attribute_state(column)
     strategies = payloads or {}
     body: dict[str, Any] = {"__module__": __name__, "__doc__": f"Events on a row of {mapped.label}."}
 

@@ -32,27 +32,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def is_repetition(item: pytest.Item) -> bool:
     """Whether the module says that one driver for each server will do, and this is the other."""
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    url = parameters.get("url")
-    is_other = isinstance(url, URL) and url.drivername not in ("mysql+pymysql", "sqlite")
+    url, _ = target_of(item)
+    is_other = url is not None and url.drivername not in ("mysql+pymysql", "sqlite")
     return is_other and bool(getattr(getattr(item, "module", None), "ONE_DRIVER", False))
 
 
 def is_usual_backend(config: pytest.Config, item: pytest.Item) -> bool:
     """Whether this run has the item's backend on its server; the library's own it has on each."""
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    url = parameters.get("url")
-    is_own = parameters.get("backend") != "locking" or not isinstance(url, URL) or url.get_backend_name() == "sqlite"
+    url, backend = target_of(item)
+    is_own = backend != "locking" or url is None or url.get_backend_name() == "sqlite"
     return is_own or has_every_pair(config, url)
 
 
 def is_senseless(item: pytest.Item) -> bool:
+    url, backend = target_of(item)
+    wants_one = backend == "locking" or item.get_closest_marker("one_driver") is not None
+    if not wants_one or url is None:
+        return False
+    return url.drivername not in {"mysql+pymysql"} | ({"sqlite"} if backend != "locking" else set())
+
+
+def target_of(item: pytest.Item) -> tuple[URL | None, str | None]:
+    """Where *item* runs, and by which backend, if it is asked for either."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     url = parameters.get("url")
-    wants_one = parameters.get("backend") == "locking" or item.get_closest_marker("one_driver") is not None
-    if not wants_one or not isinstance(url, URL):
-        return False
-    return url.drivername not in {"mysql+pymysql"} | ({"sqlite"} if parameters.get("backend") != "locking" else set())
+    return url if isinstance(url, URL) else None, parameters.get("backend")
 
 
 @pytest.fixture(scope="module", params=list(BACKENDS))

@@ -56,8 +56,8 @@ class Queue(Base):
     name: Mapped[str] = mapped_column(String(20))
 
 
-class Job(Base):
-    __tablename__ = "claim_jobs"
+class Work:
+    """What the events read and write."""
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = StateMachineColumn(machine)
@@ -65,6 +65,11 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(20))
     since: Mapped[datetime | None]
+
+
+class Job(Work, Base):
+    __tablename__ = "claim_jobs"
+
     queue_id: Mapped[int | None] = mapped_column(ForeignKey(Queue.id))
     queue: Mapped[Queue | None] = relationship(lazy="joined")
     parts: Mapped[list[Part]] = relationship(lazy="joined")
@@ -79,17 +84,10 @@ class Part(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey(Job.id))
 
 
-class Plain(Base):
+class Plain(Work, Base):
     """Nothing is loaded along with it, and nothing but its state is changed by ``Take``."""
 
     __tablename__ = "claim_plain"
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    state: Mapped[str] = StateMachineColumn(machine)
-    priority: Mapped[int] = mapped_column(default=0)
-    attempts: Mapped[int] = mapped_column(default=0)
-    worker: Mapped[str | None] = mapped_column(String(20))
-    since: Mapped[datetime | None]
 
 
 class Recorded(Base):

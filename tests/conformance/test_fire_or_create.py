@@ -25,6 +25,7 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     TransitionNotAllowed,
     UnknownState,
+    fire_key,
     fire_or_create,
     on_moved,
     remove_hook,
@@ -336,6 +337,27 @@ def test_the_history_begins_with_the_creation(session: Session) -> None:
         ("Running", "Stopped", None),
     ]
     assert replay(records) == "Stopped"
+
+
+def test_a_replays_instance_shows_what_the_row_holds_by_now(session: Session) -> None:
+    fire_or_create(device(), "Ready", session, token="create-2")
+    fire_key(Device, "a", "Stop", session)
+    session.expunge_all()
+    again = fire_or_create(device(), "Ready", session, token="create-2")
+
+    assert (again.replayed, again.target) == (True, "Running")
+    assert again.instance.__dict__["state"] == "Stopped"
+    assert again.instance in session
+
+
+def test_a_replay_on_a_row_that_is_gone_has_no_instance(session: Session) -> None:
+    fire_or_create(device(), "Ready", session, token="create-3")
+    session.expunge_all()
+    session.execute(delete(Device))
+    again = fire_or_create(device(), "Ready", session, token="create-3")
+
+    assert (again.replayed, again.instance) == (True, None)
+    assert not list(session)
 
 
 def test_a_token_creates_once(session: Session) -> None:

@@ -98,6 +98,20 @@ def test_an_instance_shows_the_rows_state_after_a_replay_and_not_the_outcomes(
     assert ("Running", order, "Stopped") == (again.target, again.instance, order.state)
 
 
+def test_a_replay_by_key_brings_the_instance_up_to_date_too(
+    mine: Session, theirs: Session, database: Engine, token: str
+) -> None:
+    key = create(database, Order)
+    order = mine.get_one(Order, key)
+    mine.rollback()
+    fire_key(Order, key, "Ready", theirs, token=token)
+    fire_key(Order, key, "Stop", theirs)
+    theirs.commit()
+    fire_key(Order, key, "Ready", mine, token=token)
+
+    assert order.__dict__["state"] == "Stopped"
+
+
 def test_within_one_transaction_a_token_is_replayed_too(mine: Session, database: Engine, token: str) -> None:
     key = create(database, Order)
     fire_key(Order, key, "NotReady", mine, token=token)
