@@ -7,18 +7,31 @@ guard of "Finish" refuses the late one. Effects outside of the database can happ
 
 The index serves the claim: by state, and within it in the order in which jobs are taken. Without it each claim would
 sort, and so lock, all waiting jobs, and the other workers would find none.
+
+Every unit of work goes through `run_transaction`. `requeue` reaches the rows by that index and a worker reaches its own
+by the primary key, so one of the two can be the server's choice in a deadlock: it is run again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Index, String, func, literal_column
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, Transition, claim, fire_where
+from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
+    Stateful,
+    StateMachineColumn,
+    Transition,
+    claim,
+    fire_where,
+    run_transaction,
+)
 
 ATTEMPTS = 5
 
@@ -77,7 +90,10 @@ def finish(session: Session, job_id: int, worker: str) -> bool:
 
 
 def requeue(session: Session) -> int:
-    """Give back the jobs whose lease has ended; how many. Any process may call this, as often as it likes."""
+    """Give back the jobs whose lease has ended; how many.
+
+    Any process may call ``run_transaction(factory, requeue)``, as often as it likes.
+    """
     return fire_where(Job, "Requeue", session, Job.lease_until < func.utc_timestamp(), batch_size=1_000).moved
 
 
@@ -89,16 +105,22 @@ def work(
     limit: int = 10,
     seconds: int = 60,
 ) -> int:
-    """Work until no job is waiting; how many were done. *do* gets the session in which the job is finished."""
+    """Work until no job is waiting; how many were done.
+
+    *do* gets the session in which the job is finished, and is called again when the server ends that transaction.
+    """
+
+    def take_some(session: Session) -> list[int]:
+        return [job.id for job in take(session, worker, limit=limit, seconds=seconds)]
+
+    def do_one(session: Session, job_id: int) -> bool:
+        is_mine = finish(session, job_id, worker)
+        if is_mine:
+            do(session, job_id)
+        return is_mine
+
     done = 0
-    while True:
-        with factory.begin() as session:
-            mine = [job.id for job in take(session, worker, limit=limit, seconds=seconds)]
-        if not mine:
-            return done
+    while mine := run_transaction(factory, take_some):
         for job_id in mine:
-            with factory() as session:
-                if finish(session, job_id, worker):
-                    do(session, job_id)
-                    session.commit()
-                    done += 1
+            done += run_transaction(factory, partial(do_one, job_id=job_id))
+    return done

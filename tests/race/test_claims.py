@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy import URL, Engine, String, create_engine, func, insert, literal
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from examples.job_queue import Base, Job, requeue, take, work
-from sqlalchemy_fsm_mysql import Moved, Refused, claim
+from sqlalchemy_fsm_mysql import Moved, Refused, claim, run_transaction
 from tests.race.conftest import PROCESSES
 from tests.race.load import Job as TeamJob
 
@@ -56,7 +57,6 @@ def at_once(session: Session, worker: str) -> int:
     for job in jobs:
         job.fire("Finish", session, worker=worker)
         note(session, job.id, worker)
-    session.commit()
     return len(jobs)
 
 
@@ -66,13 +66,13 @@ def by_hand(session: Session, worker: str) -> int:
     session.execute(update(Job).where(Job.id.in_(ids)).values(state="done"))
     for job_id in ids:
         note(session, job_id, worker)
-    session.commit()
     return len(ids)
 
 
 def racing(session: Session, unit: Callable[[Session, str], int], dice: random.Random) -> Any:
     """*unit* as one of tests.race.load: moved when there were jobs."""
     is_any = unit(session, str(dice.random()))
+    session.commit()
     return Moved(Job, 0, "Start", "waiting", "done") if is_any else Refused(Job, 0, "Start", "done", "state")
 
 
@@ -85,8 +85,7 @@ def race_by_hand(session: Session, key: int, name: str, dice: random.Random) -> 
 
 
 def drain_at_once(factory: sessionmaker[Session], worker: str) -> int:
-    with factory() as session:
-        return at_once(session, worker)
+    return run_transaction(factory, partial(at_once, worker=worker))
 
 
 def drain_by_lease(factory: sessionmaker[Session], worker: str) -> int:
@@ -203,10 +202,10 @@ def test_workers_that_are_killed_lose_no_job_and_double_none(queue, start):
         running.append(start(PROCESSES + kill))
     given_back = 0
     while any(process.is_alive() for process in running):
-        with queue.begin() as session:
-            given_back += requeue(session)
+        given_back += run_transaction(queue, requeue)
         time.sleep(0.05)
 
+    assert {process.exitcode for process in running} == {0}
     assert given_back >= LIMIT
     assert done(queue) == Counter(range(1, JOBS + 1))
     with queue() as session:
