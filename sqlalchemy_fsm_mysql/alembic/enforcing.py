@@ -172,7 +172,9 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
         return
     context.impl.static_output(f"-- {op.label}: held to the machine {rules.fingerprint}")
     made = [CreateTrigger(_column(op), rules, kind, if_missing=True) for kind in KINDS]
-    gone = [] if op.previous is None else _names(op, op.previous, op.previous_initial_states)
+    before = [] if op.previous is None else _names(op, op.previous, op.previous_initial_states)
+    # Two machines with the same edges have the same triggers, as when an event was renamed.
+    gone = [trigger for trigger in before if trigger.name not in {one.name for one in made}]
     for text in _script(context.dialect, op.lock_wait_timeout, [*made, *gone]):
         context.impl.static_output(text)
 

@@ -109,16 +109,20 @@ class _Writer:
         return _ATTRIBUTES.format(collation=_COLLATION if collation else "", default=said)
 
 
-def _look(what: str, into: str, where: str) -> str:
+def _look(what: str, into: str, where: str) -> Iterator[str]:
     """Have the script read *what* of the columns that information_schema lists."""
-    return "\n".join([f"SELECT {what}", f"INTO {into}", "FROM information_schema.COLUMNS", f"WHERE {where}"])
+    # SELECT ... INTO leaves alone what no row is found for: what the operation before has read of another table.
+    yield "SET @fsm_alter = NULL, @fsm_states = NULL, @fsm_attributes = NULL"
+    yield "\n".join([f"SELECT {what}", f"INTO {into}", "FROM information_schema.COLUMNS", f"WHERE {where}"])
 
 
 def _alter(writer: _Writer, op: AlterStatesOp, type_: str, then: str = "") -> Iterator[str]:
     """The ALTER whose type is the SQL expression *type_*, and whose other clauses are the text *then*."""
     algorithm = "" if op.algorithm is None else f", ALGORITHM={op.algorithm}"
     head = quoted(f"ALTER TABLE {writer.table(op)} MODIFY COLUMN {writer.column(op)} ")
-    yield f"SET @fsm_alter = CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)})"
+    # What is no statement, so that the server stops there, and shows it in its error.
+    missing = quoted(f"{op.label}: no column of this name that is stored like that")
+    yield f"SET @fsm_alter = IFNULL(CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)}), {missing})"
     yield "PREPARE fsm_alter FROM @fsm_alter"
     yield "EXECUTE fsm_alter"
     yield "DEALLOCATE PREPARE fsm_alter"
@@ -128,7 +132,7 @@ def _read_enum(writer: _Writer, op: StatesOp, default: str | None = None) -> Ite
     """``@fsm_states``: the states as the ENUM lists them, between commas."""
     states = "CONCAT(',', SUBSTRING(COLUMN_TYPE, 6, CHAR_LENGTH(COLUMN_TYPE) - 6), ',')"
     what = f"{states},\n    {writer.attributes(default=default)}"
-    yield _look(what, "@fsm_states, @fsm_attributes", f"{writer.where(op)} AND DATA_TYPE = 'enum'")
+    yield from _look(what, "@fsm_states, @fsm_attributes", f"{writer.where(op)} AND DATA_TYPE = 'enum'")
 
 
 def _enum_type() -> str:
@@ -170,7 +174,7 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
             op.label, "--sql cannot read what the CHECK of a VARCHAR lets in", "say existing=[…], all states before"
         )
     is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
-    yield _look(writer.attributes(default=default), "@fsm_attributes", is_varchar)
+    yield from _look(writer.attributes(default=default), "@fsm_attributes", is_varchar)
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
     yield from _alter(writer, op, quoted(f"varchar({max(map(len, states))})"), then)
@@ -178,7 +182,7 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
 
 def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
     yield PIN.format(op.lock_wait_timeout)
-    yield _look(writer.attributes(collation=False), "@fsm_attributes", writer.where(op))
+    yield from _look(writer.attributes(collation=False), "@fsm_attributes", writer.where(op))
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}" if op.existing_storage == "varchar" else ""
     then += f", ADD {writer.check(op, op.states)}" if op.storage == "varchar" else ""
@@ -220,7 +224,7 @@ def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     for source, target in op.targets.items():
         is_default = f"CAST({shown} AS BINARY) = CAST({quoted(source)} AS BINARY)"
         statement = f"{alter[:-1]}{quoted(quoted(target))[1:]}"
-        yield _look(f"MAX(IF({is_default}, {statement}, NULL))", "@fsm_alter", writer.where(op))
+        yield from _look(f"MAX(IF({is_default}, {statement}, NULL))", "@fsm_alter", writer.where(op))
         yield "SET @fsm_alter = IFNULL(@fsm_alter, 'DO 0')"
         yield "PREPARE fsm_alter FROM @fsm_alter"
         yield "EXECUTE fsm_alter"

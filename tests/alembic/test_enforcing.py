@@ -223,6 +223,23 @@ def test_what_sql_writes_does_the_same(project: Project, engine: Engine, table: 
 
 
 @pytest.mark.servers_only
+def test_sql_keeps_the_triggers_when_the_machine_before_had_the_same_edges(
+    project: Project, engine: Engine, table: Table
+) -> None:
+    """As when an event got another name: the triggers are the same, and are not dropped as the ones before."""
+    renamed = Machine(
+        initial="new", events=[Event("Settle", {"new": "paid"}), Event("Close", {"paid": first.states[-1]})]
+    )
+    project.write(call(first))
+    project.write(call(renamed, first), call(first, renamed))
+
+    for script in (project.sql("head"), project.sql("0002:0001", "downgrade")):
+        by_the_client(engine, script)
+        assert len(fingerprints(engine, table)) == 1
+        assert not may_reopen(engine, table)
+
+
+@pytest.mark.servers_only
 def test_it_makes_the_triggers_that_are_made_online(project: Project, engine: Engine, table: Table) -> None:
     """To the letter, but for IF NOT EXISTS: a script keeps odd names, and the fingerprint."""
     query = text("SELECT ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()")

@@ -133,3 +133,25 @@ def test_a_varchar_needs_to_be_told_what_is_there(project):
 
     with pytest.raises(MigrationRefused, match="say existing="):
         project.sql("head")
+
+
+@pytest.mark.parametrize("operation", ["drop_states", "convert_states", "missing"])
+def test_what_was_read_of_one_table_is_not_written_to_another(project, engine, operation):
+    """The second operation names a column that is not stored as it says: the server refuses, and tells which."""
+    orders(STATES).create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE jobs (id INT PRIMARY KEY, state VARCHAR(20) NOT NULL DEFAULT 'idle')"))
+    before = shown_table(engine, "jobs")
+    second = {
+        "drop_states": "op.drop_states('jobs', 'state', ['new'])",
+        "convert_states": "op.convert_states('jobs', 'stat', ['idle'], storage='enum')",
+        "missing": "op.drop_states('nosuch', 'state', ['new'])",
+    }[operation]
+    project.config.attributes["metadata"] = orders(STATES)
+    project.write(f"op.drop_states('orders', 'state', ['100%']); {second}")
+
+    with pytest.raises(DBAPIError, match="no column of this name that is stored like that"):
+        run_script(engine, project.sql("head"))
+
+    assert shown_table(engine, "jobs") == before
+    assert "'100%'" not in shown_table(engine)
