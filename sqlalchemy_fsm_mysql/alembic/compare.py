@@ -22,7 +22,7 @@ from sqlalchemy import Column, Select, literal_column, select
 
 from ..column import EXTRAS, Extras, StateType
 from .databases import Held, Place, place_of
-from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp
+from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types
 
 log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
@@ -68,7 +68,12 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
     if not getattr(theirs, "renders_states", False):
         context.opts["render_item"] = with_our_types(theirs)
     found: list[MigrateOperation] = []
+    enforced: list[MigrateOperation] = []
     for modify in [op for op in upgrade.ops if isinstance(op, ModifyTableOps)]:
+        # Triggers come last, and in a downgrade go first: in batch mode SQLite's table is made again without them at
+        # the end of what is altered in it.
+        enforced += [op for op in modify.ops if isinstance(op, StatesOp)]
+        modify.ops = [op for op in modify.ops if not isinstance(op, StatesOp)]
         for alter in [op for op in modify.ops if isinstance(op, AlterColumnOp)]:
             if _FOUND not in alter.kw:
                 continue
@@ -82,7 +87,7 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
     for op in found:
         if makes_room and isinstance(op, DropStatesOp):
             log.info("%s: to drop %s is left for a later revision", op.label, _listed(op.states))
-    upgrade.ops += makes_room or found
+    upgrade.ops += [*(makes_room or found), *enforced]
     return _CONTINUE
 
 

@@ -237,6 +237,9 @@ def _compare_table(
         type_ = column.type
         if not isinstance(type_, StateType) or not type_.enforced:
             continue
+        reflected = None if stored is None else stored.c.get(column.name)
+        if not context.run_object_filters(column, column.name, "column", reflected=False, compare_to=reflected):
+            continue
         found = [] if stored is None else own_triggers(connection, column)
         if {one.fingerprint for one in found} == {type_.rules.fingerprint} and len(found) == len(KINDS):
             continue

@@ -177,6 +177,34 @@ def test_autogenerate_finds_triggers_of_another_machine(project: Project, engine
     assert len(fingerprints(engine, metadata.tables["orders"])) == 1
 
 
+def test_batch_mode_leaves_the_table_with_its_triggers(project: Project, engine: Engine) -> None:
+    """SQLite's table is made again at the end of a batch, without triggers: they come behind it."""
+    machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"})])
+    project.config.attributes["options"] = {"render_as_batch": True}
+    project.autogenerate(model_of(machine, enforced=False))
+    project.upgrade()
+    metadata = model_of(machine)
+    metadata.tables["orders"].c.state.nullable = True
+
+    written = project.autogenerate(metadata)
+    project.upgrade()
+
+    assert "batch_op.alter_column('state'" in written
+    project.check(metadata)
+    project.downgrade()
+    assert fingerprints(engine, metadata.tables["orders"]) == set()
+
+
+def test_autogenerate_leaves_alone_what_env_py_leaves_out(project: Project, engine: Engine) -> None:
+    project.autogenerate(model_of(later, enforced=False))
+    project.upgrade()
+    project.config.attributes["options"] = {
+        "include_object": lambda item, name, kind, reflected, other: (kind, name) != ("column", "state")
+    }
+
+    project.check(model_of(later))
+
+
 # --- --sql
 
 
