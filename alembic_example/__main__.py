@@ -26,7 +26,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 from sqlalchemy.orm import Session
 
-from sqlalchemy_fsm_mysql import MigrationRefused, fire_where, replay
+from sqlalchemy_fsm_mysql import fire_where, replay
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 
 from .jobs import RELEASES, models
 from .server import connected, serve

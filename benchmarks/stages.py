@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import fire_key
-from sqlalchemy_fsm_mysql.firing import _at_key
+from sqlalchemy_fsm_mysql.orm.firing import _at_key
 
 from . import tables
 from .rounds import interleaved, spread

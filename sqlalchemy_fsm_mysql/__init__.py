@@ -4,22 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bulk import claim as claim
-    from .bulk import fire_where as fire_where
-    from .enforcement import enforce_machine as enforce_machine
-    from .enforcement import permitted as permitted
-    from .enforcement import release_machine as release_machine
     from .errors import DatabaseUnfit as DatabaseUnfit
     from .errors import FireError as FireError
     from .errors import FSMError as FSMError
-    from .errors import GraphvizMissing as GraphvizMissing
     from .errors import GuardNotSatisfied as GuardNotSatisfied
-    from .errors import HistoryError as HistoryError
     from .errors import InstanceStateError as InstanceStateError
     from .errors import InvalidMachine as InvalidMachine
     from .errors import KeyConflict as KeyConflict
     from .errors import LockTimeout as LockTimeout
-    from .errors import MigrationRefused as MigrationRefused
     from .errors import NotWritable as NotWritable
     from .errors import OutcomeUnknown as OutcomeUnknown
     from .errors import RefusedByDatabase as RefusedByDatabase
@@ -32,52 +24,48 @@ if TYPE_CHECKING:
     from .errors import TransitionNotAllowed as TransitionNotAllowed
     from .errors import UnknownEvent as UnknownEvent
     from .errors import UnknownState as UnknownState
-    from .evolution import Change as Change
-    from .evolution import Phase as Phase
-    from .evolution import diff_machines as diff_machines
-    from .figures import count_rows as count_rows
-    from .figures import count_transitions as count_transitions
-    from .firing import find_by_token as find_by_token
-    from .firing import fire_key as fire_key
-    from .firing import force_state as force_state
-    from .firing import try_fire_key as try_fire_key
-    from .history import TransitionHistory as TransitionHistory
-    from .history import replay as replay
-    from .hooks import on_committed as on_committed
-    from .hooks import on_moved as on_moved
-    from .hooks import remove_hook as remove_hook
-    from .inspection import Finding as Finding
-    from .inspection import check_database as check_database
-    from .inspection import require_database as require_database
     from .machine import ANY as ANY
     from .machine import Event as Event
     from .machine import Machine as Machine
     from .machine import Transition as Transition
-    from .outcome import Moved as Moved
-    from .outcome import MovedRows as MovedRows
-    from .outcome import Refused as Refused
-    from .stateful import Stateful as Stateful
-    from .stateful import StateMachineColumn as StateMachineColumn
-    from .stateful import StateType as StateType
-    from .units import run_transaction as run_transaction
-    from .upsert import fire_or_create as fire_or_create
+    from .machine.evolution import diff_machines as diff_machines
+    from .operations.doctor import check_database as check_database
+    from .operations.doctor import require_database as require_database
+    from .operations.enforcement import enforce_machine as enforce_machine
+    from .operations.enforcement import release_machine as release_machine
+    from .operations.figures import count_rows as count_rows
+    from .operations.figures import count_transitions as count_transitions
+    from .orm.firing import find_by_token as find_by_token
+    from .orm.firing import fire_key as fire_key
+    from .orm.firing import force_state as force_state
+    from .orm.firing import try_fire_key as try_fire_key
+    from .orm.history import TransitionHistory as TransitionHistory
+    from .orm.history import replay as replay
+    from .orm.hooks import on_committed as on_committed
+    from .orm.hooks import on_moved as on_moved
+    from .orm.hooks import remove_hook as remove_hook
+    from .orm.sets import claim as claim
+    from .orm.sets import fire_where as fire_where
+    from .orm.stateful import Stateful as Stateful
+    from .orm.stateful import StateMachineColumn as StateMachineColumn
+    from .orm.stateful import StateType as StateType
+    from .orm.units import run_transaction as run_transaction
+    from .orm.upsert import fire_or_create as fire_or_create
+    from .outcomes import Moved as Moved
+    from .outcomes import MovedRows as MovedRows
+    from .outcomes import Refused as Refused
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
-_HOMES = {
-    "bulk": ("claim", "fire_where"),
-    "enforcement": ("enforce_machine", "permitted", "release_machine"),
+_HOMES: dict[str, tuple[str, ...]] = {
     "errors": (
         "DatabaseUnfit",
         "FSMError",
         "FireError",
-        "GraphvizMissing",
         "GuardNotSatisfied",
-        "HistoryError",
         "InstanceStateError",
         "InvalidMachine",
         "KeyConflict",
         "LockTimeout",
-        "MigrationRefused",
         "NotWritable",
         "OutcomeUnknown",
         "RefusedByDatabase",
@@ -91,17 +79,56 @@ _HOMES = {
         "UnknownEvent",
         "UnknownState",
     ),
-    "evolution": ("Change", "Phase", "diff_machines"),
-    "figures": ("count_rows", "count_transitions"),
-    "firing": ("find_by_token", "fire_key", "force_state", "try_fire_key"),
-    "history": ("TransitionHistory", "replay"),
-    "hooks": ("on_committed", "on_moved", "remove_hook"),
-    "inspection": ("Finding", "check_database", "require_database"),
-    "machine": ("ANY", "Event", "Machine", "Transition"),
-    "outcome": ("Moved", "MovedRows", "Refused"),
-    "stateful": ("StateMachineColumn", "StateType", "Stateful"),
-    "units": ("run_transaction",),
-    "upsert": ("fire_or_create",),
+    "machine": (
+        "ANY",
+        "Event",
+        "Machine",
+        "Transition",
+    ),
+    "machine.evolution": ("diff_machines",),
+    "operations.doctor": (
+        "check_database",
+        "require_database",
+    ),
+    "operations.enforcement": (
+        "enforce_machine",
+        "release_machine",
+    ),
+    "operations.figures": (
+        "count_rows",
+        "count_transitions",
+    ),
+    "orm.firing": (
+        "find_by_token",
+        "fire_key",
+        "force_state",
+        "try_fire_key",
+    ),
+    "orm.history": (
+        "TransitionHistory",
+        "replay",
+    ),
+    "orm.hooks": (
+        "on_committed",
+        "on_moved",
+        "remove_hook",
+    ),
+    "orm.sets": (
+        "claim",
+        "fire_where",
+    ),
+    "orm.stateful": (
+        "StateMachineColumn",
+        "StateType",
+        "Stateful",
+    ),
+    "orm.units": ("run_transaction",),
+    "orm.upsert": ("fire_or_create",),
+    "outcomes": (
+        "Moved",
+        "MovedRows",
+        "Refused",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

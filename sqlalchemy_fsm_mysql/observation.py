@@ -17,8 +17,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from .errors import FSMError, GuardNotSatisfied, State, TransitionNotAllowed, row_label, shown, stored_form
-from .outcome import Moved, MovedRows, Refused
+from .errors import FSMError, GuardNotSatisfied, TransitionNotAllowed
+from .errors.texts import State, row_label, shown, stored_form
+from .outcomes import Moved, MovedRows, Refused
 
 __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
 

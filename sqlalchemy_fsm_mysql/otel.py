@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, Status, StatusCode
 
-from .errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, stored_form
+from .errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
+from .errors.texts import stored_form
 from .observation import Attempt, observe, stop_observing
-from .outcome import MovedRows
+from .outcomes import MovedRows
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

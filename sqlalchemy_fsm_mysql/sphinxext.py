@@ -26,8 +26,8 @@ from sphinx.util.docutils import SphinxDirective
 from .diagram import Graph, cells, dot, mermaid
 from .diagram.dot import THEMES
 from .diagram.mermaid import DIRECTIONS
-from .lookup import NotFound, machine_at
 from .machine import Machine
+from .operations.lookup import NotFound, machine_at
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

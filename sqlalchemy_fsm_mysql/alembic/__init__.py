@@ -6,7 +6,7 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 :mod:`.ops`; ``alembic check`` minds them, too. Alembic 1.13 and later.
 """
 
-from ..history import ExactText, Timestamp
+from ..orm.history import ExactText, Timestamp
 from . import compare, enforcing, implementation, ops, render
 from .types import States
 

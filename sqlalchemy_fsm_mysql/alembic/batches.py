@@ -30,14 +30,14 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from sqlalchemy.types import NullType, TypeEngine
 
-from ..backends import backend_of
-from ..backends.enforcers import enforcer_of
-from ..backends.triggers import refusal_in
-from ..bulk import is_beyond
+from ..core.failures import Meaning, meaning
+from ..databases import backend_of
+from ..databases.enforcers import enforcer_of
+from ..databases.triggers import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
-from ..statement import MOVED, Branch, EventSQL, HistorySQL, StateRow
-from ..transactions import Meaning, meaning
-from ..validation import FORCED
+from ..machine.states import FORCED
+from ..orm.sets import is_beyond
+from ..sql.events import MOVED, Branch, EventSQL, HistorySQL, StateRow
 from .databases import Place, log
 
 CHUNK = 1000  # keys in one statement

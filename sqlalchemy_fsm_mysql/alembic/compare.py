@@ -20,7 +20,7 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import AlterColumnOp, ModifyTableOps, UpgradeOps
 from sqlalchemy import Column, Select, literal_column, select
 
-from ..column import EXTRAS, Extras, StateType
+from ..orm.column import EXTRAS, Extras, StateType
 from .databases import Held, Place, place_of
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types

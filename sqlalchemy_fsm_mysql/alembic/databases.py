@@ -18,10 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import AddConstraint, CheckConstraint, ExecutableDDLElement
 
-from ..backends import backend_of_dialect
-from ..column import Storage, check_name, states_check
+from ..core.failures import Meaning, meaning
+from ..databases import backend_of_dialect
 from ..errors import MigrationRefused
-from ..transactions import Meaning, meaning
+from ..orm.column import Storage, check_name, states_check
 from .definition import StoredColumn, mysql_column, sqlite_table
 
 __all__ = ["Held", "Place", "Wanted", "place_of"]

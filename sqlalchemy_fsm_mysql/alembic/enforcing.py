@@ -18,13 +18,14 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import ModifyTableOps
 from sqlalchemy import Column, Dialect, MetaData, String, Table
 
-from ..backends.enforcers import enforcer_of
-from ..backends.triggers import KINDS, CreateTrigger, DropTrigger
-from ..column import StateType
-from ..enforcement import LOCK_WAIT, install_triggers, own_triggers, remove_triggers
-from ..errors import MigrationRefused, State
+from ..databases.enforcers import enforcer_of
+from ..databases.triggers import KINDS, CreateTrigger, DropTrigger
+from ..errors import MigrationRefused
+from ..errors.texts import State
 from ..machine import ANY, AnyState, Machine
-from ..rules import Rules
+from ..machine.rules import Rules
+from ..operations.enforcement import LOCK_WAIT, install_triggers, own_triggers, remove_triggers
+from ..orm.column import StateType
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError
 
+from ..core.failures import error_code
 from ..errors import MigrationRefused
-from ..transactions import error_code
 from .batches import Migration, migrate
 from .databases import Held, Place, Wanted, log, place_of
 from .offline import script

@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import Column, Dialect, MetaData, String, Table, case, insert, literal, select, text, update
 from sqlalchemy.dialects import mysql
 
-from ..backends import backend_of_dialect
-from ..backends.clock import utc_now
-from ..column import check_name, states_check
+from ..databases import backend_of_dialect
+from ..databases.clock import utc_now
 from ..errors import MigrationRefused
-from ..validation import FORCED
+from ..machine.states import FORCED
+from ..orm.column import check_name, states_check
 from .databases import PIN, UNPIN, constraint_text, quoted, state_table, writing_dialect
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from alembic.operations import MigrateOperation, Operations
 
-from ..column import Storage
+from ..orm.column import Storage
 
 __all__ = ["AddStatesOp", "ConvertStatesOp", "DropStatesOp", "IrreversibleOp", "MigrateStatesOp", "StatesOp"]
 

@@ -9,8 +9,8 @@ from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy.types import TypeEngine
 
-from ..column import StateType
-from ..history import ExactText, RecordedState, Timestamp
+from ..orm.column import StateType
+from ..orm.history import ExactText, RecordedState, Timestamp
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, IrreversibleOp, MigrateStatesOp
 from .types import States
 

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Dialect, String, TypeDecorator, event
 from sqlalchemy.types import TypeEngine
 
-from ..backends import backend_of_dialect
-from ..column import Storage, add_check
+from ..databases import backend_of_dialect
+from ..orm.column import Storage, add_check
 
 __all__ = ["States"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..inspection import SEVERITIES, Finding, check_database, described
+from ..operations.doctor import SEVERITIES, Finding, check_database, described
 from .database import REFUSED, UrlOption, database, shown_url
 from .fire import TargetArgument
 from .lookup import state_at

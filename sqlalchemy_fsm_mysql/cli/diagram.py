@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from ..column import MappedState
 from ..diagram import Counts, Graph, Rows, cells, dot, markdown_table, mermaid, png, svg
 from ..errors import GraphvizMissing
-from ..figures import count_rows, count_transitions
 from ..machine import Machine
+from ..operations.figures import count_rows, count_transitions
+from ..orm.column import MappedState
 from .database import UNUSABLE, UrlOption, database, fail
 from .lookup import machine_at
 

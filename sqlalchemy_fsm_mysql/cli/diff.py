@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..evolution import diff_machines
 from ..machine import Machine
+from ..machine.evolution import diff_machines
 from .lookup import machine_at
 from .output import JsonOption, print_json
 

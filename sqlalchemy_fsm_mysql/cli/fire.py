@@ -8,11 +8,12 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..column import MappedState
-from ..errors import FireError, TransitionNotAllowed, row_label, stored_form
-from ..firing import fire_key
-from ..outcome import Moved
-from ..units import run_transaction
+from ..errors import FireError, TransitionNotAllowed
+from ..errors.texts import row_label, stored_form
+from ..orm.column import MappedState
+from ..orm.firing import fire_key
+from ..orm.units import run_transaction
+from ..outcomes import Moved
 from .database import REFUSED, UrlOption, database, fail, status_of
 from .lookup import complete_event, event_at, state_at
 from .output import JsonOption, print_json, print_table

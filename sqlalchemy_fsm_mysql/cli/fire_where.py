@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Engine, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from .. import bulk
-from ..column import MappedState
-from ..errors import FSMError, stored_form
-from ..statement import EventSQL
+from ..errors import FSMError
+from ..errors.texts import stored_form
+from ..orm import sets as bulk
+from ..orm.column import MappedState
+from ..sql.events import EventSQL
 from .database import REFUSED, UNUSABLE, UrlOption, database, fail, first_line, shown_url
 from .fire import ActorOption, DetailsOption, EventArgument, PayloadArgument, TargetArgument, require_history
 from .lookup import event_at, state_at

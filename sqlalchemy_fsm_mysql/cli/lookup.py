@@ -7,11 +7,12 @@ from typing import TypeVar
 
 import typer
 
-from .. import lookup
-from ..column import MappedState
-from ..errors import FSMError, listed
+from ..errors import FSMError
+from ..errors.texts import listed
 from ..machine import Machine
-from ..statement import EventSQL
+from ..operations import lookup
+from ..orm.column import MappedState
+from ..sql.events import EventSQL
 
 R = TypeVar("R")
 

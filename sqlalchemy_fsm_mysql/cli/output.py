@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import stored_form
+from ..errors.texts import stored_form
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 

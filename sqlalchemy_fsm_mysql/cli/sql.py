@@ -13,11 +13,12 @@ from rich.syntax import Syntax
 from sqlalchemy import Dialect, Executable, make_url, text
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ..backends import backend_of_dialect
-from ..column import MappedState
+from ..databases import backend_of_dialect
 from ..diagram import Graph
-from ..errors import FSMError, listed
-from ..statement import KNOWN_VERSION, NEXT_VERSION, EventSQL
+from ..errors import FSMError
+from ..errors.texts import listed
+from ..orm.column import MappedState
+from ..sql.events import KNOWN_VERSION, NEXT_VERSION, EventSQL
 from .lookup import state_at
 
 

@@ -21,9 +21,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import NullType, TypeEngine
 
-from ..column import MappedState, StateType
-from ..errors import listed, shown
-from ..statement import EventSQL
+from ..errors.texts import listed, shown
+from ..orm.column import MappedState, StateType
+from ..sql.events import EventSQL
 
 
 def typed(text: str, type_: TypeEngine[Any], name: str) -> Any:

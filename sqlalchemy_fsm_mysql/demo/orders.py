@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import literal_column
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from ..column import StateMachineColumn
 from ..machine import Event, Machine
-from ..stateful import Stateful
+from ..orm.column import StateMachineColumn
+from ..orm.stateful import Stateful
 
 machine = Machine(
     initial="Initializing",

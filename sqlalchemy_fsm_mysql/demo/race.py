@@ -19,8 +19,8 @@ from sqlalchemy import URL, Engine, Select, create_engine, event, select
 from sqlalchemy.orm import Session
 
 from ..errors import LockTimeout, TransactionAborted
-from ..firing import try_fire_key
-from ..outcome import Moved, Refused
+from ..orm.firing import try_fire_key
+from ..outcomes import Moved, Refused
 from .check import Stored, Tally
 from .orders import Order
 

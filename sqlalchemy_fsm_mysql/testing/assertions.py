@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from ..column import MappedState, mapped_state
-from ..errors import State, TransitionNotAllowed, row_label, shown, stored_form
-from ..firing import AnySession, in_session, plain_key, session_of
-from ..outcome import Moved, Refused
+from ..errors import TransitionNotAllowed
+from ..errors.texts import State, row_label, shown, stored_form
+from ..orm.column import MappedState, mapped_state
+from ..orm.firing import AnySession, in_session, plain_key, session_of
+from ..outcomes import Moved, Refused
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

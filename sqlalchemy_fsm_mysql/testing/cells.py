@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import State, stored_form
+from ..errors.texts import State, stored_form
 from ..machine import Machine
 
 __all__ = ["Cell", "every_cell"]

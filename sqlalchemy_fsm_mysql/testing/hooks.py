@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..column import MappedState, attribute_state
-from ..hooks import Hook
-from ..outcome import Moved
+from ..orm.column import MappedState, attribute_state
+from ..orm.hooks import Hook
+from ..outcomes import Moved
 
 __all__ = ["HookCall", "frozen_hooks"]
 

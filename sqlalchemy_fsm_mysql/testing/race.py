@@ -20,13 +20,14 @@ from typing import Any, TypeAlias
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..column import MappedState, attribute_state
 from ..demo.check import path_problem
-from ..errors import HistoryError, row_label, shown, stored_form
-from ..firing import plain_key, try_fire_key
-from ..history import replay
-from ..outcome import Moved, Refused
-from ..units import run_transaction
+from ..errors import HistoryError
+from ..errors.texts import row_label, shown, stored_form
+from ..orm.column import MappedState, attribute_state
+from ..orm.firing import plain_key, try_fire_key
+from ..orm.history import replay
+from ..orm.units import run_transaction
+from ..outcomes import Moved, Refused
 
 __all__ = ["RaceReport", "race"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from ..column import MappedState, attribute_state
-from ..errors import State, shown, stored_form
-from ..firing import try_fire_key
-from ..history import replay
-from ..outcome import Moved, Refused
+from ..errors.texts import State, shown, stored_form
+from ..orm.column import MappedState, attribute_state
+from ..orm.firing import try_fire_key
+from ..orm.history import replay
+from ..outcomes import Moved, Refused
 
 if TYPE_CHECKING:
     from hypothesis.stateful import RuleBasedStateMachine

@@ -31,8 +31,9 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import Event, Machine, MigrationRefused, StateMachineColumn, TransitionHistory, replay
+from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, TransitionHistory, replay
 from sqlalchemy_fsm_mysql.alembic import batches
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import fill, migrating, orders, shown_table, stored, told
 
 LETTERS = ("a", "B", "c", "é", "d e", "100%", "it's", "\\", "z", "Z9")

@@ -13,17 +13,10 @@ from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, select, text, update
 
-from sqlalchemy_fsm_mysql import (
-    ANY,
-    Event,
-    Machine,
-    MigrationRefused,
-    RefusedByDatabase,
-    StateType,
-    enforce_machine,
-)
+from sqlalchemy_fsm_mysql import ANY, Event, Machine, RefusedByDatabase, StateType, enforce_machine
 from sqlalchemy_fsm_mysql.alembic.enforcing import EnforceMachineOp, ReleaseMachineOp
-from sqlalchemy_fsm_mysql.enforcement import own_triggers
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
+from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers
 from tests.alembic.support import Project, stored
 
 first = Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "it's \\ 100% over"})])

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from sqlalchemy_fsm_mysql import MigrationRefused
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import fill, orders, run_script, shown_table, stored
 
 pytestmark = pytest.mark.servers_only

@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlalchemy import text
 
-from sqlalchemy_fsm_mysql import MigrationRefused
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import fill, migrating, orders, shown_table, stored
 
 STATES = ("new", "it's", "a\\b", "100%", "x,y")

@@ -9,7 +9,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from sqlalchemy_fsm_mysql import MigrationRefused
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import fill, migrating, orders, run_script, shown_table
 from tests.servers import execute
 

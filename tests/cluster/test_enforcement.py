@@ -14,11 +14,10 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     fire_key,
     force_state,
-    permitted,
     release_machine,
     replay,
 )
-from sqlalchemy_fsm_mysql.enforcement import own_triggers
+from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers, permitted
 from tests.alembic.support import migrating
 from tests.alembic.support import stored as states
 from tests.cluster.nodes import CURRENT

@@ -26,7 +26,7 @@ from sqlalchemy_fsm_mysql import (
     TransactionAborted,
     fire_key,
 )
-from sqlalchemy_fsm_mysql.transactions import Meaning, error_code, meaning
+from sqlalchemy_fsm_mysql.core.failures import Meaning, error_code, meaning
 from tests.conformance.session_models import Base, Order, machine
 from tests.conformance.session_support import create, move, stored
 

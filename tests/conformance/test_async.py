@@ -43,11 +43,11 @@ from sqlalchemy_fsm_mysql import (
     force_state,
     on_committed,
     on_moved,
-    permitted,
     remove_hook,
     run_transaction,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.operations.enforcement import permitted
 from tests.bridge import unbridged
 from tests.reference import machine
 from tests.servers import make_engine

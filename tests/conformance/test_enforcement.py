@@ -48,12 +48,11 @@ from sqlalchemy_fsm_mysql import (
     fire_or_create,
     fire_where,
     force_state,
-    permitted,
     release_machine,
     replay,
     try_fire_key,
 )
-from sqlalchemy_fsm_mysql.enforcement import own_triggers
+from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers, permitted
 from tests.conformance.models import ODD_STATES, long_machines, odd_machine
 from tests.conformance.support import Sent
 from tests.reference import MOVES, REFUSALS, STATES, machine

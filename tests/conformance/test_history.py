@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, registry
 
 from sqlalchemy_fsm_mysql import (
-    HistoryError,
     InvalidMachine,
     RowNotFound,
     StateMachineColumn,
@@ -34,6 +33,7 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.errors import HistoryError
 from tests.conformance.history_models import (
     Base,
     Device,

@@ -13,7 +13,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy_fsm_mysql import (
     DatabaseUnfit,
     Event,
-    Finding,
     FSMError,
     Machine,
     RefusedByDatabase,
@@ -24,8 +23,8 @@ from sqlalchemy_fsm_mysql import (
     release_machine,
     require_database,
 )
-from sqlalchemy_fsm_mysql.backends.catalogue import Settings
-from sqlalchemy_fsm_mysql.inspection import _SETTINGS
+from sqlalchemy_fsm_mysql.databases.catalogue import Settings
+from sqlalchemy_fsm_mysql.operations.doctor import _SETTINGS, Finding
 from tests.conformance.models import odd_machine
 from tests.servers import make_engine
 

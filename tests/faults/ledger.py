@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, literal_column, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import HistoryError, Moved, Stateful, StateMachineColumn, TransitionHistory, replay
+from sqlalchemy_fsm_mysql import Moved, Stateful, StateMachineColumn, TransitionHistory, replay
+from sqlalchemy_fsm_mysql.errors import HistoryError
 from tests.reference import machine
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import TransactionAborted, fire_key, run_transaction
-from sqlalchemy_fsm_mysql.backends import MySQLBackend
+from sqlalchemy_fsm_mysql.databases import MySQLBackend
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
 from tests.faults.proxy import Cut
 from tests.faults.test_cut_commits import Line, line_to

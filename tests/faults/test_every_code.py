@@ -22,8 +22,8 @@ from sqlalchemy_fsm_mysql import (
     run_transaction,
     transactions,
 )
-from sqlalchemy_fsm_mysql.backends.triggers import REFUSED
-from sqlalchemy_fsm_mysql.transactions import Meaning
+from sqlalchemy_fsm_mysql.core.failures import Meaning
+from sqlalchemy_fsm_mysql.databases.triggers import REFUSED
 from tests.evidence.record import record
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
 from tests.faults.thrower import Throw, Thrower

@@ -11,11 +11,12 @@ from unittest.mock import patch
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from sqlalchemy_fsm_mysql import transactions, units
-from sqlalchemy_fsm_mysql.backends import MySQLBackend
-from sqlalchemy_fsm_mysql.backends.mysql import OFFSET
-from sqlalchemy_fsm_mysql.journal import Journal
-from sqlalchemy_fsm_mysql.statement import MOVED, REFUSED, EventSQL, number
+from sqlalchemy_fsm_mysql.core import failures as transactions
+from sqlalchemy_fsm_mysql.databases import MySQLBackend
+from sqlalchemy_fsm_mysql.databases.mysql import OFFSET
+from sqlalchemy_fsm_mysql.orm import units
+from sqlalchemy_fsm_mysql.orm.journal import Journal
+from sqlalchemy_fsm_mysql.sql.events import MOVED, REFUSED, EventSQL, number
 
 Wrong = Callable[[], AbstractContextManager[Any]]
 

@@ -34,7 +34,7 @@ from sqlalchemy_fsm_mysql import (
     force_state,
     try_fire_key,
 )
-from sqlalchemy_fsm_mysql.errors import shown
+from sqlalchemy_fsm_mysql.errors.texts import shown
 from tests.fuzz.conftest import CASES, Range
 from tests.fuzz.models import ODD
 from tests.fuzz.values import identifiers, names, values

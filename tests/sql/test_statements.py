@@ -8,8 +8,8 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, Transition
-from sqlalchemy_fsm_mysql.backends import BACKENDS
-from sqlalchemy_fsm_mysql.column import mapped_state
+from sqlalchemy_fsm_mysql.databases import BACKENDS
+from sqlalchemy_fsm_mysql.orm.column import mapped_state
 from tests.reference import Order as Reference
 
 DIALECTS = {

@@ -14,9 +14,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from sqlalchemy_fsm_mysql import Event, GraphvizMissing, Machine, Transition
+from sqlalchemy_fsm_mysql import Event, Machine, Transition
 from sqlalchemy_fsm_mysql.demo import machine
 from sqlalchemy_fsm_mysql.diagram import Graph, dot, html, html_table, markdown_table, mermaid, png, svg
+from sqlalchemy_fsm_mysql.errors import GraphvizMissing
 
 needs_graphviz = pytest.mark.skipif(
     shutil.which("dot") is None, reason="NOT COVERED BY THIS RUN: Graphviz is not installed"

@@ -27,11 +27,8 @@ from sqlalchemy_fsm_mysql.errors import (
     TransitionNotAllowed,
     UnknownEvent,
     UnknownState,
-    listed,
-    row_label,
-    shown,
-    stored_form,
 )
+from sqlalchemy_fsm_mysql.errors.texts import listed, row_label, shown, stored_form
 
 
 class Order:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sqlalchemy_fsm_mysql import Event, InvalidMachine, Machine, Transition, diff_machines
-from sqlalchemy_fsm_mysql.evolution import RECIPES
+from sqlalchemy_fsm_mysql.machine.evolution import RECIPES
 
 FAIL = Event("Fail", {"Running": "Failed"})
 REPAIR = Event("Repair", {"Failed": "Running"})

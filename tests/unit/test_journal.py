@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql.journal import journal_of, note
+from sqlalchemy_fsm_mysql.orm.journal import journal_of, note
 
 
 class Base(DeclarativeBase):

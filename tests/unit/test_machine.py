@@ -12,7 +12,7 @@ import pytest
 
 from sqlalchemy_fsm_mysql.errors import InvalidMachine, UnknownEvent
 from sqlalchemy_fsm_mysql.machine import ANY, Event, Machine, Transition
-from sqlalchemy_fsm_mysql.validation import MAX_STATES, RESERVED_NAMES
+from sqlalchemy_fsm_mysql.machine.validation import MAX_STATES, RESERVED_NAMES
 
 STATES = ("Initializing", "Running", "Error", "Stopped", "Deleted")
 

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from sqlalchemy_fsm_mysql.outcome import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping, Refused
+from sqlalchemy_fsm_mysql.outcomes import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping, Refused
 
 
 class Order:

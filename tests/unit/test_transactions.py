@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
 
 from sqlalchemy_fsm_mysql import FireError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
-from sqlalchemy_fsm_mysql.transactions import Meaning, error_code, meaning, raise_explained
-from sqlalchemy_fsm_mysql.units import raise_of_commit, raise_of_unit
+from sqlalchemy_fsm_mysql.core.failures import Meaning, error_code, meaning, raise_explained
+from sqlalchemy_fsm_mysql.orm.units import raise_of_commit, raise_of_unit
 
 ABORTED = (1213, 1020, 3101, 8002, 8005, 8022, 9007, 6235)
 LOCK_TIMEOUT = (1205, 1317, 1969, 3024, 3572)

@@ -1,0 +1,73 @@
+"""How messages spell a state, a value from outside, a list and a row.
+
+What came from outside is shown by `repr` and cut at 64 characters, and a list stops after 20 entries.
+
+This module imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import TypeAlias
+
+State: TypeAlias = str | enum.Enum
+"""One state of a machine: a string, or a member of an `enum.Enum` class."""
+
+SHOWN_CHARACTERS = 64
+SHOWN_ENTRIES = 20
+
+
+def shown(value: object) -> str:
+    """*value* for a message: its `repr`, cut at 64 characters.
+
+    >>> shown("Stop"), shown("x" * 65_536) == "'" + "x" * 63 + "…"
+    ("'Stop'", True)
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a repr is foreign code, and what matters is the error being told
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def stored_form(state: State) -> str:
+    """The text that stands for *state* in the database, always an exact `str`.
+
+    A str-valued member is stored by its value, any other member by its name, a string as itself.
+
+    >>> class Light(enum.Enum):
+    ...     RED = "red"
+    ...     GREEN = 2
+    >>> stored_form(Light.RED), stored_form(Light.GREEN), stored_form("blue")
+    ('red', 'GREEN', 'blue')
+    """
+    if isinstance(state, enum.Enum):
+        state = state.value if isinstance(state.value, str) else state.name
+    # A subclass of str may override __str__, and drivers look escapers up by the exact type.
+    return str.__str__(state)
+
+
+def listed(words: Iterable[str]) -> str:
+    """*words* with commas between them, 20 at most.
+
+    >>> listed("abc")
+    'a, b, c'
+    >>> listed("n" * 23)[-26:]
+    'n, n, n (3 more not shown)'
+    """
+    every = list(words)
+    text = ", ".join(every[:SHOWN_ENTRIES])
+    hidden = len(every) - SHOWN_ENTRIES
+    return f"{text} ({hidden} more not shown)" if hidden > 0 else text
+
+
+def row_label(table_name: str, key: object) -> str:
+    """The row, as messages name it: its table and its primary key; a composite key is a tuple.
+
+    >>> row_label("orders", 42), row_label("orders", (1, "x"))
+    ('orders 42', "orders (1, 'x')")
+    """
+    if isinstance(key, tuple) and len(key) != 1:
+        return f"{table_name} ({', '.join(map(shown, key))})"
+    return f"{table_name} {shown(key)}"

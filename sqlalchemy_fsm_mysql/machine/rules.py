@@ -1,0 +1,81 @@
+"""What a database that enforces a machine lets a row do: its :class:`Rules`, as the texts that rows hold. Pure Python.
+
+>>> from sqlalchemy_fsm_mysql import Event, Machine
+>>> rules = Rules.of(Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "closed"})]))
+>>> rules.moves
+{'new': ('paid',), 'paid': ('closed',), 'closed': ()}
+>>> rules.begins
+('new', 'paid')
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import cast
+
+from ..errors.texts import State
+from .events import AnyState
+from .machine import Machine
+
+__all__ = ["Rules"]
+
+# Goes into the fingerprint: a release that writes other triggers for the same rules has another number here.
+TRIGGER_FORMAT = 1
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What triggers allow: `moves`, the texts that may follow each text, and `begins`, the texts of a new row.
+
+    A text that may follow itself is not listed: a row whose state stays is never refused.
+    """
+
+    moves: Mapping[str, tuple[str, ...]]
+    begins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, machine: Machine, initial_states: Iterable[State] | AnyState = ()) -> Rules:
+        """The rules of *machine*: every edge of every event, whatever its guard, in every spelling of its two states.
+
+        A new row may be in the initial state; where `fire_or_create` puts one, which is the target of an event without
+        guards and effects that leaves the initial state; and in *initial_states*, all there are when that is `ANY`.
+
+        Raises: ValueError for an initial state that *machine* does not declare.
+        """
+        targets: dict[State, dict[State, None]] = {state: {state: None} for state in machine.states}
+        for event in machine.events:
+            for way in machine.transitions(event):
+                targets[cast(State, way.source)][way.target] = None
+        moves = {
+            text: tuple(other for target in reached for other in machine.spellings(target) if other != text)
+            for state, reached in targets.items()
+            for text in machine.spellings(state)
+        }
+        if isinstance(initial_states, AnyState):
+            return cls(moves, machine.stored_states)
+        begin = [machine.initial, *_reached_at_once(machine), *map(machine.loaded, map(machine.stored, initial_states))]
+        return cls(moves, tuple(dict.fromkeys(chain.from_iterable(map(machine.spellings, begin)))))
+
+    @property
+    def edges(self) -> list[tuple[str, str]]:
+        """Each text with each that may follow it."""
+        return [(text, target) for text, targets in self.moves.items() for target in targets]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that stand for these rules, whatever the order in which they were declared."""
+        document = [TRIGGER_FORMAT, {text: sorted(to) for text, to in self.moves.items()}, sorted(self.begins)]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def _reached_at_once(machine: Machine) -> Iterable[State]:
+    """Where an upsert puts a row that is missing: one statement, with no state before."""
+    for event in machine.events.values():
+        target = machine.targets(event).get(machine.initial)
+        if target is not None and not list(event.callables()):
+            yield target

@@ -1,0 +1,1 @@
+"""What operators ask of a database: the doctor, enforcement, figures."""

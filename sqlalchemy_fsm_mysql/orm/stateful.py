@@ -1,0 +1,167 @@
+"""The methods that a declared state column gives its model, and the mixin that shows them to type checkers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from sqlalchemy import event as events
+from sqlalchemy.orm import Mapper
+
+from ..errors import InvalidMachine
+from ..outcomes import Moved, Refused
+from . import firing
+from .column import StateMachineColumn, StateType, remember
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from .firing import AnySession
+
+S = TypeVar("S")
+
+__all__ = ["StateMachineColumn", "StateType", "Stateful"]
+
+
+class Stateful:
+    """What a model with a :func:`StateMachineColumn` can do. Inherit it to let type checkers know; it works without."""
+
+    @overload
+    def fire(
+        self: S,
+        event: str,
+        session: AnySession | None = ...,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Moved[S]: ...
+    @overload
+    def fire(
+        self: S,
+        event: str,
+        session: AsyncSession,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Awaitable[Moved[S]]: ...
+    def fire(
+        self,
+        event: str,
+        session: Any = None,
+        /,
+        *,
+        column: Any = None,
+        actor: str | None = None,
+        details: Any = None,
+        token: str | None = None,
+        **payload: Any,
+    ) -> Any:
+        """Fire *event* on this row: one atomic UPDATE, judged on the row as the database has it, not on memory.
+
+        *session* is the instance's own when left out; if it is an ``AsyncSession``, await the call. *column* names
+        the machine when two of the model have the event. *payload* is what the event's guards and effects take.
+        Nothing is committed.
+
+        Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the state
+        observed, GuardNotSatisfied, RowNotFound, UnknownState; LockTimeout, TransactionAborted and NotWritable when the
+        server says so.
+        """
+        return firing.fire(self, event, session, column, payload, (actor, details, token))
+
+    @overload
+    def try_fire(
+        self: S,
+        event: str,
+        session: AnySession | None = ...,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Moved[S] | Refused[S]: ...
+    @overload
+    def try_fire(
+        self: S,
+        event: str,
+        session: AsyncSession,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Awaitable[Moved[S] | Refused[S]]: ...
+    def try_fire(
+        self,
+        event: str,
+        session: Any = None,
+        /,
+        *,
+        column: Any = None,
+        actor: str | None = None,
+        details: Any = None,
+        token: str | None = None,
+        **payload: Any,
+    ) -> Any:
+        """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
+        return firing.try_fire(self, event, session, column, payload, (actor, details, token))
+
+    def can_fire(self, event: str, *, column: Any = None) -> bool:
+        """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.
+
+        No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
+        an ``AsyncSession`` it is not: refresh it first, or nothing is said to be possible.
+
+        Raises: UnknownEvent.
+        """
+        return firing.can_fire(self, event, column=column)
+
+    def available_events(self, *, column: Any = None) -> list[str]:
+        """The events that leave the state in memory, in the machine's order. A hint, as :meth:`can_fire` is one."""
+        return firing.available_events(self, column=column)
+
+    @overload
+    def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[Any]: ...
+    @overload
+    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Awaitable[list[Any]]: ...
+    def history(self, session: Any = None, /, *, column: Any = None) -> Any:
+        """The records of this row's transitions, oldest first, as instances of the history class.
+
+        *column* names the machine when two of the model have a history.
+
+        Raises: TypeError when there is no history; InstanceStateError.
+        """
+        return firing.history(self, session, column=column)
+
+
+METHODS = ("fire", "try_fire", "can_fire", "available_events", "history")
+
+
+@events.listens_for(Mapper, "after_mapper_constructed")
+def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
+    """Give a newly mapped class with a state column its methods.
+
+    Raises: InvalidMachine when the class has something of its own under one of their names.
+    """
+    if not remember(mapper):
+        return
+    clashes = [name for name in METHODS if getattr(model, name, getattr(Stateful, name)) is not getattr(Stateful, name)]
+    if clashes:
+        names = ", ".join(map(repr, clashes))
+        raise InvalidMachine(
+            [f"{model.__name__} defines {names} itself, which its state column would give it: rename it"]
+        )
+    for name in METHODS:
+        if not hasattr(model, name):
+            setattr(model, name, getattr(Stateful, name))

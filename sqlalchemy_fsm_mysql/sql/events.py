@@ -1,0 +1,362 @@
+"""What an event is in SQL: pure builders of expressions, no session and no server.
+
+The unit is :class:`EventSQL`: one event of one machine on one mapped column, its guards and effects already called
+and turned into SQL. From it come the expressions that users compose (:meth:`EventSQL.can`, :meth:`EventSQL.after`)
+and the pieces that the backends assemble into statements: the *code*, one integer that tells what the event does to a
+row, and the *assignments*, in an order in which each of them still reads the row as it was before the event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    String,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.sql import visitors
+
+from ..errors import InvalidMachine
+
+# The code of a row. Even numbers only: the last bit tells that the version was not the one the session knew.
+HIDDEN, UNKNOWN, REFUSED, MOVED = 0, 2, 4, 2**20
+_BY_GUARD = 2  # added to the code of a refusing state
+OTHER_VERSION = 1
+CREATED = 1  # of an upsert, which knows no version
+
+# Names of bound parameters. Machine.payload keeps the prefix for us.
+KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
+VALUE = "fsm_value_{}"
+
+# What a history records of each transition, besides its time and number; bound as fsm_event and so on.
+SAID = ("actor", "details", "token")
+RECORDED = ("event", "source", "target", *SAID)
+
+_NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
+
+
+def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[str]]) -> ColumnElement[str]:
+    """The state that *column* holds once the event has fired, as a SQL expression.
+
+    A row whose state is no key of *targets* keeps it: the ELSE is the column itself, so a refused event writes the
+    value already there.
+
+    >>> from sqlalchemy import column
+    >>> print(after(column("state"), {"new": "paid"}))
+    CASE state WHEN :param_1 THEN :param_2 ELSE state END
+    """
+    whens = [
+        (_name(source), _name(target) if isinstance(target, str) else target) for source, target in targets.items()
+    ]
+    return case(*whens, value=column, else_=column) if whens else column
+
+
+def state_literal(name: str) -> ColumnElement[str]:
+    """The stored name of a declared state in a cached statement: a literal when nothing in it needs quoting.
+
+    Literals leave the row's key as the only parameter of a fire, whatever the number of states. A name with a quote, a
+    backslash or a percent sign is bound instead, because its spelling would depend on the server's sql_mode.
+
+    >>> print(state_literal("Running"))
+    'Running'
+    """
+    return literal_column(f"'{name}'", String()) if _NEEDS_NO_QUOTING.fullmatch(name) else _name(name)
+
+
+def number(value: int) -> ColumnElement[int]:
+    """*value* as a literal in the statement."""
+    return literal_column(str(int(value)), Integer())
+
+
+def _name(state: str) -> ColumnElement[str]:
+    return literal(state, String())
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """Where a machine's state lives, in Core terms: the table, its key, and what any UPDATE of it must mind.
+
+    ``visible`` is the criterion under which the mapped class owns the row (single-table inheritance), ``columns`` the
+    table's columns by attribute name, ``implied`` what an UPDATE assigns by itself (``onupdate`` expressions and the
+    next version).
+    """
+
+    table: Table
+    state: Column[Any]
+    key: tuple[Column[Any], ...]
+    columns: Mapping[str, Column[Any]]
+    visible: ColumnElement[bool] | None = None
+    version: Column[Any] | None = None
+    implied: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)
+
+    @cached_property
+    def writing(self) -> Update:
+        """What ``Session.get_bind()`` is shown, so that a session with several binds knows that this writes."""
+        return update(self.table)
+
+    def is_key(self) -> ColumnElement[bool]:
+        """The row's key, each part bound with its column's type: MySQL finds '1abc' for an untyped 1."""
+        return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.key)))
+
+    def reads(self, expression: ColumnElement[Any]) -> set[Column[Any]]:
+        """The columns of this table that *expression* reads, also from within subqueries."""
+        elements = (element for element in visitors.iterate(expression) if isinstance(element, Column))
+        return {column for column in elements if column.table is self.table}
+
+
+@dataclass(frozen=True)
+class HistorySQL:
+    """The table of a history: one row per transition, keyed by the record's key and a number that counts from 1."""
+
+    table: Table
+    record: tuple[Column[Any], ...]  # in the order of StateRow.key
+    cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this table
+
+    def of_record(self) -> ColumnElement[bool]:
+        """The rows of one record, by the same parameters as :meth:`StateRow.is_key`."""
+        return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)))
+
+    def next_sequence(self) -> ColumnElement[int]:
+        return func.coalesce(func.max(self.table.c.sequence), 0) + 1
+
+    def own(self, row: StateRow) -> dict[Column[Any], ColumnElement[Any]]:
+        """The key and the next number of each record, for rows that are selected from the records' table."""
+        own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.record, row.key, strict=True))
+        earlier = self.table.alias("fsm_earlier")
+        same = [earlier.c[part.key] == own[part] for part in self.record]
+        # A plain read would be of the moment when the statement began; it may have waited since for the records' locks.
+        latest = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).with_for_update()
+        return {**own, self.table.c.sequence: latest.scalar_subquery()}
+
+    def values(self) -> dict[Column[Any], ColumnElement[Any]]:
+        """What a new row holds, besides its number."""
+        columns = self.table.c
+        values: dict[Column[Any], ColumnElement[Any]] = {
+            part: bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)
+        }
+        for name in RECORDED:
+            values[columns[name]] = bindparam(f"fsm_{name}", type_=columns[name].type)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One transition from one source: its guard and effects as SQL, and the code that says it was taken."""
+
+    source: str
+    target: str
+    guard: ColumnElement[bool] | None
+    effects: Mapping[Column[Any], ColumnElement[Any]]
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An expression that holds ``offset + code / 2`` of the row at hand, such as ``LAST_INSERT_ID() >> 1``."""
+
+    value: ColumnElement[int]
+    offset: int
+
+
+class Takes(IntEnum):
+    """What a payload may be, strictest first."""
+
+    BYTES = 0
+    ONE_VALUE = 1  # that a driver can bind
+    ANYTHING = 2  # what the column's own type makes something of: JSON, an Enum, a TypeDecorator
+
+
+@dataclass(frozen=True)
+class EventSQL:
+    """One event of one machine on one mapped column, as SQL. Built once per mapped class and event."""
+
+    name: str
+    row: StateRow
+    states: tuple[str, ...]
+    branches: tuple[Branch, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
+    payload: tuple[str, ...] = ()  # what a fire must give
+    takes: Mapping[str, Takes] = field(default_factory=dict)  # payload name -> the strictest of its uses
+    cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
+
+    @property
+    def is_guarded(self) -> bool:
+        return any(branch.guard is not None for branch in self.branches)
+
+    def from_source(self) -> dict[str, list[Branch]]:
+        """The branches of each source, in winning order."""
+        sources: dict[str, list[Branch]] = {}
+        for branch in self.branches:
+            sources.setdefault(branch.source, []).append(branch)
+        return sources
+
+    def code(self, *, known_version: bool = False) -> ColumnElement[int]:
+        """What the event does to a row, as one integer: hidden, unknown state, refused in which state, or which branch.
+
+        Guards belong in here and not beside it in a WHERE: MariaDB evaluates this expression, and so remembers its
+        value, also when a condition beside it is false.
+        """
+        sources = self.from_source()
+        whens = [
+            (state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)
+        ]
+        code: ColumnElement[int] = case(*whens, value=self.row.state, else_=number(UNKNOWN))
+        if self.row.visible is not None:
+            code = case((self.row.visible, code), else_=number(HIDDEN))
+        if known_version and self.row.version is not None:
+            known = self.row.version == bindparam(KNOWN_VERSION, type_=self.row.version.type)
+            code = code + case((known, number(0)), else_=number(OTHER_VERSION))
+        return code
+
+    def _code_in(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
+        refused = number(REFUSED + 4 * index + (_BY_GUARD if branches else 0))
+        return _first_that_holds(branches, [number(branch.code) for branch in branches], refused)
+
+    def reading(self, code: int) -> Branch | tuple[str, str] | None:
+        """What *code* says: the branch taken, or the state and why it was refused ("state", "guard"), or None."""
+        if code >= MOVED:
+            return self.branches[(code - MOVED) // 2]
+        if code < REFUSED:
+            return None
+        index, reason = divmod(code - REFUSED, 4)
+        return self.states[index], "guard" if reason >= _BY_GUARD else "state"
+
+    @cached_property
+    def selected_code(self) -> ColumnElement[int]:
+        """:meth:`code` as a column of a SELECT."""
+        return self.code().label("fsm_code")
+
+    @cached_property
+    def can(self) -> ColumnElement[bool]:
+        """Whether the event moves the row."""
+        state = self.row.state
+        free = [s for s, branches in self.from_source().items() if any(b.guard is None for b in branches)]
+        guarded = [
+            and_(state == _name(source), or_(*(b.guard for b in branches if b.guard is not None)))
+            for source, branches in self.from_source().items()
+            if source not in free
+        ]
+        return or_(state.in_([_name(s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
+
+    def after(self) -> ColumnElement[Any]:
+        """The state after the event, with the column's own type."""
+        state = self.row.state
+        targets = {
+            source: _first_that_holds(branches, [_name(b.target) for b in branches], state)
+            for source, branches in self.from_source().items()
+        }
+        return type_coerce(after(state, targets), state.type)
+
+    def assignments(
+        self, chosen: Chosen | None = None, target: Callable[[Branch], ColumnElement[str]] | None = None
+    ) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+        """What an UPDATE of rows that the event moves has to SET, the state last.
+
+        Without *chosen* each assignment decides by the row's own state and guards. With it, it decides by a code that
+        was computed before the first assignment, which is the only safe way when an effect writes what a guard reads.
+        *target* spells the state that a branch leads to, where its name alone will not do.
+        """
+        values: dict[Column[Any], ColumnElement[Any]] = {}
+        for column in _in_order(self.row, self.branches):
+            pairs = [(b, b.effects[column]) for b in self.branches if column in b.effects]
+            values[column] = self._choose(pairs, self.row.implied.get(column, column), chosen)
+        values |= {column: value for column, value in self.row.implied.items() if column not in values}
+        targets = [(b, target(b) if target is not None else state_literal(b.target)) for b in self.branches]
+        values[self.row.state] = self._choose(targets, self.row.state, chosen)
+        return list(values.items())
+
+    def branch_assignments(self, branch: Branch) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+        """What an UPDATE has to SET on a row that is known to take *branch*."""
+        values = {column: branch.effects[column] for column in _in_order(self.row, [branch])}
+        values |= {column: value for column, value in self.row.implied.items() if column not in values}
+        return [*values.items(), (self.row.state, state_literal(branch.target))]
+
+    def _choose(
+        self,
+        pairs: Sequence[tuple[Branch, ColumnElement[Any]]],
+        otherwise: ColumnElement[Any],
+        chosen: Chosen | None,
+    ) -> ColumnElement[Any]:
+        values = [value for _, value in pairs]
+        if (
+            otherwise is not self.row.state
+            and len(pairs) == len(self.branches)
+            and all(value is values[0] for value in values)
+        ):
+            return values[0]
+        if chosen is not None:
+            whens = [(number(chosen.offset + branch.code // 2), value) for branch, value in pairs]
+            return case(*whens, value=chosen.value, else_=otherwise)
+        by_source = []
+        for source, branches in self.from_source().items():
+            by_branch = {branch.code: value for branch, value in pairs if branch.source == source}
+            if by_branch:
+                results = [by_branch.get(branch.code, otherwise) for branch in branches]
+                by_source.append((state_literal(source), _first_that_holds(branches, results, otherwise)))
+        return case(*by_source, value=self.row.state, else_=otherwise)
+
+
+def _first_that_holds(
+    branches: Sequence[Branch], results: Sequence[ColumnElement[Any]], otherwise: ColumnElement[Any]
+) -> ColumnElement[Any]:
+    """The result of the first branch whose guard holds, as CASE finds it; a branch without a guard always holds."""
+    whens = []
+    for branch, result in zip(branches, results, strict=True):
+        if branch.guard is None:
+            otherwise = result
+            break
+        whens.append((branch.guard, result))
+    return case(*whens, else_=otherwise) if whens else otherwise
+
+
+def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
+    """The columns that effects assign, each after every expression that reads it.
+
+    MySQL and MariaDB assign SET from left to right and read what was just assigned
+    (https://dev.mysql.com/doc/refman/9.4/en/update.html), SQLite does not: in this order all give the same.
+    """
+    if not any(branch.effects for branch in branches):
+        return []
+    from graphlib import CycleError, TopologicalSorter  # few machines need it, and it costs each import
+
+    before: dict[Column[Any], set[Column[Any]]] = {}
+    for branch in branches:
+        for column, value in branch.effects.items():
+            before.setdefault(column, set())
+            for read in row.reads(value):
+                if read is not column and read in branch.effects:
+                    before.setdefault(read, set()).add(column)
+    position = {column: i for i, column in enumerate(row.table.c)}
+    graph = {
+        column: sorted(before[column], key=position.__getitem__) for column in sorted(before, key=position.__getitem__)
+    }
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        cycle = " → ".join(repr(column.name) for column in error.args[1])
+        problem = f"effects of {row.table.name} read each other's columns in a circle ({cycle})"
+        raise InvalidMachine([f"{problem}; MySQL assigns from left to right"]) from error
+
+
+def edges(branches: Sequence[Branch]) -> Iterator[tuple[str, str]]:
+    """Each (source, target) that the branches can take, once."""
+    yield from dict.fromkeys((branch.source, branch.target) for branch in branches)

@@ -1,0 +1,273 @@
+"""From a machine's callables to SQL: calls each guard and effect of an event once, and checks what it returned."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, cast
+
+from sqlalchemy import (
+    Alias,
+    BinaryExpression,
+    BindParameter,
+    Boolean,
+    Column,
+    ColumnElement,
+    Date,
+    DateTime,
+    Enum,
+    Integer,
+    Join,
+    LargeBinary,
+    Numeric,
+    Select,
+    String,
+    Table,
+    Time,
+    TypeCoerce,
+    bindparam,
+    false,
+    literal,
+    null,
+    true,
+    type_coerce,
+)
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.annotation import _deep_deannotate
+from sqlalchemy.types import NullType, TypeEngine
+
+from ..errors import InvalidMachine
+from ..errors.texts import State
+from ..machine import Machine
+from .events import MOVED, PAYLOAD, Branch, EventSQL, StateRow, Takes
+
+# Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
+# ValueError for a state that the other machine does not declare.
+StateValue = Callable[[Column[Any], Any], "ColumnElement[Any] | None"]
+
+
+def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> EventSQL:
+    """*event* of *machine* on *model*, its guards and effects called with the payload's names as bound parameters.
+
+    Raises: InvalidMachine when a callable fails or returns what cannot stand in an UPDATE of the row's table.
+    """
+    return _Builder(model, machine, event, row, state_value).build()
+
+
+class _Builder:
+    def __init__(self, model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> None:
+        self.model, self.machine, self.event, self.row, self.state_value = (
+            model,
+            machine,
+            event,
+            row,
+            state_value,
+        )
+        self.parameters: dict[str, str] = {}
+        self.takes: dict[str, Takes] = {}
+        self.problems: list[str] = []
+
+    def build(self) -> EventSQL:
+        machine = self.machine
+        common = self._effects(machine.events[self.event].effect)
+        ways = [
+            (transition, self._guard(transition.guard), common | self._effects(transition.effect))
+            for transition in machine.transitions(self.event)
+        ]
+        spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
+        branches = tuple(
+            Branch(source, machine.stored(transition.target), guard, effects, code=MOVED + 2 * i)
+            for i, (source, transition, guard, effects) in enumerate(spelled)
+        )
+        if self.problems:
+            raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
+        names = machine.payload(self.event)
+        built = EventSQL(self.event, self.row, machine.stored_states, branches, self.parameters, names, self.takes)
+        for branch in branches:
+            built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
+        return built
+
+    def _guard(self, guard: Callable[..., Any] | None) -> ColumnElement[bool] | None:
+        if guard is None:
+            return None
+        value = self._call(guard, "guard")
+        if isinstance(value, bool):
+            return true() if value else false()
+        if not isinstance(_element(value), ColumnElement):
+            self._problem("guard", f"returned {type(value).__name__}; it has to return a SQL expression")
+            return None
+        return self._core(_element(value), "guard")
+
+    def _effects(self, effect: Callable[..., Any] | None) -> dict[Column[Any], ColumnElement[Any]]:
+        if effect is None:
+            return {}
+        values = self._call(effect, "effect")
+        if not isinstance(values, Mapping):
+            self._problem(
+                "effect",
+                f"returned {type(values).__name__}; it has to return a dict of attribute name to SQL",
+            )
+            return {}
+        assigned = {}
+        for attribute, value in values.items():
+            column = self._assignable(attribute)
+            if column is not None:
+                assigned[column] = self._value(column, value)
+        return assigned
+
+    def _call(self, function: Callable[..., Any], role: str) -> Any:
+        names = self.machine.callable_payload(function)
+        try:
+            with _no_truth_of_comparisons():
+                return function(self.model, **{name: bindparam(name) for name in names})
+        except Exception as error:
+            hint = (
+                " (SQL expressions are combined with & | ~, not with and, or, not)"
+                if "Boolean value" in str(error)
+                else ""
+            )
+            raise InvalidMachine(
+                [f"event {self.event!r}: its {role} raised {error!r}{hint}"], self.machine.name
+            ) from error
+
+    def _assignable(self, attribute: Any) -> Column[Any] | None:
+        column = self.row.columns.get(attribute) if isinstance(attribute, str) else None
+        if column is None:
+            known = ", ".join(repr(name) for name in self.row.columns)
+            self._problem(
+                "effect",
+                f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}",
+            )
+        elif column is self.row.state:
+            self._problem("effect", f"sets {attribute!r}, the machine's own state: only the transition's target does")
+        elif column in self.row.key or column is self.row.version:
+            self._problem("effect", f"sets {attribute!r}, the row's key or version")
+        else:
+            return column
+        return None
+
+    def _value(self, column: Column[Any], value: Any) -> ColumnElement[Any]:
+        try:
+            state = self.state_value(column, value)
+        except ValueError as error:
+            self._problem("effect", str(error))
+            return null()
+        if state is not None:
+            return state
+        element = _element(value)
+        if value is None:
+            return null()
+        if not isinstance(element, ColumnElement):
+            return literal(value, column.type)
+        if isinstance(element, BindParameter) and element.type._isnull:
+            element = type_coerce(element, column.type)
+        return self._core(element, "effect")
+
+    def _core(self, expression: ColumnElement[Any], role: str) -> ColumnElement[Any]:
+        """*expression* in Core terms, with the payload under names that no column can have.
+
+        A bound parameter named like a column would be taken for an assignment to it, and one name used with two types
+        would get only one of them: so each use becomes a parameter of its own.
+        """
+        for message in _misplaced(expression, self.row.table):
+            self._problem(role, message)
+        names = self.machine.payload(self.event)
+
+        def replaced(element: Any, **_: Any) -> Any:
+            bound = element.clause if isinstance(element, TypeCoerce) else element
+            if isinstance(bound, BindParameter) and bound.key in names and not bound.unique:
+                name = PAYLOAD.format(len(self.parameters), bound.key)
+                self.parameters[name] = bound.key
+                takes = Takes.ANYTHING if bound.expanding else _takes(element.type)
+                self.takes[bound.key] = min(takes, self.takes.get(bound.key, takes))
+                return bindparam(name, type_=element.type, expanding=bound.expanding)
+            if isinstance(element, Column) and element.table is self.row.table:
+                return self.row.table.c[element.key]
+            return None
+
+        # A relationship's any() and has() close their criterion to replacing, for the sake of queries with aliases.
+        opened = _deep_deannotate(expression, ["no_replacement_traverse"])
+        result: ColumnElement[Any] = visitors.replacement_traverse(opened, {}, replaced)
+        return result
+
+    def _problem(self, role: str, what: str) -> None:
+        self.problems.append(f"event {self.event!r}: its {role} {what}")
+
+
+def _takes(type_: TypeEngine[Any]) -> Takes:
+    """What a parameter of this type may be given; the driver gets it as it is, if the type makes nothing of it."""
+    if isinstance(type_, LargeBinary):
+        return Takes.BYTES
+    is_plain = isinstance(type_, (NullType, String, Numeric, Integer, Boolean, Date, DateTime, Time))
+    return Takes.ANYTHING if not is_plain or isinstance(type_, Enum) else Takes.ONE_VALUE
+
+
+@contextmanager
+def _no_truth_of_comparisons() -> Iterator[None]:
+    """Refuse ``a == 1 and b == 2`` within: SQLAlchemy answers the truth of ``==``, for its own sets, and half is lost.
+
+    Under a profiler it is not looked for: a thread has one, and CPython before 3.12 cannot put cProfile's back.
+
+    Raises: TypeError when Python asked, outside of SQLAlchemy, whether a comparison is true.
+    """
+    # One in C, such as yappi, need not show in sys.getprofile(), but has a function of its own for new threads.
+    if sys.getprofile() is not None or threading.getprofile() is not None:
+        yield
+        return
+    asked: list[str] = []
+
+    def watch(frame: FrameType, happening: str, _: Any) -> None:
+        asking = frame.f_back if happening == "call" and frame.f_code is BinaryExpression.__bool__.__code__ else None
+        if asking is not None and not asking.f_globals.get("__name__", "").startswith("sqlalchemy."):
+            asked.append(asking.f_code.co_name)
+
+    sys.setprofile(watch)  # of this thread alone
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    if asked:
+        raise TypeError("Boolean value of a comparison was asked for")
+
+
+def _element(value: Any) -> Any:
+    """The SQL element behind an ORM attribute, or *value* itself."""
+    clause = getattr(value, "__clause_element__", None)
+    return clause() if callable(clause) else value
+
+
+def _misplaced(expression: Any, table: Table) -> Iterator[str]:
+    """What in *expression* an UPDATE of *table* cannot hold."""
+    for element in outside_subqueries(expression):
+        if isinstance(element, Column) and element.table is not table:
+            yield (
+                f"reads {element.table.name}.{element.name}, but the state is in {table.name!r}: "
+                "another table is read by a subquery, as in exists(select(…).where(…))"
+            )
+    if any(selects_from(element, table) for element in visitors.iterate(expression)):
+        yield (
+            f"selects from {table.name!r} itself, which MySQL refuses in an UPDATE of it (error 1093): "
+            "use the row's own columns, or keep the figure in a column of another table"
+        )
+
+
+def outside_subqueries(element: Any) -> Iterator[Any]:
+    """*element* and its parts, without those of subqueries."""
+    if isinstance(element, Select):
+        return
+    yield element
+    for child in element.get_children():
+        yield from outside_subqueries(child)
+
+
+def selects_from(element: Any, table: Table) -> bool:
+    """Whether *element* is a subquery, or part of one, on *table* itself."""
+    if isinstance(element, Alias):
+        return element.element is table
+    if not isinstance(element, Select):
+        return False
+    froms = element.get_final_froms()
+    return froms == [table] or any(isinstance(part, Join) and part.is_derived_from(table) for part in froms)
