@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from .errors.texts import State
+
+Reason: TypeAlias = Literal["state", "guard"]
+"""Why an event did not move a row: it does not leave the row's state, or it does and no guard is true of the row."""
 
 M = TypeVar("M")
 K = TypeVar("K")
@@ -112,7 +115,7 @@ class Refused(Generic[M]):
     key: Any  # Any: a primary key has the type that its model gives it
     event: str
     state: State
-    reason: Literal["state", "guard"]
+    reason: Reason
     allowed_from: list[State] = field(default_factory=list, hash=False)
 
     def __bool__(self) -> Literal[False]:

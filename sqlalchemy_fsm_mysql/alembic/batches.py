@@ -37,7 +37,7 @@ from ..databases.triggers import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
 from ..orm.sets import is_beyond
-from ..sql.events import MOVED, Branch, EventSQL, HistorySQL, StateRow
+from ..sql.events import Branch, EventSQL, HistorySQL, StateRow
 from .databases import Place, log
 
 CHUNK = 1000  # keys in one statement
@@ -103,8 +103,7 @@ class Walk:
         self.row = StateRow(table, table.c[place.column.name], tuple(table.c[name] for name in self.key), {})
         self.order = tuple(_ordered(part) for part in self.row.key)
         branches = tuple(
-            Branch(source, target, None, {}, code=MOVED + 2 * i)
-            for i, (source, target) in enumerate(migration.targets.items())
+            Branch(source, target, None, {}, number=i) for i, (source, target) in enumerate(migration.targets.items())
         )
         self.event = EventSQL(FORCED, self.row, tuple(migration.targets), branches)
         self.history = self._history()

@@ -27,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from ..errors import RefusedByDatabase
-from ..sql.events import HIDDEN, MOVED, SAID, EventSQL, HistorySQL, StateRow
+from ..sql.code import NO_ROW, Created, Reading, Taken
+from ..sql.events import SAID, EventSQL, HistorySQL, StateRow
 from .clock import utc_now
 from .enforcers import enforcer_of
 from .triggers import refusal_in
@@ -71,22 +72,21 @@ class Backend:
         parameters: Mapping[str, Any],
         *,
         known_version: bool = False,
-    ) -> int:
-        """Fire *event* on the row that *parameters* name, and return the row's code (see :mod:`..statement`).
+    ) -> Reading:
+        """Fire *event* on the row that *parameters* name, and return what its code says.
 
-        HIDDEN stands for a missing row, too. With *known_version* the code tells whether the row had the version that
-        the parameters carry.
+        With *known_version* the reading says whether the row had the version that the parameters carry.
         """
         with self.transaction(connection):
             self.lock(connection, event)
             read = self.statement(event, ("read", known_version))
             code = connection.execute(read, parameters).scalar_one_or_none()
             if code is None:
-                return HIDDEN
-            if code >= MOVED:
-                branch = (code - MOVED) // 2
-                connection.execute(self.statement(event, ("take", branch)), parameters)
-            return int(code)
+                return NO_ROW
+            reading = event.read(int(code))
+            if isinstance(reading, Taken):
+                connection.execute(self.statement(event, ("take", reading.branch.number)), parameters)
+            return reading
 
     def stored_state(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
         """What the row's state column holds now, read with a lock: a plain read may show an old snapshot."""
@@ -179,11 +179,11 @@ class Backend:
         names: tuple[str, ...],
         target: str,
         parameters: Mapping[str, Any],
-    ) -> int:
+    ) -> Reading | Created:
         """Insert a row in the state *target* with values for the columns *names*, or fire on the one that has its key.
 
-        Returns CREATED or the row's code; HIDDEN when another row holds one of its unique values. Only where
-        ``can_upsert``, for events without guards and effects.
+        The reading of a row with another key that has one of its unique values is NoRow. Only where ``can_upsert``, for
+        events without guards and effects.
         """
         raise NotImplementedError
 

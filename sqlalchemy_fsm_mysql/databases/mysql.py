@@ -31,10 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from ..sql.code import CREATED, HIDDEN, NONCE_BITS, OFFSET, TAKEN, Created, Reading, answered, is_cut, nonce
 from ..sql.events import (
-    CREATED,
-    HIDDEN,
-    MOVED,
     VALUE,
     Branch,
     Chosen,
@@ -47,12 +45,8 @@ from .base import KEEP_ROWCOUNT, Backend
 from .clock import utc_now
 from .ready import ReadyStatement
 
-# Added to every code, so that it cannot be taken for an AUTO_INCREMENT id.
-OFFSET = 2**63
-# A code needs 22 bits; the bits between it and the offset are free.
-_CODE_BITS, _NONCE_BITS = 22, 40
 # Without an argument, LAST_INSERT_ID() is the value remembered last; halved, it fits a signed BIGINT.
-_REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), OFFSET >> 1)
+_REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), lambda branch: OFFSET + branch.code >> 1)
 
 
 # The dialect is imported where it is needed: whoever connects has it anyway, and to declare a model it takes as long
@@ -93,7 +87,7 @@ class MySQLBackend(Backend):
         parameters: Mapping[str, Any],
         *,
         known_version: bool = False,
-    ) -> int:
+    ) -> Reading:
         ready: ReadyStatement | None = event.cache.get((type(self), "ready", known_version))
         if ready is None:
             ready = ReadyStatement(self.statement(event, ("fire", known_version)))
@@ -101,9 +95,9 @@ class MySQLBackend(Backend):
         result = ready.execute(connection, parameters)
         code = (result.lastrowid or 0) - OFFSET
         if code >= HIDDEN:
-            return code
+            return event.read(code)
         if result.rowcount:  # an UPDATE trigger on the table hides the id from the answer, not from the session
-            return int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET
+            return event.read(int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET)
         # No such row, or an answer that tells too little: a driver that hides the id, or one that counts changed rows
         # and not found ones. Nothing has been changed, so the locking read may decide.
         return super().fire(connection, event, parameters, known_version=known_version)
@@ -130,24 +124,22 @@ class MySQLBackend(Backend):
         names: tuple[str, ...],
         target: str,
         parameters: Mapping[str, Any],
-    ) -> int:
+    ) -> Reading | Created:
         import secrets  # brings OpenSSL's hashes along
 
-        nonce = secrets.randbits(_NONCE_BITS) << _CODE_BITS | 1 << 31
+        mark = nonce(secrets.randbits(NONCE_BITS))
         result = connection.execute(
             self.statement(event, ("upsert", (names, target))),
-            {**parameters, "fsm_nonce": nonce},
+            {**parameters, "fsm_nonce": mark},
             execution_options=KEEP_ROWCOUNT,
         )
         remembered = result.lastrowid or 0
-        # MariaDB's connector returns the lower half of a large id. With bit 31 set, no small id looks like that.
-        is_cut = (remembered - nonce) % 2**32 < 1 << _CODE_BITS
-        if remembered < OFFSET and (result.rowcount != 1 or not remembered or is_cut):
+        if remembered < OFFSET and (result.rowcount != 1 or not remembered or is_cut(remembered, mark)):
             # Created without an AUTO_INCREMENT, or found on a table with triggers, which hide the id: the session knows
             # which, and the nonce tells an answer to this statement from an earlier one's.
             remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
-        code = remembered - OFFSET - nonce
-        return code if 0 <= code < 1 << _CODE_BITS else CREATED
+        code = answered(remembered, mark)
+        return CREATED if code is None else event.read(code)
 
     def sweep(
         self,
@@ -196,9 +188,9 @@ class MySQLBackend(Backend):
             row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names
         }
         values[row.state] = state_literal(target)
-        nonce = bindparam("fsm_nonce", type_=BigInteger())
-        code = case((row.is_key(), event.code()), else_=number(HIDDEN)) + nonce + number(OFFSET)
-        least = nonce + number(OFFSET + MOVED)
+        mark = bindparam("fsm_nonce", type_=BigInteger())
+        code = case((row.is_key(), event.code()), else_=number(HIDDEN)) + mark + number(OFFSET)
+        least = mark + number(OFFSET + TAKEN)
         first, *rest = event.assignments()
         assigned = [(first[0], case((func.last_insert_id(code) >= least, first[1]), else_=first[0]))]
         assigned += [(column, case((func.last_insert_id() >= least, value), else_=column)) for column, value in rest]
@@ -213,7 +205,7 @@ class MySQLBackend(Backend):
         chosen = _REMEMBERED if event.is_guarded else None
         return (
             update(event.row.table)
-            .where(event.row.is_key(), remembered >= number(OFFSET + MOVED))
+            .where(event.row.is_key(), remembered >= number(OFFSET + TAKEN))
             .ordered_values(*event.assignments(chosen))
         )
 
@@ -225,9 +217,9 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
     """
 
     def counted(branch: Branch) -> ColumnElement[str]:
-        if branch.code == MOVED:
+        if branch.number == 0:
             return state_literal(branch.target)
-        counter = counters[(branch.code - MOVED) // 2 - 1]
+        counter = counters[branch.number - 1]
         return case((counter.op(":=")(counter + number(1)).is_(None), null()), else_=state_literal(branch.target))
 
     if not event.is_guarded:

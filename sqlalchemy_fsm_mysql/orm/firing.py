@@ -33,7 +33,8 @@ from ..errors.texts import row_label, shown, stored_form
 from ..machine.states import FORCED
 from ..observation import Attempt, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, Refused
-from ..sql.events import KNOWN_VERSION, MOVED, NEXT_VERSION, OTHER_VERSION, UNKNOWN, EventSQL, Takes
+from ..sql.code import Refusal, Taken, Undeclared
+from ..sql.events import KNOWN_VERSION, NEXT_VERSION, EventSQL, Takes
 from .column import (
     MappedState,
     attribute_state,
@@ -131,17 +132,15 @@ class Shot:
             self.require_visible(connection)
         known_version = event.row.version is not None and self.know_version(connection)
         backend = backend_of(connection)
-        code = backend.fire(connection, event, self.parameters, known_version=known_version)
-        if code >= MOVED:
-            branch = event.branches[(code - MOVED) // 2]
+        reading = backend.fire(connection, event, self.parameters, known_version=known_version)
+        if isinstance(reading, Taken):
             version = Version.UNKNOWN
             if known_version:
-                version = Version.OTHER if code & OTHER_VERSION else Version.AS_KNOWN
-            return self.moved(connection, branch.source, branch.target, version)
-        reading = self.event.reading(code)
-        if isinstance(reading, tuple):
-            return self._refused(*reading)
-        stored = self.stored_state(connection) if code >= UNKNOWN else None
+                version = Version.OTHER if reading.is_other_version else Version.AS_KNOWN
+            return self.moved(connection, reading.branch.source, reading.branch.target, version)
+        if isinstance(reading, Refusal):
+            return self._refused(reading.state, reading.reason)
+        stored = self.stored_state(connection) if isinstance(reading, Undeclared) else None
         if stored is None:
             raise RowNotFound(**self.row)
         raise UnknownState(state=stored, declared=self.mapped.machine.states, **self.row)

@@ -43,7 +43,8 @@ from ..errors import RefusedByDatabase, TooManyRows, TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
-from ..sql.events import MOVED, NEXT_VERSION, Branch, EventSQL
+from ..sql.code import Taken
+from ..sql.events import NEXT_VERSION, Branch, EventSQL
 from ..sql.expressions import selects_from
 from .column import MappedState, mapped_state
 from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
@@ -210,10 +211,10 @@ _LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_on
 
 
 class Locked(NamedTuple):
-    """A row that is locked: its key, what the event does to it, and its version where Python makes the next one."""
+    """A row that is locked: its key, the branch it takes, and its version where Python makes the next one."""
 
     key: tuple[Any, ...]
-    code: int
+    branch: Branch
     version: Any = None
 
 
@@ -330,7 +331,13 @@ class Sweep:
 
     def locked(self, values: Sequence[Any]) -> Locked:
         parts = len(self.event.row.key)
-        return Locked(tuple(values[:parts]), *values[parts:])
+        return Locked(tuple(values[:parts]), self.branch(values[parts]), *values[parts + 1 :])
+
+    def branch(self, code: int) -> Branch:
+        """The branch that *code* names; the criterion lets no row through that the event does not move."""
+        reading = self.event.read(int(code))
+        assert isinstance(reading, Taken)
+        return reading.branch
 
     def pick(self, connection: Connection, limit: int | None) -> list[Locked]:
         """Lock up to *limit* of the rows, in the order of their keys, and read what the event does to each."""
@@ -349,7 +356,7 @@ class Sweep:
         taken: Counter[int] = Counter()
         keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
         for row in rows:
-            keys.setdefault(((row.code - MOVED) // 2, row.version), []).append(row.key)
+            keys.setdefault((row.branch.number, row.version), []).append(row.key)
         for (index, version), alike in keys.items():
             branch = self.event.branches[index]
             parameters = {**self.parameters, **self._next_version(version)}
@@ -652,7 +659,7 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         if sweep.changes_state_only():
             found = _lock_free(sweep, [model, sweep.event.selected_code], order, limit)
             instances = [instance for instance, _ in found]
-            rows = [Locked(instance_state(instance).identity or (), code) for instance, code in found]
+            rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
         else:
             rows = [sweep.locked(values) for values in _lock_free(sweep, sweep.columns(), order, limit)]
         with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
@@ -663,8 +670,7 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):
-            branch = sweep.event.branches[(row.code - MOVED) // 2]
-            announce(sweep.mapped, sweep.moved(branch, row.key, instance), session)
+            announce(sweep.mapped, sweep.moved(row.branch, row.key, instance), session)
     return instances, taken
 
 

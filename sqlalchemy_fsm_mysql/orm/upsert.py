@@ -17,7 +17,8 @@ from ..databases import backend_of
 from ..errors import KeyConflict, RowNotFound, UnknownState
 from ..errors.texts import shown
 from ..outcomes import NO_PAYLOAD, Moved, Refused
-from ..sql.events import CREATED, HIDDEN, MOVED, VALUE
+from ..sql.code import Created, NoRow, Refusal, Taken
+from ..sql.events import VALUE
 from .column import MappedState, expirable, mapped_state
 from .firing import (
     AnySession,
@@ -192,19 +193,17 @@ class Creation(Shot):
             return self._fire_then_create(connection)
         self.know_version(connection)
         values = {VALUE.format(name): value for name, value in self.values.items()}
-        code = backend.upsert(
+        reading = backend.upsert(
             connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values}
         )
-        if code == CREATED:
+        if isinstance(reading, Created):
             return self._created(self.moved(connection, initial, branches[0].target))
-        if code >= MOVED:
-            branch = self.event.branches[(code - MOVED) // 2]
-            return self.moved(connection, branch.source, branch.target)
-        if code == HIDDEN:
+        if isinstance(reading, Taken):
+            return self.moved(connection, reading.branch.source, reading.branch.target)
+        if isinstance(reading, NoRow):
             raise KeyConflict(**self.row)
-        reading = self.event.reading(code)
-        if isinstance(reading, tuple):
-            return self._refused(*reading)
+        if isinstance(reading, Refusal):
+            return self._refused(reading.state, reading.reason)
         raise UnknownState(state=self.stored_state(connection), declared=self.mapped.machine.states, **self.row)
 
     def replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:

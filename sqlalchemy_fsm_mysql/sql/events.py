@@ -36,12 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.sql import visitors
 
 from ..errors import InvalidMachine
-
-# The code of a row. Even numbers only: the last bit tells that the version was not the one the session knew.
-HIDDEN, UNKNOWN, REFUSED, MOVED = 0, 2, 4, 2**20
-_BY_GUARD = 2  # added to the code of a refusing state
-OTHER_VERSION = 1
-CREATED = 1  # of an upsert, which knows no version
+from . import code as codes
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
@@ -160,21 +155,26 @@ class HistorySQL:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One transition from one source: its guard and effects as SQL, and the code that says it was taken."""
+    """One transition from one source: its guard and effects as SQL, and its number among those of the event."""
 
     source: str
     target: str
     guard: ColumnElement[bool] | None
     effects: Mapping[Column[Any], ColumnElement[Any]]
-    code: int
+    number: int
+
+    @property
+    def code(self) -> int:
+        """The code of a row that takes this branch."""
+        return codes.taken(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An expression that holds ``offset + code / 2`` of the row at hand, such as ``LAST_INSERT_ID() >> 1``."""
+    """The branch that a row takes, computed before the first assignment: an expression, and its value by branch."""
 
     value: ColumnElement[int]
-    offset: int
+    of: Callable[[Branch], int]
 
 
 class Takes(IntEnum):
@@ -196,7 +196,9 @@ class EventSQL:
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
     payload: tuple[str, ...] = ()  # what a fire must give
     takes: Mapping[str, Takes] = field(default_factory=dict)  # payload name -> the strictest of its uses
+    named_guards: tuple[str, ...] = ()  # in the order of their bits in the code
     cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
+    _readings: dict[int, codes.Reading] = field(default_factory=dict)
 
     @property
     def is_guarded(self) -> bool:
@@ -219,26 +221,26 @@ class EventSQL:
         whens = [
             (state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)
         ]
-        code: ColumnElement[int] = case(*whens, value=self.row.state, else_=number(UNKNOWN))
+        code: ColumnElement[int] = case(*whens, value=self.row.state, else_=number(codes.UNDECLARED))
         if self.row.visible is not None:
-            code = case((self.row.visible, code), else_=number(HIDDEN))
+            code = case((self.row.visible, code), else_=number(codes.HIDDEN))
         if known_version and self.row.version is not None:
             known = self.row.version == bindparam(KNOWN_VERSION, type_=self.row.version.type)
-            code = code + case((known, number(0)), else_=number(OTHER_VERSION))
+            code = code + case((known, number(0)), else_=number(codes.OTHER_VERSION))
         return code
 
     def _code_in(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
-        refused = number(REFUSED + 4 * index + (_BY_GUARD if branches else 0))
+        refused = number(codes.refused(index, by_guard=bool(branches)))
         return _first_that_holds(branches, [number(branch.code) for branch in branches], refused)
 
-    def reading(self, code: int) -> Branch | tuple[str, str] | None:
-        """What *code* says: the branch taken, or the state and why it was refused ("state", "guard"), or None."""
-        if code >= MOVED:
-            return self.branches[(code - MOVED) // 2]
-        if code < REFUSED:
-            return None
-        index, reason = divmod(code - REFUSED, 4)
-        return self.states[index], "guard" if reason >= _BY_GUARD else "state"
+    def read(self, code: int) -> codes.Reading:
+        """What *code*, as a statement of this event has reported it, says of the row."""
+        reading = self._readings.get(code)
+        if reading is None:
+            reading = codes.read(self, code)
+            if not codes.names_guards(code):  # as many as states and branches; with guards, there could be 2³⁸
+                self._readings[code] = reading
+        return reading
 
     @cached_property
     def selected_code(self) -> ColumnElement[int]:
@@ -304,7 +306,7 @@ class EventSQL:
         ):
             return values[0]
         if chosen is not None:
-            whens = [(number(chosen.offset + branch.code // 2), value) for branch, value in pairs]
+            whens = [(number(chosen.of(branch)), value) for branch, value in pairs]
             return case(*whens, value=chosen.value, else_=otherwise)
         by_source = []
         for source, branches in self.from_source().items():

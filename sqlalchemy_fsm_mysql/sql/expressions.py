@@ -42,7 +42,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from ..errors import InvalidMachine
 from ..errors.texts import State
 from ..machine import Machine
-from .events import MOVED, PAYLOAD, Branch, EventSQL, StateRow, Takes
+from .events import PAYLOAD, Branch, EventSQL, StateRow, Takes
 
 # Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
 # ValueError for a state that the other machine does not declare.
@@ -79,7 +79,7 @@ class _Builder:
         ]
         spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
         branches = tuple(
-            Branch(source, machine.stored(transition.target), guard, effects, code=MOVED + 2 * i)
+            Branch(source, machine.stored(transition.target), guard, effects, number=i)
             for i, (source, transition, guard, effects) in enumerate(spelled)
         )
         if self.problems:

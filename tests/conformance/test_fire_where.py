@@ -24,11 +24,11 @@ from sqlalchemy_fsm_mysql import (
     Transition,
     TransitionHistory,
     UnknownEvent,
-    bulk,
     fire_where,
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.orm import sets as bulk
 from tests.conformance.support import stored
 
 machine = Machine(

@@ -25,7 +25,6 @@ from sqlalchemy_fsm_mysql import (
     TransactionRequired,
     TransitionHistory,
     TransitionNotAllowed,
-    bulk,
     claim,
     fire_key,
     fire_where,
@@ -34,6 +33,7 @@ from sqlalchemy_fsm_mysql import (
     try_fire_key,
 )
 from sqlalchemy_fsm_mysql.errors import HistoryError
+from sqlalchemy_fsm_mysql.orm import sets as bulk
 from tests.conformance.history_models import (
     Base,
     Device,

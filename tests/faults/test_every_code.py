@@ -20,8 +20,8 @@ from sqlalchemy_fsm_mysql import (
     find_by_token,
     fire_key,
     run_transaction,
-    transactions,
 )
+from sqlalchemy_fsm_mysql.core import failures as transactions
 from sqlalchemy_fsm_mysql.core.failures import Meaning
 from sqlalchemy_fsm_mysql.databases.triggers import REFUSED
 from tests.evidence.record import record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,10 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.core import failures as transactions
 from sqlalchemy_fsm_mysql.databases import MySQLBackend
-from sqlalchemy_fsm_mysql.databases.mysql import OFFSET
 from sqlalchemy_fsm_mysql.orm import units
 from sqlalchemy_fsm_mysql.orm.journal import Journal
-from sqlalchemy_fsm_mysql.sql.events import MOVED, REFUSED, EventSQL, number
+from sqlalchemy_fsm_mysql.sql.code import OFFSET, TAKEN, Reading, Refusal, Taken
+from sqlalchemy_fsm_mysql.sql.events import EventSQL, number
 
 Wrong = Callable[[], AbstractContextManager[Any]]
 
@@ -24,12 +25,13 @@ Wrong = Callable[[], AbstractContextManager[Any]]
 def read_then_write() -> AbstractContextManager[Any]:
     """The code is read without a lock, and written down later."""
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **_: Any) -> int:
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **_: Any) -> Reading:
         code = connection.execute(select(event.code()).where(event.row.is_key()), parameters).scalar_one()
         time.sleep(0.001)
-        if code >= MOVED:
-            connection.execute(self.statement(event, ("take", (code - MOVED) // 2)), parameters)
-        return int(code)
+        reading = event.read(int(code))
+        if isinstance(reading, Taken):
+            connection.execute(self.statement(event, ("take", reading.branch.number)), parameters)
+        return reading
 
     return patch.object(MySQLBackend, "fire", fire)
 
@@ -63,9 +65,11 @@ def code_table_off_by_one() -> AbstractContextManager[Any]:
     """Each branch's code is read as the next one's."""
     right = MySQLBackend.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
-        code = right(self, connection, event, parameters, **how)
-        return MOVED + (code - MOVED + 2) % (2 * len(event.branches)) if code >= MOVED else code
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
+        reading = right(self, connection, event, parameters, **how)
+        if isinstance(reading, Taken):
+            return Taken(event.branches[(reading.branch.number + 1) % len(event.branches)], reading.is_other_version)
+        return reading
 
     return patch.object(MySQLBackend, "fire", fire)
 
@@ -74,11 +78,11 @@ def refusal_codes_off_by_one() -> AbstractContextManager[Any]:
     """Each refusing state's code is read as the one before."""
     right = MySQLBackend.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
-        code = right(self, connection, event, parameters, **how)
-        if REFUSED <= code < MOVED:
-            return REFUSED + (code - REFUSED - 4) % (4 * len(event.states))
-        return code
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
+        reading = right(self, connection, event, parameters, **how)
+        if isinstance(reading, Refusal):
+            return replace(reading, state=event.states[event.states.index(reading.state) - 1])
+        return reading
 
     return patch.object(MySQLBackend, "fire", fire)
 
@@ -94,7 +98,7 @@ def guard_outside_of_the_case() -> Iterator[None]:
     def fire(self: MySQLBackend, event: EventSQL, known_version: Any) -> Any:
         remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
         guards = [branch.guard for branch in event.branches if branch.guard is not None]
-        statement = update(event.row.table).where(event.row.is_key(), remembered >= number(OFFSET + MOVED), *guards)
+        statement = update(event.row.table).where(event.row.is_key(), remembered >= number(OFFSET + TAKEN), *guards)
         return statement.ordered_values(*event.assignments())
 
     with patch.object(EventSQL, "_code_in", without_guards), patch.object(MySQLBackend, "_fire", fire):
@@ -110,7 +114,7 @@ def retry_of_one_statement() -> AbstractContextManager[Any]:
     """After a deadlock the statement is sent again; the server has forgotten what came before it."""
     right = MySQLBackend.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> int:
+    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
         while True:
             try:
                 return right(self, connection, event, parameters, **how)

@@ -106,8 +106,9 @@ def test_a_fire_is_one_update_that_remembers_what_it_saw(backend):
     assert (
         "UPDATE orders SET state=CASE orders.state WHEN 'Stopped' THEN 'Deleted' WHEN 'Deleted' THEN 'Deleted'"
         " ELSE orders.state END WHERE orders.id = %s AND last_insert_id(CASE orders.state WHEN 'Initializing' THEN 4"
-        " WHEN 'Running' THEN 8 WHEN 'Error' THEN 12 WHEN 'Stopped' THEN 1048576 WHEN 'Deleted' THEN 1048578 ELSE 2 END"
-        f" + {OFFSET}) >= {OFFSET + 2**20}"
+        " WHEN 'Running' THEN 8 WHEN 'Error' THEN 12"
+        f" WHEN 'Stopped' THEN {2**62} WHEN 'Deleted' THEN {2**62 + 2} ELSE 2 END"
+        f" + {OFFSET}) >= {OFFSET + 2**62}"
     ) == sent(Reference, "Delete", backend)
 
 
