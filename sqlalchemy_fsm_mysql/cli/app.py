@@ -1,6 +1,9 @@
-"""The application: which commands there are."""
+"""The application: its commands, and the options that stand before a command's name."""
 
 from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -8,11 +11,17 @@ from .check import check
 from .demo import demo
 from .diagram import diagram
 from .diff import diff, json_
-from .fire import fire, history
+from .ending import TRACEBACK, Commands
+from .fire import fire
 from .fire_where import fire_where
+from .history import history
+from .output import tell
 from .sql import sql
 
+_NAME = "sqlalchemy-fsm-mysql"
+
 app = typer.Typer(
+    cls=Commands,
     help="State machines that live in the MySQL row: watch them at work, draw them, read the SQL they send, and"
     " fire events on your rows.",
     no_args_is_help=True,
@@ -32,6 +41,23 @@ app.command()(fire)
 app.command()(fire_where)
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        try:
+            version = metadata.version(_NAME)
+        except metadata.PackageNotFoundError:  # a clone on the path has no metadata
+            version = "of a source tree that is not installed"
+        tell(f"{_NAME} {version}")
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
-    """Without this, typer would make an application of one command that command itself."""
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    shows_traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="Print the traceback of an error. It can hold SQL and values.")
+    ] = False,
+) -> None:
+    pass

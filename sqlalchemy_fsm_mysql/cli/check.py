@@ -1,4 +1,4 @@
-"""``check``: does this database fit this machine?"""
+"""``check``: the doctor, which compares a database with a machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors.texts import counted
 from ..operations.doctor import SEVERITIES, Finding, check_database, described
-from .database import REFUSED, UrlOption, database, shown_url
-from .fire import TargetArgument
-from .lookup import state_at
-from .output import JsonOption, cell, print_json
+from ..operations.lookup import state_at
+from .database import UrlOption, database, shown_url
+from .output import JsonOption, cell, print_json, tell
+from .status import Status
+from .targets import TargetArgument
 
 
 def check(
@@ -25,8 +27,8 @@ def check(
 ) -> None:
     """Look whether a database fits a machine: its column, rows, triggers and history, and the server's settings.
 
-    Nothing is changed. Exit status: 0 when nothing is wrong (notes and warnings may be there), 1 when something is, and
-    with --strict for a warning, 2 when the call is wrong or the database cannot be used.
+    Nothing is changed. The exit status is 0 without an error (there can be notes and warnings), 1 with an error, or
+    with --strict a warning, 2 when the call is wrong, and 4 when the database cannot be reached or used.
     """
     mapped = state_at(target)
     column: Any = getattr(mapped.model, mapped.attribute)
@@ -44,11 +46,11 @@ def check(
         )
     else:
         for finding in findings:
-            typer.echo(f"{finding.severity}: {cell(finding.what)}\n    {cell(finding.advice)}")
-        summary = ", ".join(f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items())
-        typer.echo(f"{about['target']} on {about['server']}: {summary}")
+            tell(f"{finding.severity}: {cell(finding.what)}\n    {cell(finding.advice)}")
+        summary = ", ".join(counted(number, name) for name, number in counts.items())
+        tell(f"{about['target']} on {about['server']}: {summary}")
     if counts["error"] or (strict and counts["warning"]):
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(Status.REFUSED)
 
 
 def _document(finding: Finding) -> dict[str, Any]:

@@ -1,21 +1,20 @@
-"""The database that a command works on, and what is said when it cannot be used."""
+"""The database that a command works on, and the message when it cannot be used. No message shows a password."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
 from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ..errors import FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, TransactionRequired
-
-REFUSED, UNUSABLE = 1, 2
-"""Exit statuses: the machine said no; the call was wrong, or the database could not be used."""
-
-_UNUSABLE = (LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted, TransactionRequired)
+from ..databases.sqlite import file_of
+from ..errors import FSMError
+from .output import fail
+from .status import Status, status_of
 
 UrlOption = Annotated[
     str | None,
@@ -34,66 +33,108 @@ UrlOption = Annotated[
 
 @contextmanager
 def database(url: str | None) -> Iterator[Engine]:
-    """An engine for *url*, READ COMMITTED where the database has that.
+    """An engine for *url* that has connected once, READ COMMITTED where the database has that level.
 
-    Raises: typer.BadParameter without a URL, or for one that names no usable driver. Within the block, an error of the
-    database ends the command with status 2, and one of the library with status 1.
+    Raises: typer.BadParameter without a URL, and for one that no driver takes. Within the block, an error of the
+    database or of the library ends the command with its status.
     """
     engine = _engine(url)
     try:
+        _connect(engine)
         yield engine
     except FSMError as error:
         fail(str(error), status_of(error))
+    except DataError as error:
+        # A value that the database cannot read as its column's type: it was typed, in a condition or a key.
+        fail(cause_of(error, engine.url), Status.USAGE)
     except (DBAPIError, SQLAlchemyError) as error:
-        fail(f"{shown_url(engine.url)}: {first_line(error)}", UNUSABLE)
+        fail(f"{shown_url(engine.url)}: {cause_of(error, engine.url)}", Status.DATABASE)
     finally:
         engine.dispose()
 
 
-def status_of(error: FSMError) -> int:
-    """The exit status that *error* ends a command with."""
-    return UNUSABLE if isinstance(error, _UNUSABLE) else REFUSED
+def shown_url(url: URL) -> str:
+    """*url* for people: without its password, and without its options, which can hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
-def fail(message: str, status: int) -> NoReturn:
-    """End the command with *status*, and *message* on the standard error."""
-    typer.echo(message, err=True)
-    raise typer.Exit(status)
-
-
-def first_line(error: BaseException) -> str:
-    """What the driver said, without the statement and its values."""
+def cause_of(error: BaseException, url: URL) -> str:
+    """The driver's message of *error* in one line, without the statement, its values and the secrets of *url*."""
     original = getattr(error, "orig", None) or error
-    return next(iter(str(original).splitlines()), "") or type(original).__name__
+    text = next(iter(str(original).splitlines()), "") or type(original).__name__
+    for secret in _secrets(url):
+        text = text.replace(secret, "***")
+    return text
 
 
 _LOOKS = "A URL looks like mysql+pymysql://user@host:3306/database."
+# Options in which drivers take a password: PyMySQL's password=, mysqlclient's passwd=, ssl_key_password=, …
+_SECRET_OPTION = re.compile("pass|pwd|secret|token", re.IGNORECASE)
 
 
-def _engine(url: str | None) -> Engine:
-    if not url:
-        raise typer.BadParameter("which database? Give --url, or set DATABASE_URL.", param_hint="--url")
+def _secrets(url: URL) -> Iterator[str]:
+    if url.password:
+        yield str(url.password)
+    for name, values in url.query.items():
+        if _SECRET_OPTION.search(name):
+            yield from filter(None, (values,) if isinstance(values, str) else values)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Refuse the URL. Not ``from`` SQLAlchemy's error: some releases of it quote the URL with its password."""
+    raise typer.BadParameter(message, param_hint="--url") from None
+
+
+def _engine(text: str | None) -> Engine:
+    if not text:
+        _refuse("which database? Give --url, or set DATABASE_URL.")
     try:
-        parsed = make_url(url)
-        if parsed.get_dialect().is_async:
-            raise typer.BadParameter(
-                f"{parsed.drivername} is a driver for asyncio, and this program is not: use mysql+pymysql://…",
-                param_hint="--url",
-            )
+        url = make_url(text)
+        if url.get_dialect().is_async:
+            _refuse(f"{url.drivername} is a driver for asyncio, and this program is not: use mysql+pymysql://…")
+        _check(url)
         # SQLite has two levels, and neither of this name.
-        level = "READ COMMITTED" if "READ COMMITTED" in _levels(parsed) else None
-        return create_engine(parsed) if level is None else create_engine(parsed, isolation_level=level)
-    except ModuleNotFoundError as error:
-        raise typer.BadParameter(
+        level = "READ COMMITTED" if "READ COMMITTED" in _levels(url) else None
+        return create_engine(url) if level is None else create_engine(url, isolation_level=level)
+    except ImportError as error:
+        _refuse(
             f"the driver {error.name} is not installed: pip install 'sqlalchemy-fsm-mysql[pymysql]', and use"
-            " mysql+pymysql://…",
-            param_hint="--url",
-        ) from error
+            " mysql+pymysql://…"
+        )
     except NoSuchModuleError as error:
-        raise typer.BadParameter(f"{error} {_LOOKS}", param_hint="--url") from error
-    except (ArgumentError, ValueError):
-        # Not what SQLAlchemy says: some releases of it quote the URL, with its password.
-        raise typer.BadParameter(f"this is no database's URL. {_LOOKS}", param_hint="--url") from None
+        _refuse(f"{error} {_LOOKS}")
+    except (ArgumentError, TypeError, ValueError):
+        _refuse(f"this is no database's URL. {_LOOKS}")
+
+
+def _check(url: URL) -> None:
+    """Check the parts of *url*.
+
+    Raises: typer.BadParameter for a password that was not escaped, whose rest stands in the host's or the database's
+    place, and without a database; typer.Exit where the file of a SQLite database does not exist.
+    """
+    if url.host and "@" in f"{url.host}{url.database}":
+        _refuse("more than one @: in a password, write @ as %40, / as %2F and : as %3A.")
+    if url.host and not url.database:
+        _refuse(f"the URL names no database. {_LOOKS}")
+    # SQLite makes a file that does not exist, and an empty database hides a misspelt path.
+    path = file_of(url)
+    if path is not None and not path.is_file():
+        fail(f"{shown_url(url)}: there is no such file.", Status.DATABASE)
+
+
+def _connect(engine: Engine) -> None:
+    """Connect once.
+
+    Raises: DBAPIError when the server cannot be reached; typer.BadParameter for options that the driver does not take,
+    which it tells by an exception of Python.
+    """
+    try:
+        engine.connect().close()
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - TypeError, LookupError, OSError, … : what Python raises for options
+        _refuse(f"{engine.driver} does not take this URL: {type(error).__name__}: {cause_of(error, engine.url):.200}")
 
 
 def _levels(url: URL) -> tuple[str, ...]:
@@ -102,8 +143,3 @@ def _levels(url: URL) -> tuple[str, ...]:
         return tuple(dialect.get_isolation_level_values(None))  # type: ignore[arg-type]  # asks no connection
     except NotImplementedError:
         return ()
-
-
-def shown_url(url: URL) -> str:
-    """*url* for people, without its password."""
-    return url.render_as_string(hide_password=True)

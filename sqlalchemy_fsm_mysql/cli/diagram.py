@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime
 from enum import Enum
@@ -18,13 +17,16 @@ from ..diagram import Counts, Graph, Rows, cells, dot, markdown_table, mermaid, 
 from ..errors import GraphvizMissing
 from ..machine import Machine
 from ..operations.figures import count_rows, count_transitions
+from ..operations.lookup import machine_at
 from ..orm.column import MappedState
-from .database import UNUSABLE, UrlOption, database, fail
-from .lookup import machine_at
+from .database import UrlOption, database
+from .output import fail, json_text, print_bytes, print_rich, print_text, rich_table
+from .status import Status
+from .targets import MachineArgument
 
 
 class Format(str, Enum):
-    """What a machine can be drawn as."""
+    """The formats of a drawing."""
 
     TABLE = "table"
     MERMAID = "mermaid"
@@ -35,7 +37,7 @@ class Format(str, Enum):
 
 
 class Direction(str, Enum):
-    """Where a drawing runs."""
+    """The direction of a drawing."""
 
     LR = "LR"
     TB = "TB"
@@ -56,20 +58,13 @@ _BY_SUFFIX |= {f".{kind.value}": kind for kind in (Format.SVG, Format.PNG, Forma
 
 
 def diagram(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:MODEL.STATE",
-            help="The state column, shop.models:Order.state, or a machine, shop.models:machine",
-            show_default=False,
-        ),
-    ],
+    target: MachineArgument,
     format_: Annotated[
         Format | None,
         typer.Option(
             "--format",
             "-f",
-            help="As what. By default what the output's suffix says, else a table.",
+            help="The format. By default that of the output's suffix, else a table.",
             show_default=False,
         ),
     ] = None,
@@ -98,7 +93,7 @@ def diagram(
         typer.Option(help="The colours of DOT, SVG and PNG. An SVG that is 'auto' follows the reader's system."),
     ] = ThemeName.AUTO,
 ) -> None:
-    """Draw a machine: states, events, guards and effects; on request with what really happens to its rows.
+    """Draw a machine: states, events, guards and effects; on request with the counts of its rows and transitions.
 
     A table, Mermaid and DOT need nothing installed. SVG and PNG need Graphviz.
     """
@@ -106,13 +101,13 @@ def diagram(
     kind = format_ or _by_suffix(output)
     figures = _figures(mapped, url, counts=counts or since is not None, rows=rows, since=since)
     if kind is Format.TABLE and output is None and Console().is_terminal:
-        Console().print(_rich_table(machine, *figures))
+        print_rich(_rich_table(machine, *figures))
         return
     options = {"direction": direction.value} if direction is not None else {}
     try:
         drawn = _drawn(machine, kind, figures, options, theme)
     except GraphvizMissing as error:
-        fail(str(error), UNUSABLE)
+        fail(str(error), Status.USAGE)
     _write(drawn, output)
 
 
@@ -187,30 +182,32 @@ def _json(machine: Machine, counts: Counts | None, rows: Rows | None) -> str:
         "edges": edges,
         **({} if rows is None else {"rows": dict(rows)}),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json_text(document)
 
 
 def _rich_table(machine: Machine, counts: Counts | None, rows: Rows | None) -> Table:
-    (_, *events), *lines = cells(Graph.of(machine), counts, rows)
-    table = Table(title=machine.name)
-    table.add_column("", style="bold")
-    for event in events:
-        table.add_column(event, style="cyan")
-    for line in lines:
-        table.add_row(*(cell.replace("[", r"\[") for cell in line))
+    header, *lines = cells(Graph.of(machine), counts, rows)
+    table = rich_table(header, lines, title=machine.name)
+    table.title_justify = "center"
+    for number, column in enumerate(table.columns):
+        column.style = "cyan" if number else "bold"
     return table
 
 
 def _write(drawn: str | bytes, output: Path | None) -> None:
-    data = drawn if isinstance(drawn, bytes) else f"{drawn.rstrip()}\n".encode()
+    # A surrogate, as SQLite can hold one, has no UTF-8.
+    data = drawn if isinstance(drawn, bytes) else f"{drawn.rstrip()}\n".encode(errors="backslashreplace")
     if output is not None:
         try:
             output.write_bytes(data)
-        except OSError as error:
-            raise typer.BadParameter(f"{output} cannot be written: {error.strerror}", param_hint="--output") from error
-        return
-    if isinstance(drawn, bytes) and sys.stdout.isatty():
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise typer.BadParameter(f"{output} cannot be written: {reason}", param_hint="--output") from error
+    elif isinstance(drawn, str):
+        print_text(drawn.rstrip())
+    elif sys.stdout is not None and sys.stdout.isatty():
         raise typer.BadParameter(
             "a PNG is no text for a terminal: write it to a file by --output.", param_hint="--format"
         )
-    typer.echo(data, nl=False)
+    else:
+        print_bytes(data)

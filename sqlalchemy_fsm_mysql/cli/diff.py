@@ -1,4 +1,4 @@
-"""``json`` and ``diff``: a machine as text, and what changed between two releases of one."""
+"""``json`` and ``diff``: a machine as text, and the changes between two releases of one."""
 
 from __future__ import annotations
 
@@ -9,29 +9,23 @@ import typer
 
 from ..machine import Machine
 from ..machine.evolution import diff_machines
-from .lookup import machine_at
-from .output import JsonOption, print_json
+from ..operations.lookup import machine_at
+from .output import JsonOption, print_json, print_text, tell
+from .status import Status
+from .targets import MachineArgument
 
-DIFFERENT = 1
 _HELP = "A file that `json` wrote, or a machine: shop.models:Order.state, shop.models:machine"
 
 
 def json_(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:MODEL.STATE",
-            help="The state column, shop.models:Order.state, or a machine, shop.models:machine",
-            show_default=False,
-        ),
-    ],
+    target: MachineArgument,
 ) -> None:
     """Print a machine as JSON: to be kept with a release, compared by `diff`, or given to `op.enforce_machine`.
 
-    The same machine gives the same text. What guards and effects say is not in it.
+    The same machine gives the same text. The expressions of guards and effects are not in it.
     """
     machine, _ = machine_at(target)
-    typer.echo(machine.to_json())
+    print_text(machine.to_json())
 
 
 def diff(
@@ -39,9 +33,9 @@ def diff(
     new: Annotated[str, typer.Argument(metavar="NEW", help=_HELP, show_default=False)],
     is_json: JsonOption = False,
 ) -> None:
-    """Tell what changed from one release of a machine to the next, and the phases that deploy each change safely.
+    """List the changes from one release of a machine to the next, and the phases that deploy each safely.
 
-    Exit status: 0 when the two do the same, 1 when something changed, 2 when the call is wrong.
+    The exit status is 0 when the two do the same, 1 when something changed, 2 when the call is wrong.
     """
     changes = diff_machines(_machine(old), _machine(new))
     if is_json:
@@ -56,9 +50,9 @@ def diff(
             ]
         )
     else:
-        typer.echo("\n".join(map(str, changes)) or "Nothing changed.")
+        tell("\n".join(map(str, changes)) or "Nothing changed.")
     if changes:
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(Status.REFUSED)
 
 
 def _machine(source: str) -> Machine:
@@ -70,5 +64,5 @@ def _machine(source: str) -> Machine:
         return Machine.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise typer.BadParameter(f"{source} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{source}: {error}") from error

@@ -14,17 +14,24 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ..errors import FSMError
-from ..errors.texts import stored_form
+from ..errors.texts import counted, escaped, stored_form
+from ..operations.lookup import state_at
 from ..orm import sets as bulk
 from ..orm.column import MappedState
 from ..sql.events import EventSQL
-from .database import REFUSED, UNUSABLE, UrlOption, database, fail, first_line, shown_url
-from .fire import ActorOption, DetailsOption, EventArgument, PayloadArgument, TargetArgument, require_history
-from .lookup import event_at, state_at
-from .output import JsonOption, print_json, print_table
-from .values import WHERE_HELP, condition, json_value, payload
-
-INTERRUPTED = 130
+from .database import UrlOption, cause_of, database, shown_url
+from .output import JsonOption, fail, print_json, print_table, tell
+from .status import Status, status_of
+from .targets import (
+    ActorOption,
+    DetailsOption,
+    EventArgument,
+    PayloadArgument,
+    TargetArgument,
+    event_at,
+    require_history,
+)
+from .values import LARGEST, WHERE_HELP, condition, json_value, payload
 
 
 def fire_where(
@@ -40,10 +47,14 @@ def fire_where(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows, and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the rows are moved.")] = False,
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How many rows a statement looks at; each is committed by itself.")
+        int,
+        typer.Option(
+            min=1, max=1_000_000, metavar="N", help="How many rows a statement looks at; each is committed by itself."
+        ),
     ] = 1000,
     max_rows: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Refuse when more rows match.", show_default="no limit")
+        int | None,
+        typer.Option(min=1, max=LARGEST, metavar="N", help="Refuse when more rows match.", show_default="no limit"),
     ] = None,
     actor: ActorOption = None,
     details: DetailsOption = None,
@@ -55,7 +66,7 @@ def fire_where(
     committed stays, and the same command goes on with the rest. Hooks are not called.
 
     The exit status is 0 when it is done (also when no row matched), 1 when it was not confirmed or more than
-    --max-rows match, 2 when the call is wrong or the database cannot be used.
+    --max-rows match, 2 when the call is wrong, and 4 when the database cannot be reached or used.
     """
     mapped = state_at(target)
     sql = event_at(mapped, event)
@@ -66,15 +77,15 @@ def fire_where(
     require_history(mapped, actor=actor, details=details)
     said = {"actor": actor, "details": None if details is None else json_value(details, "--details")}
     with database(url) as engine:
-        counted = _counted(engine, mapped, sql, criteria, values)
-        rows = sum(counted.values())
+        ways = _counted(engine, mapped, sql, criteria, values)
+        rows = sum(ways.values())
         if max_rows is not None and rows > max_rows:
-            fail(f"{rows:,} rows of {mapped.table_name} match, which is over --max-rows {max_rows}.", REFUSED)
+            fail(f"{rows:,} rows of {mapped.table_name} match, which is over --max-rows {max_rows}.", Status.REFUSED)
         if dry_run or not rows:
-            _tell(mapped, sql, counted, as_json=as_json, dry_run=True)
+            _tell(mapped, sql, ways, as_json=as_json, dry_run=True)
             return
         if not yes:
-            _confirm(engine, mapped, sql, counted)
+            _confirm(engine, mapped, sql, ways)
         sweep = _Sweep(engine, mapped, sql, criteria, {**said, **values}, rows)
         _tell(mapped, sql, sweep.run(batch_size), as_json=as_json, dry_run=False)
 
@@ -85,30 +96,29 @@ _Ways = Mapping[tuple[str, str], int]
 def _counted(
     engine: Engine, mapped: MappedState, sql: EventSQL, criteria: list[ColumnElement[bool]], values: dict[str, Any]
 ) -> _Ways:
-    """How many rows would take which way."""
+    """The number of rows of each transition that the event would make."""
     state: Any = getattr(mapped.model, mapped.attribute)
-    ways = select(state.label("source"), state.after(sql.name, **values).label("target"))
-    ways = ways.where(state.can(sql.name, **values), *criteria)
-    each = ways.subquery()
+    moves = select(state.label("source"), state.after(sql.name, **values).label("target"))
+    each = moves.where(state.can(sql.name, **values), *criteria).subquery()
     query = select(each.c.source, each.c.target, func.count()).group_by(each.c.source, each.c.target)
-    counted: Counter[tuple[str, str]] = Counter()
+    numbers: Counter[tuple[str, str]] = Counter()
     with Session(engine) as session:
         for source, target, number in session.execute(query, bind_arguments={"mapper": mapped.mapper}):
-            counted[stored_form(source), stored_form(target)] += number
-    return dict(sorted(counted.items()))
+            numbers[stored_form(source), stored_form(target)] += number
+    return dict(sorted(numbers.items()))
 
 
-def _confirm(engine: Engine, mapped: MappedState, sql: EventSQL, counted: _Ways) -> None:
-    rows = sum(counted.values())
-    for (source, target), number in counted.items():
-        typer.echo(f"{number:>12,}  {source} -> {target}", err=True)
-    what = f"Fire {sql.name!r} on {_rows(rows)} of {mapped.table_name} in {shown_url(engine.url)}?"
-    if not typer.confirm(what, default=False, err=True):
-        fail("Nothing was changed.", REFUSED)
+def _confirm(engine: Engine, mapped: MappedState, sql: EventSQL, ways: _Ways) -> None:
+    rows = sum(ways.values())
+    for (source, target), number in ways.items():
+        tell(f"{number:>12,}  {source} -> {target}", err=True)
+    question = f"Fire {sql.name!r} on {counted(rows, 'row')} of {mapped.table_name} in {shown_url(engine.url)}?"
+    if not typer.confirm(escaped(question), default=False, err=True):
+        fail("Nothing was changed.", Status.REFUSED)
 
 
 class _Sweep:
-    """The event on its way along the primary key."""
+    """One run of the event over all rows, in the order of the primary key."""
 
     def __init__(
         self,
@@ -123,12 +133,14 @@ class _Sweep:
         self.rows, self.committed = rows, 0
 
     def run(self, batch_size: int) -> _Ways:
-        """How many rows took which way.
-
-        Ends the command when it is stopped in between, telling what is committed.
-        """
+        """The number of rows of each transition. An error ends the command, which tells how many are committed."""
         screen = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Session(self.engine) as session, Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
             task = bar.add_task(self.sql.name, total=self.rows)
 
@@ -150,14 +162,16 @@ class _Sweep:
                 )
             except KeyboardInterrupt:
                 session.rollback()
-                fail(f"Stopped. {self._so_far()}", INTERRUPTED)
-            except (DBAPIError, FSMError) as error:
-                fail(f"{first_line(error)}\n{self._so_far()}", UNUSABLE)
+                fail(f"Stopped. {self._so_far()}", Status.INTERRUPTED)
+            except FSMError as error:
+                fail(f"{error}\n{self._so_far()}", status_of(error))
+            except DBAPIError as error:
+                fail(f"{cause_of(error, self.engine.url)}\n{self._so_far()}", Status.DATABASE)
         ways = {(stored_form(source), stored_form(to)): rows for (source, to), rows in done.by_transition.items()}
         return dict(sorted(ways.items()))
 
     def _so_far(self) -> str:
-        return f"{_rows(self.committed)} were moved and committed; the same command goes on with the rest."
+        return f"{counted(self.committed, 'row')} were moved and committed. The same command moves the rest."
 
 
 def _tell(mapped: MappedState, sql: EventSQL, ways: _Ways, *, as_json: bool, dry_run: bool) -> None:
@@ -170,8 +184,4 @@ def _tell(mapped: MappedState, sql: EventSQL, ways: _Ways, *, as_json: bool, dry
     done = "would be moved; nothing was changed" if dry_run else "were moved"
     if ways:
         print_table(("rows", "source", "target"), [(number, *way) for way, number in ways.items()])
-    typer.echo(f"{sql.name}: {_rows(rows)} of {mapped.table_name} {done}.", err=True)
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} row{'' if number == 1 else 's'}"
+    tell(f"{sql.name}: {counted(rows, 'row')} of {mapped.table_name} {done}.", err=True)

@@ -16,10 +16,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from ..databases import backend_of_dialect
 from ..diagram import Graph
 from ..errors import FSMError
-from ..errors.texts import listed
+from ..errors.texts import escaped
+from ..operations.lookup import state_at
 from ..orm.column import MappedState
 from ..sql.events import KNOWN_VERSION, NEXT_VERSION, EventSQL
-from .lookup import state_at
+from .output import print_rich, print_text
+from .targets import TargetArgument, event_at
 
 
 class DialectName(str, Enum):
@@ -31,12 +33,7 @@ class DialectName(str, Enum):
 
 
 def sql(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:MODEL.STATE", help="The state column: shop.models:Order.state", show_default=False
-        ),
-    ],
+    target: TargetArgument,
     event: Annotated[
         str | None,
         typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them."),
@@ -49,22 +46,16 @@ def sql(
     driver puts the values where :names stand.
     """
     state = state_at(target)
-    known = list(state.machine.events)
-    if event is not None and event not in known:
-        raise typer.BadParameter(
-            f"{target} has no event {event!r}; it has {listed(map(repr, known))}.", param_hint="--event"
-        )
+    names = list(state.machine.events) if event is None else [event_at(state, event).name]
     try:
-        printed = "\n\n".join(
-            _event_text(state, name, _dialect(dialect.value)) for name in known if event in {None, name}
-        )
+        printed = "\n\n".join(_event_text(state, name, _dialect(dialect.value)) for name in names)
     except FSMError as error:
         raise typer.BadParameter(str(error)) from error
-    console = Console()
-    if console.is_terminal:
-        console.print(Syntax(printed, "sql", word_wrap=True, background_color="default", theme="ansi_dark"))
+    if Console().is_terminal:
+        lines = "\n".join(map(escaped, printed.split("\n")))
+        print_rich(Syntax(lines, "sql", word_wrap=True, background_color="default", theme="ansi_dark"))
     else:
-        typer.echo(printed)
+        print_text(printed)
 
 
 def _dialect(name: str) -> Dialect:

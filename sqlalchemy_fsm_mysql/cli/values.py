@@ -1,4 +1,4 @@
-"""What an operator types, as values: of a key, of a payload, of a condition.
+"""Typed text as values: of a key, of a payload, of a condition.
 
 Text becomes a value of its column's type, and is sent as a bound parameter: nothing of it is ever SQL.
 """
@@ -9,6 +9,7 @@ import csv
 import datetime as dt
 import enum
 import json
+import math
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +26,18 @@ from ..errors.texts import listed, shown
 from ..orm.column import MappedState, StateType
 from ..sql.events import EventSQL
 
+SMALLEST, LARGEST, LARGEST_UNSIGNED = -(2**63), 2**63 - 1, 2**64 - 1
+_DIGITS = 20
+_DECIMAL_DIGITS = 65  # of MySQL's DECIMAL
+
 
 def typed(text: str, type_: TypeEngine[Any], name: str) -> Any:
     """*text* as a value of *type_*, which *name* has.
 
-    Raises: typer.BadParameter, telling what *name* takes.
+    Raises: typer.BadParameter, which names the values that *name* takes.
     """
+    if "\0" in text:
+        raise typer.BadParameter(f"{name} takes no text with a NUL.")
     if isinstance(type_, StateType):
         return _state(text, type_, name)
     if isinstance(type_, Enum):
@@ -56,15 +63,23 @@ def json_value(text: str, name: str) -> Any:
     Raises: typer.BadParameter.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
+        # The limits of a column are the library's to check. UTF-8, which every driver sends, has no surrogates.
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise typer.BadParameter(f"{name} takes JSON, and {shown(text)} is none: {error.msg}.") from error
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter(f"{name} has a surrogate, which is half of a character.") from error
+    except (RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise typer.BadParameter(f"{name} takes JSON that a database can hold: {reason:.100}.") from error
+    return value
 
 
 def key(mapped: MappedState, text: str) -> Any:
-    """The primary key that *text* spells; of several parts, with commas between them.
+    """The primary key in *text*. A composite key has commas between its parts.
 
-    Raises: typer.BadParameter, naming the parts.
+    Raises: typer.BadParameter, which names the parts.
     """
     columns = mapped.row.key
     if len(columns) == 1:
@@ -80,7 +95,7 @@ def key(mapped: MappedState, text: str) -> Any:
 
 
 def payload(mapped: MappedState, event: EventSQL, given: Sequence[str]) -> dict[str, Any]:
-    """The payload of *event* that ``NAME=VALUE`` and ``NAME:=JSON`` spell.
+    """The payload of *event*, from texts such as ``NAME=VALUE`` and ``NAME:=JSON``.
 
     The type of a value is that of the column which the event's guards and effects compare it with, or assign it to.
 
@@ -102,13 +117,13 @@ def payload(mapped: MappedState, event: EventSQL, given: Sequence[str]) -> dict[
 
 
 def payload_types(event: EventSQL) -> dict[str, TypeEngine[Any]]:
-    """The type of each payload name, as far as the event's expressions tell one."""
+    """The type of each payload name, as far as an expression of the event implies one."""
     types: dict[str, TypeEngine[Any]] = {}
     for branch in event.branches:
         expressions: list[ColumnElement[Any]] = [*branch.effects.values()]
         expressions += [branch.guard] if branch.guard is not None else []
         for element in (part for expression in expressions for part in visitors.iterate(expression)):
-            # What is assigned as it is has its column's type put around it.
+            # The library wraps a payload that is assigned to a column in a TypeCoerce to that column's type.
             bound = element.clause if isinstance(element, TypeCoerce) else element
             if not isinstance(bound, BindParameter) or not isinstance(element, (BindParameter, TypeCoerce)):
                 continue
@@ -138,7 +153,7 @@ WHERE_HELP = (
 
 
 def condition(mapped: MappedState, text: str) -> ColumnElement[bool]:
-    """The condition that *text* spells, on mapped columns, with bound values.
+    """The condition in *text*, on mapped columns and with bound values.
 
     Raises: typer.BadParameter.
     """
@@ -190,7 +205,8 @@ def _split_payload(text: str) -> tuple[str, bool, str]:
 def _payload_value(name: str, text: str, types: Mapping[str, TypeEngine[Any]]) -> Any:
     if name not in types:
         raise typer.BadParameter(
-            f"nothing tells what type {name} has: give it as JSON, {name}:=… (text in quotes: '{name}:=\"…\"')."
+            f"the event's expressions imply no type of {name}: give it as JSON, {name}:=… (text in quotes:"
+            f" '{name}:=\"…\"')."
         )
     return typed(text, types[name], name)
 
@@ -212,14 +228,29 @@ def _member(text: str, type_: Enum, name: str) -> Any:
 def _whole(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise ValueError(text)
+    # An INT of MySQL has 64 bits, signed or not, and Python reads more than 4,300 digits only when asked to.
+    if len(text.lstrip("+-").lstrip("0")) > _DIGITS or not SMALLEST <= int(text) <= LARGEST_UNSIGNED:
+        raise ValueError(text)
     return int(text)
 
 
 def _decimal(text: str) -> Decimal:
     value = Decimal(text)
-    if not value.is_finite():
+    # The exponent of 1e999999 is short, and the digits that a driver writes for it are not.
+    if not value.is_finite() or abs(value.adjusted()) > _DECIMAL_DIGITS:
         raise ValueError(text)
     return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _yes_or_no(text: str) -> bool:
@@ -234,15 +265,15 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 def _moment(text: str) -> dt.datetime:
     value = dt.datetime.fromisoformat(text)
     if value.tzinfo is not None:
-        raise ValueError(text)  # the column has no offset, and which clock it is by, only its users know
+        raise ValueError(text)  # the column has no offset, and only its users know its clock
     return value
 
 
 _READ: Mapping[type[Any], tuple[Callable[[str], Any], str]] = {
     str: (str, "text"),
-    int: (_whole, "a whole number"),
-    float: (float, "a number"),
-    Decimal: (_decimal, "a decimal number"),
+    int: (_whole, "a whole number (64 bits at most)"),
+    float: (_number, "a number"),
+    Decimal: (_decimal, "a decimal number (65 digits at most)"),
     bool: (_yes_or_no, "true or false"),
     dt.datetime: (
         _moment,

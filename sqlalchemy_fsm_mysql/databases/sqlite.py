@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Executable, false, update
+from sqlalchemy import URL, Connection, Executable, false, update
 
 from ..sql.events import EventSQL
 from .base import Backend
+
+
+def file_of(url: URL) -> Path | None:
+    """The file that *url* names; None for a database in memory, a ``file:`` URI, and a server."""
+    is_file = url.get_backend_name() == "sqlite" and not url.host and "uri" not in url.query
+    return Path(url.database) if is_file and url.database and url.database != ":memory:" else None
 
 
 class SQLiteBackend(Backend):

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..errors.texts import counted
 from ..machine import Machine
 
 Step: TypeAlias = tuple[str, str, str]
@@ -126,7 +127,8 @@ def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) 
         neighbours[source].add(target)
         neighbours[target].add(source)
     unbalanced = [
-        f"{state!r} was left {_times(left[state] - end)}, but could be left {_times(entered[state] - end)}"
+        f"{state!r} was left {counted(left[state] - end, 'time')},"
+        f" but could be left {counted(entered[state] - end, 'time')}"
         for state in {**entered, **left}
         if entered[state] != left[state]
         for end in [int(state == final)]
@@ -146,10 +148,6 @@ def _connected(neighbours: Mapping[Hashable, set[Hashable]], start: Hashable) ->
     return found
 
 
-def _times(number: int) -> str:
-    return f"{number:,} time{'' if number == 1 else 's'}"
-
-
 def _by_order(tally: Tally) -> dict[int, Counter[Step]]:
     orders: defaultdict[int, Counter[Step]] = defaultdict(Counter)
     for (key, step), times in tally.steps.items():
@@ -160,17 +158,17 @@ def _by_order(tally: Tally) -> dict[int, Counter[Step]]:
 def _undeclared(machine: Machine, tally: Tally) -> Iterator[str]:
     for (event, source, target), times in tally.edges().items():
         if machine.targets(event).get(source) != target:
-            yield f"{event!r} took {source!r} to {target!r} {_times(times)}, which is not declared"
+            yield f"{event!r} took {source!r} to {target!r} {counted(times, 'time')}, which is not declared"
     for (event, state), times in tally.refused.items():
         if state in machine.targets(event):
-            yield f"{event!r} was refused in {state!r} {_times(times)}, although it leaves that state"
+            yield f"{event!r} was refused in {state!r} {counted(times, 'time')}, although it leaves that state"
 
 
 def _miscounted(steps: Mapping[int, Counter[Step]], stored: Mapping[int, Stored]) -> Iterator[str]:
     for key in sorted({*steps, *stored}):
         reported = steps.get(key, Counter()).total()
         if key not in stored:
-            yield f"order {key} is not stored, but {_times(reported)} a step of it was reported"
+            yield f"order {key} is not stored, but {counted(reported, 'time')} a step of it was reported"
         elif reported != stored[key].steps:
             yield f"order {key} counted {stored[key].steps:,} steps, but {reported:,} were reported"
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Engine
 
+from ..errors.texts import counted
 from .check import Finding, Stored, findings
 from .orders import TABLE, machine
 from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
@@ -42,17 +43,13 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
 def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
     console.print(
         Text.assemble(
-            (f"{workers} processes, {_orders(rows)}, {seconds:g} seconds.", "bold"),
+            (f"{workers} processes, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
             " Each process picks an order and an event and fires it, again and again, through a connection of"
             " its own; none knows what the others do. Whoever deletes an order makes a new one in the same"
             " transaction.",
         )
     )
     console.print(Text(f"Table {TABLE} in {engine.url.render_as_string()}", "dim"), soft_wrap=True)
-
-
-def _orders(rows: int) -> str:
-    return f"{rows:,} order{'' if rows == 1 else 's'}"
 
 
 def _wait_for_all(console: Console, race: Race, workers: int) -> None:

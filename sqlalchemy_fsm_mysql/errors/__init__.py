@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from .texts import State, listed, row_label, shown, stored_form
+from .texts import State, counted, listed, row_label, shown, stored_form
 
 
 def _restored(kind: type[FSMError], arguments: tuple[object, ...]) -> FSMError:
@@ -48,7 +48,7 @@ class InvalidMachine(FSMError, ValueError):
         self.problems = list(problems)
         self.name = name
         which = "the machine" if name is None else f"the machine {shown(name)}"
-        count = f"{len(self.problems)} problem{'' if len(self.problems) == 1 else 's'}"
+        count = counted(len(self.problems), "problem")
         super().__init__("\n- ".join([f"{which} has {count}:", *self.problems]))
 
 
@@ -64,9 +64,7 @@ class MigrationRefused(FSMError):
     def __init__(self, column: str, what: str, advice: str, rows: Mapping[str, int] | None = None) -> None:
         self.column = column
         self.rows = dict(rows or {})
-        held = listed(
-            f"{number} row{'' if number == 1 else 's'} in {shown(state)}" for state, number in self.rows.items()
-        )
+        held = listed(f"{counted(number, 'row')} in {shown(state)}" for state, number in self.rows.items())
         super().__init__(f"{column}: {what}{f': {held}' if held else ''}; {advice}")
 
 

@@ -1,6 +1,7 @@
-"""How messages spell a state, a value from outside, a list and a row.
+"""How messages spell a state, a value from outside, a count, a list and a row.
 
-What came from outside is shown by `repr` and cut at 64 characters, and a list stops after 20 entries.
+A value from outside is shown by `repr` and cut at 64 characters, and a list stops after 20 entries. Text that goes to a
+terminal or into a log passes through :func:`escaped`, so a value in a row can neither move the cursor nor begin a line.
 
 This module imports nothing of ours.
 """
@@ -29,6 +30,28 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - a repr is foreign code, and what matters is the error being told
         text = f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def escaped(text: str) -> str:
+    """*text* on one line for a terminal or a log: each unprintable character is written as its escape.
+
+    Unprintable are line ends, the escape sequences of terminals (C0 and C1), marks that turn the direction of writing,
+    and surrogates, which no encoding can write.
+
+    >>> escaped("a\\x1b[2J\\nb"), escaped("naïve \\u202e"), escaped("überfällig [red]")
+    ('a\\\\x1b[2J\\\\nb', 'naïve \\\\u202e', 'überfällig [red]')
+    """
+    # Nearly all text is printable, and then this is one call.
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """*number* with *noun*, in the plural for any number but 1.
+
+    >>> counted(1, "row"), counted(5203, "row"), counted(0, "row")
+    ('1 row', '5,203 rows', '0 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def stored_form(state: State) -> str:

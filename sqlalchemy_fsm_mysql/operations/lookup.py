@@ -84,7 +84,7 @@ def _module(name: str) -> ModuleType:
             f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder"
             " that holds it."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotFound(f"importing {name} raised {type(error).__name__}: {error}") from error
 
 

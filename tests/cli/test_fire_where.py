@@ -136,7 +136,7 @@ def test_batches_are_committed_and_the_rest_is_told(run, shop, orders, session, 
     answer = run("fire-where", at(shop), "Stop", "-w", "state=Running", "-y", "--batch-size", 1, "-u", orders)
 
     assert answer.status == 130
-    assert "Stopped. 2 rows were moved and committed; the same command goes on with the rest." in answer.err
+    assert "Stopped. 2 rows were moved and committed. The same command moves the rest." in answer.err
     assert states(session, shop) == {"Running": 2, "Stopped": 3}
 
 
@@ -145,10 +145,10 @@ def test_batches_are_committed_and_the_rest_is_told(run, shop, orders, session, 
     [
         ([], "which rows? Give --where, or --all, and not both."),
         (["--all", "-w", "id=1"], "which rows? Give --where, or --all, and not both."),
-        (["-w", "id=one"], "id takes a whole number, not 'one'"),
+        (["-w", "id=one"], "id takes a whole number (64 bits at most), not 'one'"),
         (["-w", "customer=1"], "Order has no column 'customer'; it has id, tenant"),
         (["-w", "1=1"], "is no condition: write NAME=VALUE"),
-        (["-w", "id=1 OR 1=1"], "id takes a whole number, not '1 OR 1=1'"),
+        (["-w", "id=1 OR 1=1"], "id takes a whole number (64 bits at most), not '1 OR 1=1'"),
         (["-w", "state=Gone"], "state is one of Initializing, Running, Error, Stopped, Deleted, not 'Gone'"),
         (["-w", "state in Running,Gone"], "not 'Gone'"),
         (["-w", "color=GREEN"], "color is one of RED, BLUE"),
