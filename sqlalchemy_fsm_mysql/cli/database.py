@@ -67,6 +67,7 @@ def cause_of(error: BaseException, url: URL) -> str:
     return text
 
 
+_PORTS = 65_535
 _LOOKS = "A URL looks like mysql+pymysql://user@host:3306/database."
 # Options in which drivers take a password: PyMySQL's password=, mysqlclient's passwd=, ssl_key_password=, …
 _SECRET_OPTION = re.compile("pass|pwd|secret|token", re.IGNORECASE)
@@ -117,6 +118,8 @@ def _check(url: URL) -> None:
         _refuse("more than one @: in a password, write @ as %40, / as %2F and : as %3A.")
     if url.host and not url.database:
         _refuse(f"the URL names no database. {_LOOKS}")
+    if url.port is not None and not 0 < url.port <= _PORTS:
+        _refuse(f"a port is a number from 1 to {_PORTS}.")
     # SQLite makes a file that does not exist, and an empty database hides a misspelt path.
     path = file_of(url)
     if path is not None and not path.is_file():

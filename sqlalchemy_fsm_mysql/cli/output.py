@@ -50,7 +50,7 @@ def print_text(text: str) -> None:
 
     Raises: OutputLost.
     """
-    if sys.stdout is not None and sys.stdout.isatty():
+    if Console().is_terminal:
         tell(text)
         return
     with _writing():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors.texts import escaped
 from .graph import Arrow, Counts, Graph, Rows, graph_of, heat, rows_label
 from .mermaid import DIRECTIONS
 
@@ -130,5 +131,5 @@ def _looks(arrow: Arrow, counts: Counts | None, most: int, theme: Theme) -> Iter
 
 def _quoted(*lines: str) -> str:
     """*lines* as one DOT string. Graphviz takes ``&lt;`` for ``<`` in it, and a backslash begins an escape."""
-    escaped = (line.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
-    return '"' + "\\n".join(escaped) + '"'
+    quoted = (escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
+    return '"' + "\\n".join(quoted) + '"'

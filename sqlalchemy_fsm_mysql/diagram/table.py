@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors.texts import escaped
 from .graph import Counts, Edge, Graph, Rows, graph_of, rows_label
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
 def cells(graph: Graph, counts: Counts | None = None, rows: Rows | None = None) -> list[list[str]]:
     """The table's text, a header row of events first, for whoever draws its own lines."""
     graph = graph.with_figures(counts, rows)
-    header = ["", *graph.events]
+    # An undeclared state or event comes from a row, which may hold line ends and escape sequences.
+    header = ["", *map(escaped, graph.events)]
     return [
         header,
         *(
-            [_state(state, rows), *(_cell(graph, state, event, counts) for event in graph.events)]
+            [escaped(_state(state, rows)), *(_cell(graph, state, event, counts) for event in graph.events)]
             for state in (*graph.states, *graph.strangers)
         ),
     ]
@@ -65,7 +67,7 @@ def _label(edge: Edge, counts: Counts | None) -> str:
     guard = "" if edge.guard is None else f" [{edge.guard}]"
     times = "" if counts is None else f" × {counts.get((edge.event, edge.source, edge.target), 0):,}"
     effects = f" / {', '.join(edge.effects)}" if edge.effects else ""
-    return f"{edge.target}{guard}{effects}{times}"
+    return f"{escaped(edge.target)}{guard}{effects}{times}"
 
 
 def _escaped(cell: str) -> str:
