@@ -8,10 +8,12 @@ many rows one transaction changes follows from how long the one before it took: 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+from alembic.operations import Operations
 from sqlalchemy import (
     JSON,
     Column,
@@ -23,14 +25,14 @@ from sqlalchemy import (
     Table,
     cast,
     inspect,
-    literal,
     select,
+    text,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError, NoSuchTableError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError, PendingRollbackError
 from sqlalchemy.types import NullType, TypeEngine
 
-from ..core.failures import Meaning, meaning
+from ..core.failures import Meaning, error_code, meaning
 from ..databases import backend_of
 from ..databases.enforcers import enforcer_of
 from ..databases.triggers import refusal_in
@@ -38,7 +40,10 @@ from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
 from ..orm.sets import is_beyond
 from ..sql.events import Branch, EventSQL, HistorySQL, StateRow
-from .databases import Place, log
+from .databases import Place, ServerPlace, log
+from .rows import Value, is_among, rows_in, shown_rows
+
+__all__ = ["Migration", "Walk", "committing", "go_through", "migrate"]
 
 CHUNK = 1000  # keys in one statement
 PASSES = 10
@@ -51,14 +56,28 @@ _ATTEMPTS = 10  # of one batch that a deadlock has ended
 
 @dataclass(frozen=True)
 class Migration:
-    """The states to leave, each with its target, and what the history says of it."""
+    """The states to leave, each with its target, which rows, and what their history rows say.
 
-    targets: Mapping[str, str]
+    None and ``''`` may be left like any state. `where` is a condition on the row, as SQL. With `keeps_timestamps`, the
+    columns that the server sets at each UPDATE keep their values.
+    """
+
+    targets: Mapping[str | None, str]
     batch_size: int
     history: str | None
     record: Mapping[str, str]
     actor: str | None
     details: Any
+    where: str | None = None
+    keeps_timestamps: bool = False
+
+    @property
+    def criteria(self) -> list[ColumnElement[bool]]:
+        """`where` as SQLAlchemy takes it: in parentheses, and a colon in it begins no parameter."""
+        if self.where is None:
+            return []
+        escaped = self.where.replace(":", "\\:")
+        return [text(f"({escaped})")]  # type: ignore[list-item]  # where() takes it like any condition
 
 
 def migrate(place: Place, migration: Migration) -> int:
@@ -66,50 +85,116 @@ def migrate(place: Place, migration: Migration) -> int:
 
     Raises: MigrationRefused when rows are in these states still, or again, after the last pass.
     """
-    walk = Walk(place, migration)
-    total = sum(place.rows_in(list(migration.targets)).values())
+    walk = MigrationWalk(place, migration)
+
+    def left() -> dict[Value, int]:
+        return rows_in(place, list(migration.targets), *migration.criteria)
+
+    def refuse() -> NoReturn:
+        raise MigrationRefused(
+            place.label,
+            f"after {PASSES} passes and {walk.moved} rows moved, some are left",
+            "an open transaction holds them, or a server still writes these states; run it again",
+            rows=shown_rows(left()),
+        )
+
+    go_through(walk, lambda: sum(left().values()), refuse)
+    return walk.moved
+
+
+def go_through(walk: Walk, count: Callable[[], int], refuse: Callable[[], NoReturn]) -> None:
+    """Go through the table until *count* finds no row that is left to be changed; *refuse* after the last pass.
+
+    Raises: MigrationRefused when other transactions hold locks for too long, or the connection was lost.
+    """
+    label, total = walk.place.label, count()
     for number in range(PASSES):
-        walk.once(total)
-        left = place.rows_in(list(migration.targets))
+        try:
+            walk.once(total)
+        except DBAPIError as error:
+            if meaning(error) is Meaning.LOCK_TIMEOUT:
+                raise MigrationRefused(
+                    label,
+                    f"another transaction held rows for too long (error {error_code(error)}); {walk.moved} rows are"
+                    " changed and committed",
+                    "end that transaction, and run the revision again: it goes on with the rest",
+                ) from error
+            raise
+        left = count()
         if not left:
-            log.info("%s: %d rows moved (%s)", place.label, walk.moved, walk.way)
-            return walk.moved
+            log.info("%s: %d rows %s (%s)", label, walk.moved, walk.done, walk.way)
+            return
         pause = min(_LONGEST_PAUSE, 0.1 * 2**number)
-        log.info("%s: %d rows are left; another pass in %.1f s", place.label, sum(left.values()), pause)
+        log.info("%s: %d rows are left; another pass in %.1f s", label, left, pause)
         time.sleep(pause)
-        total = max(total, walk.moved + sum(left.values()))
-    raise MigrationRefused(
-        place.label,
-        f"after {PASSES} passes and {walk.moved} rows moved, some are left",
-        "an open transaction holds them, or a server still writes these states; run it again",
-        rows=left,
-    )
+        total = max(total, walk.moved + left)
+    refuse()
+
+
+@contextmanager
+def committing(operations: Operations, label: str) -> Iterator[None]:
+    """A block in which each statement, or each transaction that it begins, is committed by itself.
+
+    Raises: MigrationRefused when env.py has begun a transaction around all migrations, or the connection was lost.
+    """
+    context = operations.get_context()
+    # Alembic has no public name for both; its own autocommit_block() fails with an assertion there.
+    if getattr(context, "_in_external_transaction", False) or getattr(context, "_transaction", None) is None:
+        raise MigrationRefused(
+            label,
+            "each batch is committed, and env.py has begun a transaction around all migrations, or none by"
+            " context.begin_transaction()",
+            "give context.configure() a connection that is in none, and run the migrations in"
+            " context.begin_transaction()",
+        )
+    lost: DBAPIError | None = None
+    try:
+        with context.autocommit_block():
+            try:
+                yield
+            except DBAPIError as error:
+                lost = error if meaning(error) is Meaning.LOST else None
+                raise
+    except (PendingRollbackError, DBAPIError):
+        # At the end of the block Alembic sets the connection's level, which a lost connection refuses.
+        if lost is None:
+            raise
+        raise MigrationRefused(
+            label,
+            f"the connection was lost ({error_code(lost)}: {lost.orig})",
+            "the batches before are committed; run the revision again, and it goes on with the rest",
+        ) from lost
 
 
 class Walk:
-    """The rows of one table, batch by batch."""
+    """The rows of one table, batch by batch along the primary key; a subclass says which rows, and changes them."""
 
-    def __init__(self, place: Place, migration: Migration) -> None:
-        self.place, self.connection, self.migration = place, place.connection, migration
-        self.way = ", ".join(f"{source!r} to {target!r}" for source, target in migration.targets.items())
-        self.key, self.record = key_columns(place), history_columns(place, migration)
+    done = "moved"
+
+    def __init__(self, place: Place, batch_size: int, way: str, kept: Sequence[str] = ()) -> None:
+        self.place, self.connection, self.batch_size, self.way = place, place.connection, batch_size, way
+        self.key = key_columns(place)
+        # The state may be part of the key, as partitions by state need it.
+        types: dict[str, TypeEngine[Any]] = {**dict.fromkeys(self.key, NullType()), place.column.name: String()}
+        types |= {name: NullType() for name in kept if name not in types}
         table = Table(
             place.table.name,
             MetaData(),
-            *(Column(name, type_) for name, type_ in self.key.items()),
-            Column(place.column.name, String()),
+            *(Column(name, type_) for name, type_ in types.items()),
             schema=place.schema,
         )
         self.row = StateRow(table, table.c[place.column.name], tuple(table.c[name] for name in self.key), {})
-        self.order = tuple(_ordered(part) for part in self.row.key)
-        branches = tuple(
-            Branch(source, target, None, {}, number=i) for i, (source, target) in enumerate(migration.targets.items())
-        )
-        self.event = EventSQL(FORCED, self.row, tuple(migration.targets), branches)
-        self.history = self._history()
-        self.moved, self.limit = 0, min(200, migration.batch_size)
-        self.refused: set[str] = set()
+        self.order = tuple(_ordered(part, self.key[part.name]) for part in self.row.key)
+        self.moved, self.limit = 0, min(200, batch_size)
         self._told = time.monotonic()
+
+    def picked(self) -> list[ColumnElement[bool]]:
+        """Which rows are to be changed."""
+        raise NotImplementedError
+
+    def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
+        """Change the locked *rows*: the state and the key of each."""
+        raise NotImplementedError
 
     def once(self, total: int) -> None:
         """Go through the table once."""
@@ -120,14 +205,15 @@ class Walk:
             if end is not None and time.monotonic() - self._told >= TELL_EVERY:
                 self._told = time.monotonic()
                 key = end[0] if len(end) == 1 else end
-                log.info("%s: %d of %d rows moved (%s), at key %s", self.place.label, self.moved, total, self.way, key)
+                done = f"{self.moved} of {total} rows {self.done}"
+                log.info("%s: %s (%s), at key %s", self.place.label, done, self.way, key)
 
     def _ranges(self) -> Iterator[tuple[list[ColumnElement[bool]], tuple[Any, ...] | None]]:
         """The table in parts of `batch_size` rows along its key, whatever they hold, and each part's last key."""
         beyond: list[ColumnElement[bool]] = []
         while True:
             last = select(*self.order).where(*beyond).order_by(*self.order)
-            end = self.connection.execute(last.limit(1).offset(self.migration.batch_size - 1)).one_or_none()
+            end = self.connection.execute(last.limit(1).offset(self.batch_size - 1)).one_or_none()
             if end is None:
                 yield beyond, None
                 return
@@ -147,21 +233,14 @@ class Walk:
         return None
 
     def _transaction(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
-        backend = backend_of(self.connection)
-        sources = self.row.state.in_([literal(source, String()) for source in self.migration.targets])
-        picked = select(self.row.state, *self.order).where(*criteria, sources).order_by(*self.order).limit(self.limit)
-        locked = picked.with_for_update(skip_locked=self.place.has_skip_locked)
+        picked = select(self.row.state, *self.order).where(*criteria, *self.picked()).order_by(*self.order)
+        locked = picked.limit(self.limit).with_for_update(skip_locked=self.place.has_skip_locked)
         self.place.begin_short()
         start = time.monotonic()
-        with backend.transaction(self.connection):
+        with backend_of(self.connection).transaction(self.connection):
             rows = [(state, tuple(key)) for state, *key in self.connection.execute(locked)]
-            for i, branch in enumerate(self.event.branches):
-                held = [key for state, key in rows if state == branch.source]
-                for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
-                    if self.history is not None:
-                        recorded = self._recorded(branch)
-                        backend.record_keys(self.connection, self.history, self.row, some, recorded)
-                    self._take(i, some)
+            if rows:
+                self.change(rows)
         self.moved += len(rows)
         if len(rows) < self.limit:
             return None
@@ -171,18 +250,52 @@ class Walk:
     def _adapt(self, took: float) -> None:
         """Let the next transaction hold its locks for `HOLD` seconds; it grows slowly, and shrinks at once."""
         fitting = int(self.limit * HOLD / max(took, 0.001))
-        self.limit = max(FEWEST, min(fitting, 2 * self.limit, self.migration.batch_size))
+        self.limit = max(FEWEST, min(fitting, 2 * self.limit, self.batch_size))
+
+
+class MigrationWalk(Walk):
+    """Rows from state to state, each with a history row."""
+
+    def __init__(self, place: Place, migration: Migration) -> None:
+        way = ", ".join(f"{source!r} to {target!r}" for source, target in migration.targets.items())
+        kept = self_updating_columns(place) if migration.keeps_timestamps else []
+        super().__init__(place, migration.batch_size, way, kept)
+        self.migration = migration
+        self.record = history_columns(place, migration)
+        effects = {self.row.table.c[name]: self.row.table.c[name] for name in kept}
+        self.sources = list(migration.targets)
+        branches = tuple(
+            Branch(source or "", target, None, effects, number=i)
+            for i, (source, target) in enumerate(migration.targets.items())
+        )
+        self.event = EventSQL(FORCED, self.row, tuple(source or "" for source in self.sources), branches)
+        self.history = self._history()
+        self.refused: set[str | None] = set()
+
+    def picked(self) -> list[ColumnElement[bool]]:
+        return [is_among(self.row.state, self.sources), *self.migration.criteria]
+
+    def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
+        backend = backend_of(self.connection)
+        for i, source in enumerate(self.sources):
+            held = [key for state, key in rows if state == source]
+            for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
+                if self.history is not None:
+                    recorded = self._recorded(self.event.branches[i])
+                    backend.record_keys(self.connection, self.history, self.row, some, recorded)
+                self._take(i, some)
 
     def _take(self, number: int, keys: Sequence[tuple[Any, ...]]) -> None:
         """Move the locked rows with these *keys*; through the machine's triggers, if they refuse the edge."""
         backend, branch = backend_of(self.connection), self.event.branches[number]
-        if branch.source not in self.refused:
+        source = self.sources[number]
+        if source not in self.refused:
             try:
                 backend.take_keys(self.connection, self.event, number, keys, {})
             except (DBAPIError, RefusedByDatabase) as error:
                 if refusal_in(error) is None:
                     raise
-                self.refused.add(branch.source)
+                self.refused.add(source)
             else:
                 return
         way = enforcer_of(self.connection.dialect)
@@ -201,7 +314,7 @@ class Walk:
         table = Table(
             self.migration.history,
             MetaData(),
-            *(Column(name, self.key[own]) for name, own in self.record.items()),
+            *(Column(name, NullType()) for name in self.record),
             Column("sequence", Integer()),
             *(Column(name, String()) for name in names),
             Column("details", JSON(none_as_null=True)),
@@ -252,9 +365,20 @@ def history_columns(place: Place, migration: Migration) -> dict[str, str]:
     return dict(record)
 
 
-def _ordered(part: Column[Any]) -> ColumnElement[Any]:
+def self_updating_columns(place: Place) -> list[str]:
+    """The columns that the server sets at each UPDATE: ``ON UPDATE CURRENT_TIMESTAMP``."""
+    if not isinstance(place, ServerPlace):
+        return []
+    found = place.connection.execute(_SELF_UPDATING, {"schema": place.schema, "table": place.table.name})
+    return [str(name) for (name,) in found]
+
+
+_SELF_UPDATING = text(
+    "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE())"
+    " AND TABLE_NAME = :table AND EXTRA LIKE '%on update%'"
+)
+
+
+def _ordered(part: Column[Any], type_: TypeEngine[Any]) -> ColumnElement[Any]:
     """*part* as it is both ordered and compared; MySQL orders an ENUM by number, and compares it as text."""
-    return cast(part, mysql.CHAR()) if isinstance(part.type, Enum) else part
-
-
-__all__ = ["Migration", "migrate"]
+    return cast(part, mysql.CHAR()) if isinstance(type_, Enum) else part

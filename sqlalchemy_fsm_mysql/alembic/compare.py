@@ -20,10 +20,16 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import AlterColumnOp, ModifyTableOps, UpgradeOps
 from sqlalchemy import Column, Select, literal_column, select
 
+from ..databases import backend_of
+from ..databases.enforcers import enforcer_of
+from ..databases.shape import copy_remark
+from ..errors import MigrationRefused
 from ..orm.column import EXTRAS, Extras, StateType
-from .databases import Held, Place, place_of
+from .databases import Held, Place, ServerPlace, place_of
+from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types
+from .rows import is_among
 
 log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
 
@@ -54,11 +60,35 @@ def _compare_column(
         return _CONTINUE
     assert context.connection is not None
     place = place_of(context.connection, table_name, column_name, schema)
-    held = None if place is None else place.held()
-    if place is None or held is None:
-        return _CONTINUE  # no column that our operations could alter: Alembic's own may
+    if place is None or _is_left(context, stored, declared):
+        return _CONTINUE
+    held = place.held()
+    if held is None:
+        raise MigrationRefused(
+            place.label,
+            f"the column is {stored.type!s}, which alter_column() would have the server convert in its own way: numbers"
+            " by position, unknown texts to ''",
+            "op.adopt_column() takes it over, and the command `sqlalchemy-fsm-mysql adopt` writes that revision;"
+            " compare_type= in env.py may leave the column out",
+        )
     alter.kw[_FOUND] = list(_changes(place, held, declared, schema))
     return _STOP
+
+
+def _is_left(context: AutogenContext, stored: Column[Any], declared: Column[Any]) -> bool:
+    """Whether the ``compare_type`` of env.py says that the column stays as it is."""
+    asked = context.opts.get("compare_type")
+    if not callable(asked):
+        return False
+    return asked(context.migration_context, stored, declared, stored.type, declared.type) is False
+
+
+def _is_server(context: AutogenContext) -> bool:
+    return (
+        context.connection is not None
+        and enforcer_of(context.connection.dialect).can_enforce
+        and (backend_of(context.connection).has_enum)
+    )
 
 
 @comparators.dispatch_for("schema", **_AT_THE_END)
@@ -79,6 +109,8 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
                 continue
             found += alter.kw.pop(_FOUND)
             alter.modify_type = None
+            if alter.modify_nullable is False and _is_server(context):
+                alter.modify_nullable = None  # convert_states does it, in strict mode, once no row holds NULL
             if not alter.has_changes():
                 modify.ops.remove(alter)
         if modify.is_empty():
@@ -96,21 +128,22 @@ def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None
     type_ = cast(StateType, declared.type)
     machine, wanted = type_.machine, place.storage(type_.storage)
     where: dict[str, Any] = {"table_name": place.table.name, "column_name": declared.name, "schema": schema}
-    if held.storage != wanted:
+    if held.storage != wanted or (held.is_nullable and not declared.nullable):
         yield from _converted(place, held, type_, where)
         return
     added = tuple(state for state in machine.stored_states if state not in held.states)
     gone = tuple(state for state in held.states if state not in machine.stored_states)
     altering = {**where, "storage": wanted, "existing": held.states}
+    require_distinct(place, held, added)
     if added:
         log.info("Detected added states %s on '%s'", _listed(added), place.label)
         algorithm: Algorithm = "INSTANT" if wanted == "enum" else "COPY"
-        yield AddStatesOp(states=added, algorithm=algorithm, **altering)
+        yield AddStatesOp(states=added, algorithm=algorithm, remark=_remark(place), **altering)
     yield from _moved(place, held, declared, where)
     if gone:
         log.info("Detected removed states %s on '%s'", _listed(gone), place.label)
         default = machine.stored(machine.initial) if held.default in gone else None
-        yield DropStatesOp(states=gone, server_default=default, **altering)
+        yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), **altering)
     for state in map(machine.stored, machine.retired):
         if state in held.states and not _is_held(place, state):
             log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
@@ -118,7 +151,10 @@ def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None
 
 def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]) -> Iterator[MigrateOperation]:
     wanted = place.storage(type_.storage)
-    log.info("Detected states stored as %s, not %s, on '%s'", held.storage, wanted, place.label)
+    if held.storage != wanted:
+        log.info("Detected states stored as %s, not %s, on '%s'", held.storage, wanted, place.label)
+    else:
+        log.info("Detected states that may be NULL on '%s'", place.label)
     # What rows may still hold comes along; it is dropped by a later revision.
     extra = tuple(state for state in held.states if state not in type_.stored_states)
     yield ConvertStatesOp(
@@ -127,8 +163,15 @@ def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]
         else (*type_.stored_states, *extra),
         storage=wanted,
         existing_storage=None if held.storage == "text" else "enum" if held.storage == "enum" else "varchar",
+        remark=_remark(place),
         **where,
     )
+
+
+def _remark(place: Place) -> str:
+    if not isinstance(place, ServerPlace):
+        return ""
+    return copy_remark(place.connection, place.table.name, place.schema)
 
 
 def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any]) -> Iterator[MigrateOperation]:
@@ -159,7 +202,9 @@ def _record(history: Any) -> dict[str, str]:
 
 
 def _is_held(place: Place, state: str) -> bool:
-    query: Select[Any] = select(literal_column("1")).select_from(place.table).where(place.column == state).limit(1)
+    query: Select[Any] = (
+        select(literal_column("1")).select_from(place.table).where(is_among(place.column, [state])).limit(1)
+    )
     return place.connection.execute(query).first() is not None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from logging import getLogger
 from typing import Any, ClassVar
 
-from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, func, literal, select, text, update
+from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, select, text, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -31,21 +31,30 @@ log = getLogger("alembic.sqlalchemy_fsm_mysql")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the database lets the column hold: `storage` is enum, varchar (with a CHECK), or text (anything goes)."""
+    """What the database lets the column hold: `storage` is enum, varchar (with a CHECK), or text (anything goes).
+
+    `is_exact` is whether its collation tells apart all texts; `is_nullable` is known of servers only.
+    """
 
     storage: str
     states: tuple[str, ...]
     default: str | None
+    is_exact: bool = True
+    is_nullable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What it shall be altered to; None is as it is. `algorithm` is asked of a server."""
+    """What it shall be altered to; None is as it is. `algorithm` is asked of a server.
+
+    With `is_new`, collation and NOT NULL are those of a new column, and not those that the column has.
+    """
 
     states: tuple[str, ...]
     storage: Storage | None = None
     default: str | None = None
     algorithm: str | None = None
+    is_new: bool = False
 
 
 def constraint_text(constraint: CheckConstraint, dialect: Dialect) -> str:
@@ -90,28 +99,6 @@ class Place:
 
     def begin_short(self) -> None:
         """Say that the next transaction shall lock what it changes, and nothing else."""
-
-    def required(self) -> Held:
-        """What the column holds.
-
-        Raises: MigrationRefused when there is no such column.
-        """
-        held = self.held()
-        if held is None:
-            raise MigrationRefused(self.label, "no ENUM or VARCHAR column of this name", "is it another schema?")
-        return held
-
-    def rows_in(self, states: Sequence[str]) -> dict[str, int]:
-        """How many rows hold each of *states*; those that none holds are left out."""
-        return self._counted(self.column.in_([literal(state, String()) for state in states]))
-
-    def rows_outside(self, states: Sequence[str]) -> dict[str, int]:
-        """How many rows hold anything else, by what they hold."""
-        return self._counted(self.column.not_in([literal(state, String()) for state in states]))
-
-    def _counted(self, criterion: Any) -> dict[str, int]:
-        query = select(self.column, func.count()).where(criterion).group_by(self.column).order_by(self.column)
-        return {str(state): int(number) for state, number in self.connection.execute(query)}
 
     def patiently(self, attempts: int, lock_wait_timeout: int, work: Callable[[], None]) -> None:
         """Do *work*, which gives up after *lock_wait_timeout* seconds; a second later again, *attempts* times in all.
@@ -191,7 +178,9 @@ class ServerPlace(Place):
     def held(self) -> Held | None:
         with self.pinned(1):
             stored = self._stored()
-        return None if stored is None else Held(stored.storage, stored.states, stored.default)
+        if stored is None:
+            return None
+        return Held(stored.storage, stored.states, stored.default, stored.is_exact, stored.is_nullable)
 
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
         with self.pinned(lock_wait_timeout):
@@ -221,7 +210,7 @@ class ServerPlace(Place):
     def _stored(self) -> StoredColumn | None:
         preparer = writing_dialect(self.connection.dialect).identifier_preparer
         created = self._execute(f"SHOW CREATE TABLE {preparer.format_table(self.table)}").one()
-        return mysql_column(str(created[1]).splitlines(), self.column.name, self.check)
+        return mysql_column(str(created[1]).split("\n"), self.column.name, self.check)
 
     def _run(self, alter: AlterColumn) -> None:
         self._execute(str(alter.compile(dialect=writing_dialect(self.connection.dialect))))
@@ -235,7 +224,9 @@ def altered(stored: StoredColumn, wanted: Wanted, table: Table, column: Column[A
     """What alters the column that is *stored* to what is *wanted*."""
     storage = wanted.storage or stored.storage
     changed = stored if wanted.default is None else _with_default(stored, wanted.default)
-    type_ = _type_text(stored, wanted.states, storage, dialect)
+    if wanted.is_new:
+        changed = changed.not_null()
+    type_ = _type_text(stored, wanted.states, storage, dialect, is_new=wanted.is_new)
     add = states_check(column, wanted.states) if storage == "varchar" else None
     return AlterColumn(table, changed.with_type(type_), drop=stored.check, add=add, algorithm=wanted.algorithm)
 
@@ -244,17 +235,16 @@ def _with_default(stored: StoredColumn, default: str) -> StoredColumn:
     return replace(stored, definition=stored.with_default(quoted(default)))
 
 
-def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialect: Dialect) -> str:
+def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialect: Dialect, *, is_new: bool) -> str:
     writing = writing_dialect(dialect)
-    if storage != stored.storage and not (storage == "varchar" and stored.storage == "text"):
-        return str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
+    type_ = str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
+    collation = type_[type_.rindex(")") + 1 :] if is_new or storage != stored.storage else ""
     if storage == "enum":
-        type_ = str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
-        return type_[: type_.rindex(")") + 1]
+        return type_[: type_.rindex(")") + 1] + collation
     longest = max(map(len, states))
     # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
     fitted = stored.length == max(map(len, stored.states), default=0)
-    return f"varchar({longest if fitted or stored.length is None else max(longest, stored.length)})"
+    return f"varchar({longest if fitted or stored.length is None else max(longest, stored.length)}){collation}"
 
 
 # --- SQLite

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _STRING = r"'(?:[^'\\]|\\.|'')*'"  # as SHOW CREATE TABLE writes it while NO_BACKSLASH_ESCAPES is off
 _PLAIN_STRING = r"'(?:[^']|'')*'"  # as SQLite reads it
@@ -44,6 +44,25 @@ class StoredColumn:
     check: str | None
     type_start: int
     type_end: int
+    collation: str | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the collation tells apart all texts; that of an ENUM need not mind trailing spaces."""
+        name = self.collation or ""
+        ends = ("_bin",) if self.storage == "enum" else ("nopad_bin", "0900_bin")
+        return name == "binary" or name.endswith(ends)
+
+    @property
+    def is_nullable(self) -> bool:
+        return not self.definition[self.type_end :].startswith(" NOT NULL")
+
+    def not_null(self) -> StoredColumn:
+        """The column with NOT NULL, and without a default of NULL."""
+        if not self.is_nullable:
+            return self
+        rest = self.definition[self.type_end :].removeprefix(" NULL").removeprefix(" DEFAULT NULL")
+        return replace(self, definition=f"{self.definition[: self.type_end]} NOT NULL{rest}")
 
     def with_type(self, type_: str) -> str:
         """The definition with another type, which brings no collation of its own unless the old one is to go."""
@@ -84,7 +103,18 @@ def mysql_column(lines: Sequence[str], column: str, check: str) -> StoredColumn 
         check if storage == "varchar" else None,
         found.start(),
         found.end(),
+        _collation(found[0], lines),
     )
+
+
+def _collation(type_: str, lines: Sequence[str]) -> str | None:
+    """The collation that the *type_* of a column names, or else that of the table, if that is shown."""
+    own = re.search(r" COLLATE (\w+)", type_)
+    # A character set that is named without a collation has its default, in which texts are folded.
+    if own is not None or " CHARACTER SET " in type_:
+        return own[1] if own is not None else None
+    default = re.search(r" COLLATE=(\w+)", next((line for line in lines if line.startswith(") ")), ""))
+    return default[1] if default is not None else None
 
 
 def strings(text: str) -> tuple[str, ...]:

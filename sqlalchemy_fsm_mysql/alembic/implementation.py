@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import error_code
+from ..databases.shape import copy_remark
 from ..errors import MigrationRefused
-from .batches import Migration, migrate
-from .databases import Held, Place, Wanted, log, place_of
+from .batches import Migration, committing, migrate
+from .databases import Held, Place, ServerPlace, Wanted, log, place_of
 from .offline import script
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
+from .rows import required, rows_in, rows_outside, shown_rows
 
 # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason.
 _ALGORITHM_REFUSED = (1845, 1846)
@@ -23,13 +27,16 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = place.required()
+    held = required(place)
     missing = [state for state in dict.fromkeys(op.states) if state not in held.states]
     if not missing:
         log.info("%s: has %s already", place.label, _listed(op.states))
         return
     if held.storage == "text":
         raise MigrationRefused(place.label, "nothing limits what the column holds", "see op.convert_states()")
+    require_distinct(place, held, missing)
+    if place.storage(op.storage) == "varchar" or op.algorithm == "COPY":
+        _require_consent(place, op)
     wanted = Wanted((*held.states, *missing), algorithm=op.algorithm)
     try:
         _alter(place, op, wanted)
@@ -49,7 +56,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = place.required()
+    held = required(place)
     gone = [state for state in op.states if state in held.states]
     if not gone:
         log.info("%s: takes %s no more already", place.label, _listed(op.states))
@@ -57,6 +64,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     left = tuple(state for state in held.states if state not in gone)
     _require_empty(place, gone)
     default = _default_after(place, op, held, left)
+    _require_consent(place, op)
     try:
         _alter(place, op, Wanted(left, default=default, algorithm=op.algorithm))
     except DBAPIError as error:
@@ -71,17 +79,22 @@ def convert_states(operations: Operations, op: ConvertStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = place.required()
+    held = required(place)
     wanted = place.storage(op.storage)
-    if held.storage == wanted and set(held.states) == set(op.states):
+    is_as_new = held.is_exact and not held.is_nullable
+    if held.storage == wanted and set(held.states) == set(op.states) and is_as_new:
         log.info("%s: is stored as %s already", place.label, wanted)
         return
-    strange = place.rows_outside(op.states)
+    strange = rows_outside(place, op.states)
     if strange:
         raise MigrationRefused(
-            place.label, "holds more than the states", "move them first; nothing was changed", rows=strange
+            place.label,
+            "rows hold other values than the states",
+            "move them by op.migrate_states(), or take the column over by op.adopt_column(); nothing was changed",
+            rows=shown_rows(strange),
         )
-    _alter(place, op, Wanted(op.states, storage=wanted))
+    _require_consent(place, op)
+    _alter(place, op, Wanted(op.states, storage=wanted, is_new=True))
     log.info("%s: is stored as %s", place.label, wanted)
 
 
@@ -90,24 +103,55 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = place.required()
+    held = required(place)
     strange = [target for target in op.targets.values() if held.storage != "text" and target not in held.states]
     if strange:
         raise MigrationRefused(place.label, f"the column does not take {_listed(strange)}", "op.add_states() first")
-    if held.default is not None and held.default in op.targets:
+    if held.default is not None and held.default in op.targets and op.condition is None:
         default = op.targets[held.default]
         place.patiently(5, 1, lambda: place.set_default(default, lock_wait_timeout=1))
-    context = operations.get_context()
-    # Alembic has no public name for it; its own autocommit_block() fails with an assertion there.
-    if getattr(context, "_in_external_transaction", False):
+    with committing(operations, place.label):
+        migration = Migration(
+            op.targets,
+            op.batch_size,
+            op.history,
+            op.record,
+            op.actor,
+            op.details,
+            where=op.condition,
+            keeps_timestamps=op.keeps_timestamps,
+        )
+        migrate(_place(operations, op), migration)
+
+
+def require_distinct(place: Place, held: Held, states: Collection[str]) -> None:
+    """Refuse *states* that the column's collation takes for others that it has, such as 'paid' beside 'Paid'.
+
+    Raises: MigrationRefused.
+    """
+    if held.is_exact:
+        return
+    folded = {state.casefold(): state for state in held.states}
+    found = [(state, folded[state.casefold()]) for state in states if state.casefold() in folded]
+    if found:
+        state, other = found[0]
         raise MigrationRefused(
             place.label,
-            "each batch is committed, and env.py has begun a transaction around all migrations",
-            "give context.configure() a connection that is in none",
+            f"the column's collation takes {state!r} for {other!r}, which the column has",
+            "op.adopt_column() adds a state column beside it, with a mapping of the values; nothing was changed",
         )
-    with context.autocommit_block():
-        migration = Migration(op.targets, op.batch_size, op.history, op.record, op.actor, op.details)
-        migrate(_place(operations, op), migration)
+
+
+def _require_consent(place: Place, op: AlterStatesOp) -> None:
+    """Refuse a step for which the server copies the table, unless the revision accepts that."""
+    if op.copies_table or not isinstance(place, ServerPlace):
+        return
+    size = copy_remark(place.connection, place.table.name, place.schema)
+    raise MigrationRefused(
+        place.label,
+        f"for this step the server copies the table and blocks its writers ({size})",
+        "give copies_table=True when that is acceptable, or plan a maintenance window; nothing was changed",
+    )
 
 
 def _is_offline(operations: Operations, op: StatesOp) -> bool:
@@ -135,7 +179,7 @@ def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
 
 
 def _require_empty(place: Place, states: list[str]) -> None:
-    rows = place.rows_in(states)
+    rows = shown_rows(rows_in(place, states))
     if rows:
         advice = "move them first, as by op.migrate_states(); nothing was changed"
         raise MigrationRefused(place.label, "cannot drop states that rows are in", advice, rows=rows)

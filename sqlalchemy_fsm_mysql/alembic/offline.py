@@ -211,7 +211,7 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
         yield writer.compiled(_records(op, table, sources, target))
     for source, to in op.targets.items():
         # Where the column is held to a machine; elsewhere nobody reads it.
-        yield writer.permit(op, source, to)
+        yield writer.permit(op, source or "", to)
         yield writer.compiled(update(table).where(state == literal(source, String())).values({state: to}))
     yield "SET @fsm_permit = NULL, @fsm_permit_rows = NULL"
     yield "COMMIT"
@@ -222,7 +222,7 @@ def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     shown = "IF(VERSION() LIKE '%MariaDB%', TRIM(BOTH '''' FROM COLUMN_DEFAULT), COLUMN_DEFAULT)"
     alter = quoted(f"ALTER TABLE {writer.table(op)} ALTER COLUMN {writer.column(op)} SET DEFAULT ")
     for source, target in op.targets.items():
-        is_default = f"CAST({shown} AS BINARY) = CAST({quoted(source)} AS BINARY)"
+        is_default = f"CAST({shown} AS BINARY) = CAST({quoted(source or '')} AS BINARY)"
         statement = f"{alter[:-1]}{quoted(quoted(target))[1:]}"
         yield from _look(f"MAX(IF({is_default}, {statement}, NULL))", "@fsm_alter", writer.where(op))
         yield "SET @fsm_alter = IFNULL(@fsm_alter, 'DO 0')"

@@ -12,7 +12,7 @@ All of them can be run again after a failure in the middle: what is done already
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,7 +51,8 @@ class AlterStatesOp(StatesOp):
     """An operation that alters the table.
 
     `existing` are the states that the column has before, in the database's order. `lock_wait_timeout` is in seconds:
-    how long one attempt may queue for the table, and all writers behind it; `attempts` how often it is tried.
+    how long one attempt may queue for the table, and all writers behind it; `attempts` how often it is tried. Without
+    `copies_table`, a step for which the server copies the table is refused.
     """
 
     storage: Storage = "enum"
@@ -59,6 +60,8 @@ class AlterStatesOp(StatesOp):
     algorithm: Algorithm | None = None
     lock_wait_timeout: int = 1
     attempts: int = 5
+    copies_table: bool = False
+    remark: str = ""  # for the revision: how long a copy takes on the table at hand
 
     def __post_init__(self) -> None:
         if self.storage not in ("enum", "varchar"):
@@ -96,14 +99,16 @@ class AddStatesOp(AlterStatesOp):
         algorithm: Algorithm | None = "INSTANT",
         lock_wait_timeout: int = 1,
         attempts: int = 5,
+        copies_table: bool = False,
     ) -> None:
         """Append *states* to those that the column takes; what it has already, and all else it says, is left alone.
 
         *algorithm* is asked of the server, so that it fails rather than copies: an ENUM is appended to INSTANTly until
         its 255th state. The CHECK of a VARCHAR column cannot be changed without a copy of the table: for one,
-        ``algorithm="COPY"`` has to be said. SQLite changes its schema only, and minds no algorithm. *existing* is for
-        ``--sql``, where a VARCHAR's states cannot be read. *lock_wait_timeout* (seconds) and *attempts* are there, as
-        an ALTER queues behind open transactions, and all writers queue behind it.
+        ``algorithm="COPY"`` and ``copies_table=True`` have to be given. SQLite changes its schema only, and needs
+        neither. *existing* is for ``--sql``, where a VARCHAR's states cannot be read. An ALTER queues behind open
+        transactions, and all writers queue behind it: so it gives up after *lock_wait_timeout* seconds, and tries again
+        a second later, *attempts* times in all.
 
         Raises: MigrationRefused, when nothing was changed; the driver's error.
         """
@@ -118,6 +123,7 @@ class AddStatesOp(AlterStatesOp):
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
+                copies_table=copies_table,
             )
         )
 
@@ -127,6 +133,7 @@ class AddStatesOp(AlterStatesOp):
             states=self.states,
             storage=self.storage,
             existing=(*self.existing, *(state for state in self.states if state not in self.existing)),
+            remark=self.remark,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -156,12 +163,14 @@ class DropStatesOp(AlterStatesOp):
         algorithm: Algorithm | None = None,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
+        copies_table: bool = False,
     ) -> None:
         """Take *states* out of those that the column takes. The server copies the table for it, and blocks writers.
 
-        Rows are counted first: while one is in a state to be dropped, nothing is changed. With ``--sql`` the server
-        refuses, because the script has it work in strict mode. *server_default* replaces the column's default, which
-        has to be one of the states that stay. The rest is as for ``add_states``.
+        The operation is refused until *copies_table* is true. Rows are counted first: while one is in a state to be
+        dropped, nothing is changed. With ``--sql`` the server refuses, because the script has it work in strict mode.
+        *server_default* replaces the column's default, which has to be one of the states that stay. The rest is as for
+        ``add_states``.
 
         Raises: MigrationRefused, with the number of rows in each state; the driver's error.
         """
@@ -177,6 +186,7 @@ class DropStatesOp(AlterStatesOp):
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
+                copies_table=copies_table,
             )
         )
 
@@ -187,6 +197,7 @@ class DropStatesOp(AlterStatesOp):
             storage=self.storage,
             existing=tuple(state for state in self.existing if state not in self.states),
             algorithm="INSTANT" if self.storage == "enum" else "COPY",
+            remark=self.remark,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -198,19 +209,22 @@ class DropStatesOp(AlterStatesOp):
 class MigrateStatesOp(StatesOp):
     """Rows go from one state to another."""
 
-    targets: Mapping[str, str]
+    targets: Mapping[str | None, str]
     batch_size: int = 5000  # rows
     history: str | None = None
     record: Mapping[str, str] = field(default_factory=dict)
     actor: str | None = "alembic"
     details: Any = None
+    condition: str | None = None
+    keeps_timestamps: bool = False
     reversible: bool = True
 
     def __post_init__(self) -> None:
         if not self.targets or not isinstance(self.targets, Mapping):
             raise ValueError('migrate_states takes {source: target}, such as {"Error": "Failed"}')
-        _names([*self.targets, *self.targets.values()])
-        chained = sorted(set(self.targets) & set(self.targets.values()))
+        # NULL and '' are values that rows may hold, and no names of states.
+        _names([*filter(None, self.targets), *self.targets.values()])
+        chained = sorted(set(filter(None, self.targets)) & set(self.targets.values()))
         if chained:
             raise ValueError(f"{chained[0]!r} is both a source and a target; do one step after the other")
         _require_number("batch_size", self.batch_size)
@@ -221,7 +235,7 @@ class MigrateStatesOp(StatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        targets: Mapping[str, str],
+        targets: Mapping[str | None, str],
         *,
         schema: str | None = None,
         batch_size: int = 5000,
@@ -229,6 +243,8 @@ class MigrateStatesOp(StatesOp):
         record: Mapping[str, str] | None = None,
         actor: str | None = "alembic",
         details: Any = None,
+        where: str | None = None,
+        keeps_timestamps: bool = False,
     ) -> None:
         """Set the rows that hold a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default, too.
 
@@ -237,6 +253,11 @@ class MigrateStatesOp(StatesOp):
         table, in the same schema: each row gets a record of the event ``force_state``, by *actor* and with *details*
         (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
         are taken in order. With ``--sql`` it is one transaction.
+
+        The keys of *targets* are compared byte by byte, whatever the collation; None and ``''`` are keys, too.
+        *where*, a condition in SQL such as ``"retries > 3"``, leaves other rows alone, so that a state can be split;
+        the column's default then stays. Columns with ``ON UPDATE CURRENT_TIMESTAMP`` are set by the server, unless
+        *keeps_timestamps* is true.
 
         Raises: MigrationRefused.
         """
@@ -251,12 +272,14 @@ class MigrateStatesOp(StatesOp):
                 record=record or {},
                 actor=actor,
                 details=details,
+                condition=where,
+                keeps_timestamps=keeps_timestamps,
             )
         )
 
     def reverse(self) -> MigrateOperation:
-        targets = {target: source for source, target in self.targets.items()}
-        if not self.reversible or len(targets) < len(self.targets):
+        targets: dict[str | None, str] = {target: source for source, target in self.targets.items() if source}
+        if not self.reversible or len(targets) < len(self.targets) or self.condition is not None:
             return IrreversibleOp(f"{self.label}: which rows were in {_listed(self.targets)} is not known any more")
         return MigrateStatesOp(
             **self.where,
@@ -264,6 +287,7 @@ class MigrateStatesOp(StatesOp):
             batch_size=self.batch_size,
             history=self.history,
             record=self.record,
+            keeps_timestamps=self.keeps_timestamps,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -291,11 +315,15 @@ class ConvertStatesOp(AlterStatesOp):
         schema: str | None = None,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
+        copies_table: bool = False,
     ) -> None:
-        """Store the column as *storage*, ``"enum"`` or ``"varchar"``, with *states*. The server copies the table.
+        """Store the column as *storage*, ``"enum"`` or ``"varchar"``, with *states*, as the model would make it.
 
-        Refused while a row holds anything else. *existing_storage* is what it is stored as now, None for a VARCHAR that
-        takes anything; it is needed for ``--sql`` only.
+        Storage, collation and NOT NULL become those of a new column of this kind; default and comment stay. The server
+        copies the table and blocks writers, so the operation is refused until *copies_table* is true. It is refused
+        while a row holds anything else, NULL and ``''`` included, byte by byte whatever the collation. For a number or
+        a text in other spellings, see ``op.adopt_column``. *existing_storage* is how the column is stored now, None for
+        a VARCHAR that takes anything; it is needed for ``--sql`` only.
 
         Raises: MigrationRefused, with the number of rows in each state; the driver's error.
         """
@@ -309,6 +337,7 @@ class ConvertStatesOp(AlterStatesOp):
                 existing_storage=existing_storage,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
+                copies_table=copies_table,
             )
         )
 
@@ -320,6 +349,7 @@ class ConvertStatesOp(AlterStatesOp):
             states=self.states,
             storage=self.existing_storage,
             existing_storage=self.storage,
+            remark=self.remark,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -352,5 +382,5 @@ def _names(states: Collection[object]) -> tuple[str, ...]:
     return names
 
 
-def _listed(names: Mapping[str, str]) -> str:
+def _listed(names: Iterable[object]) -> str:
     return ", ".join(map(repr, names))

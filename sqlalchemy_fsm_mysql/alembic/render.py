@@ -26,7 +26,11 @@ CONTRACT = "contract: once no server and no row knows them any more"
 
 @renderers.dispatch_for(AddStatesOp)
 def _add_states(context: AutogenContext, op: AddStatesOp) -> list[str]:
-    return [f"# {EXPAND}", _call(context, "add_states", op, list(op.states), _alter_options(op, "INSTANT"))]
+    options = _alter_options(op, "INSTANT")
+    copies = op.algorithm == "COPY" and bool(op.remark)
+    if copies:
+        options["copies_table"] = op.copies_table
+    return [f"# {EXPAND}", *(_copy(op) if copies else []), _call(context, "add_states", op, list(op.states), options)]
 
 
 @renderers.dispatch_for(DropStatesOp)
@@ -34,15 +38,29 @@ def _drop_states(context: AutogenContext, op: DropStatesOp) -> list[str]:
     options = _alter_options(op, None)
     if op.server_default is not None:
         options["server_default"] = op.server_default
-    return [f"# {CONTRACT}", _call(context, "drop_states", op, list(op.states), options)]
+    if op.remark:
+        options["copies_table"] = op.copies_table
+    return [f"# {CONTRACT}", *_copy(op), _call(context, "drop_states", op, list(op.states), options)]
 
 
 @renderers.dispatch_for(ConvertStatesOp)
-def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> str:
+def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> list[str]:
     options: dict[str, Any] = {"storage": op.storage}
     if op.existing_storage is not None:
         options["existing_storage"] = op.existing_storage
-    return _call(context, "convert_states", op, list(op.states), options)
+    if op.remark:
+        options["copies_table"] = op.copies_table
+    return [*_copy(op), _call(context, "convert_states", op, list(op.states), options)]
+
+
+def _copy(op: AlterStatesOp) -> list[str]:
+    """The comment above a step that copies the table."""
+    if not op.remark:
+        return []
+    return [
+        f"# The server copies the table and blocks its writers: {op.remark}.",
+        "# The step is refused until copies_table is True.",
+    ]
 
 
 @renderers.dispatch_for(MigrateStatesOp)

@@ -76,12 +76,18 @@ class Project:
         self.config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
         self.config.attributes.update(engine=engine, options=options)
 
-    def autogenerate(self, metadata: MetaData) -> str:
-        """The text of a new revision that makes the database fit *metadata*: its two functions."""
+    def autogenerate(self, metadata: MetaData, *, copies_table: bool = True) -> str:
+        """The text of a new revision that makes the database fit *metadata*: its two functions.
+
+        With *copies_table*, the steps that copy the table are accepted, as by the developer who has read them.
+        """
         self.config.attributes["metadata"] = metadata
         number = len(list((self.folder / "versions").glob("*.py"))) + 1
         revision = command.revision(self.config, f"revision {number}", autogenerate=True, rev_id=f"{number:04d}")
         text = Path(revision.path).read_text()
+        if copies_table:
+            text = text.replace("copies_table=False", "copies_table=True")
+            Path(revision.path).write_text(text)
         return text[text.index("def upgrade") :]
 
     def write(self, upgrade: str, downgrade: str = "pass") -> None:

@@ -35,11 +35,11 @@ def created(project, storage, engine):
 
 def test_add_and_drop(project, engine, storage, created, more):
     """What is written for the downgrade takes back what was written for the upgrade, to the letter."""
-    copy = ", algorithm='COPY'" if storage == "varchar" else ""
+    copy = ", algorithm='COPY', copies_table=True" if storage == "varchar" else ""
     wider = more.replace("'x,y']", '\'x,y\', "sent", "IT\'S"]')
     project.write(
         f"op.add_states('orders', 'state', {LISTED!r}{more}{copy})",
-        f"op.drop_states('orders', 'state', {LISTED!r}{wider})",
+        f"op.drop_states('orders', 'state', {LISTED!r}{wider}, copies_table=True)",
     )
     project.config.attributes["metadata"] = orders(STATES, storage)
 
@@ -77,7 +77,7 @@ def test_an_append_is_run_twice(project, engine, created, storage):
 
 
 def test_rows_are_migrated(project, engine, created, more, storage):
-    copy = ", algorithm='COPY'" if storage == "varchar" else ""
+    copy = ", algorithm='COPY', copies_table=True" if storage == "varchar" else ""
     project.config.attributes["metadata"] = orders(STATES, storage)
     with engine.begin() as connection:
         connection.execute(
@@ -116,8 +116,8 @@ def test_the_storage(project, engine, storage, created):
     other = "varchar" if storage == "enum" else "enum"
     project.config.attributes["metadata"] = orders(STATES, storage)
     project.write(
-        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={other!r}, existing_storage={storage!r})",
-        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={storage!r}, existing_storage={other!r})",
+        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={other!r}, existing_storage={storage!r}, copies_table=True)",
+        f"op.convert_states('orders', 'state', {list(STATES)!r}, storage={storage!r}, existing_storage={other!r}, copies_table=True)",
     )
 
     run_script(engine, project.sql("head"))
@@ -129,7 +129,7 @@ def test_the_storage(project, engine, storage, created):
 
 def test_a_varchar_needs_to_be_told_what_is_there(project):
     project.config.attributes["metadata"] = orders(STATES)
-    project.write("op.add_states('orders', 'state', ['sent'], storage='varchar', algorithm='COPY')")
+    project.write("op.add_states('orders', 'state', ['sent'], storage='varchar', algorithm='COPY', copies_table=True)")
 
     with pytest.raises(MigrationRefused, match="say existing="):
         project.sql("head")
@@ -143,12 +143,12 @@ def test_what_was_read_of_one_table_is_not_written_to_another(project, engine, o
         connection.execute(text("CREATE TABLE jobs (id INT PRIMARY KEY, state VARCHAR(20) NOT NULL DEFAULT 'idle')"))
     before = shown_table(engine, "jobs")
     second = {
-        "drop_states": "op.drop_states('jobs', 'state', ['new'])",
-        "convert_states": "op.convert_states('jobs', 'stat', ['idle'], storage='enum')",
-        "missing": "op.drop_states('nosuch', 'state', ['new'])",
+        "drop_states": "op.drop_states('jobs', 'state', ['new'], copies_table=True)",
+        "convert_states": "op.convert_states('jobs', 'stat', ['idle'], storage='enum', copies_table=True)",
+        "missing": "op.drop_states('nosuch', 'state', ['new'], copies_table=True)",
     }[operation]
     project.config.attributes["metadata"] = orders(STATES)
-    project.write(f"op.drop_states('orders', 'state', ['100%']); {second}")
+    project.write(f"op.drop_states('orders', 'state', ['100%'], copies_table=True); {second}")
 
     with pytest.raises(DBAPIError, match="no column of this name that is stored like that"):
         run_script(engine, project.sql("head"))

@@ -36,7 +36,7 @@ def test_states_are_appended_and_nothing_else_changes(engine, created, algorithm
     rows = stored(engine)
 
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["sent", 'said "no"'], algorithm=algorithm)
+        op.add_states("orders", "state", ["sent", 'said "no"'], algorithm=algorithm, copies_table=True)
 
     after = shown_table(engine)
     assert before.replace("'x,y'", "'x,y','sent'")[:20] == after[:20]
@@ -54,12 +54,12 @@ def without_states(shown):
 
 def test_an_append_can_be_run_again(engine, created, algorithm):
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["sent"], algorithm=algorithm)
+        op.add_states("orders", "state", ["sent"], algorithm=algorithm, copies_table=True)
     once = shown_table(engine)
 
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["sent", "lost"], algorithm=algorithm)
-        op.add_states("orders", "state", ["sent", "lost"], algorithm=algorithm)
+        op.add_states("orders", "state", ["sent", "lost"], algorithm=algorithm, copies_table=True)
+        op.add_states("orders", "state", ["sent", "lost"], algorithm=algorithm, copies_table=True)
 
     assert without_states(once) == without_states(shown_table(engine))
     fill(engine, {8: "sent", 9: "lost"})
@@ -72,8 +72,8 @@ def test_a_name_that_an_enum_would_change_is_refused(engine, created):
 
 def test_what_was_added_can_be_dropped_again_to_the_letter(engine, created, algorithm):
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["sent", "delivered"], algorithm=algorithm)
-        op.drop_states("orders", "state", ["sent", "delivered"])
+        op.add_states("orders", "state", ["sent", "delivered"], algorithm=algorithm, copies_table=True)
+        op.drop_states("orders", "state", ["sent", "delivered"], copies_table=True)
 
     assert shown_table(engine) == created
 
@@ -82,7 +82,7 @@ def test_states_that_rows_are_in_are_not_dropped(engine, created):
     fill(engine, {8: "it's", 9: "x,y"})
 
     with migrating(engine) as op, pytest.raises(MigrationRefused, match="2 rows in") as refused:
-        op.drop_states("orders", "state", ["it's", "x,y"])
+        op.drop_states("orders", "state", ["it's", "x,y"], copies_table=True)
 
     assert refused.value.rows == {"it's": 2, "x,y": 2}
     assert shown_table(engine) == created
@@ -94,8 +94,8 @@ def test_the_default_is_not_dropped_unless_there_is_another(engine, created):
 
     with migrating(engine) as op:
         with pytest.raises(MigrationRefused, match="'new' is the column's default"):
-            op.drop_states("orders", "state", ["new"])
-        op.drop_states("orders", "state", ["new"], server_default="x,y")
+            op.drop_states("orders", "state", ["new"], copies_table=True)
+        op.drop_states("orders", "state", ["new"], server_default="x,y", copies_table=True)
 
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO orders (id) VALUES (20)"))
@@ -106,7 +106,7 @@ def test_rows_are_migrated_and_the_default_with_them(engine, created, algorithm)
     fill(engine, dict.fromkeys(range(10, 30), "new"))
 
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["fresh"], algorithm=algorithm)
+        op.add_states("orders", "state", ["fresh"], algorithm=algorithm, copies_table=True)
         op.migrate_states("orders", "state", {"new": "fresh", "it's": "x,y"}, batch_size=4)
 
     with engine.begin() as connection:
@@ -125,10 +125,10 @@ def test_the_storage_is_converted_and_back(engine, created, storage):
     rows = stored(engine)
 
     with migrating(engine) as op:
-        op.convert_states("orders", "state", STATES, storage=other)
+        op.convert_states("orders", "state", STATES, storage=other, copies_table=True)
         assert stored(engine) == rows
-        op.convert_states("orders", "state", STATES, storage=other)
-        op.convert_states("orders", "state", STATES, storage=storage)
+        op.convert_states("orders", "state", STATES, storage=other, copies_table=True)
+        op.convert_states("orders", "state", STATES, storage=storage, copies_table=True)
 
     assert shown_table(engine) == created
     assert stored(engine) == rows
@@ -138,7 +138,7 @@ def test_a_conversion_that_would_lose_rows_is_refused(engine, created, storage):
     other = "varchar" if storage == "enum" else "enum"
 
     with migrating(engine) as op, pytest.raises(MigrationRefused) as refused:
-        op.convert_states("orders", "state", STATES[:3], storage=other)
+        op.convert_states("orders", "state", STATES[:3], storage=other, copies_table=True)
 
     assert refused.value.rows == {"100%": 1, "x,y": 1}
     assert shown_table(engine) == created

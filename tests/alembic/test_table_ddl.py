@@ -47,12 +47,12 @@ def test_all_else_survives(project, engine, kind):
     algorithm = "COPY" if kind == "varchar" else "INSTANT"
 
     with migrating(engine) as op:
-        op.add_states("orders", "state", ["Failed"], algorithm=algorithm)
+        op.add_states("orders", "state", ["Failed"], algorithm=algorithm, copies_table=True)
     wider = shown_table(engine)
     with migrating(engine) as op:
         op.migrate_states("orders", "state", {"Error": "Failed"})
         op.migrate_states("orders", "state", {"Failed": "Error"})
-        op.drop_states("orders", "state", ["Failed"])
+        op.drop_states("orders", "state", ["Failed"], copies_table=True)
 
     assert "'Failed'" in wider
     assert re.sub(r",(_\w+)?'Failed'", "", wider, count=1) == before
@@ -65,7 +65,7 @@ def test_all_else_survives_a_script(project, engine, kind):
     project.config.attributes["metadata"] = orders(("new",))
     project.write(
         "op.add_states('orders', 'state', ['Failed'])",
-        "op.drop_states('orders', 'state', ['Failed'])",
+        "op.drop_states('orders', 'state', ['Failed'], copies_table=True)",
     )
 
     run_script(engine, project.sql("head"))
@@ -119,7 +119,7 @@ def test_the_255th_state_copies_nothing_and_the_256th_is_refused(project, engine
         with pytest.raises(MigrationRefused, match='ALGORITHM=INSTANT; algorithm="COPY" copies the table'):
             op.add_states("orders", "state", ["s255"])
         assert table_id(engine) == before
-        op.add_states("orders", "state", ["s255"], algorithm="COPY")
+        op.add_states("orders", "state", ["s255"], algorithm="COPY", copies_table=True)
 
     assert table_id(engine) != before
 
@@ -183,8 +183,8 @@ def test_the_sessions_own_mode_does_not_matter_and_is_left(project, engine, mode
             op = Operations(context)
             op.add_states("orders", "state", ["Failed", "a\\b'"])
             with pytest.raises(MigrationRefused, match="1 row in 'Error'"):
-                op.drop_states("orders", "state", ["Error"])
-            op.drop_states("orders", "state", ["Failed", "a\\b'"])
+                op.drop_states("orders", "state", ["Error"], copies_table=True)
+            op.drop_states("orders", "state", ["Failed", "a\\b'"], copies_table=True)
         left = connection.execute(text("SELECT @@SESSION.sql_mode, @@SESSION.lock_wait_timeout")).one()
         connection.execute(text("SET SESSION sql_mode = DEFAULT"))
 

@@ -1,0 +1,40 @@
+"""Text compared byte by byte, whatever the collation of its column.
+
+``CASE state WHEN 'new'`` and ``state = _binary'new'`` follow the column's collation, in which 'New', 'new ' and 'nëw'
+may be equal. A cast of the column to bytes does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary
+from sqlalchemy.ext.compiler import compiles
+
+__all__ = ["AsBytes"]
+
+
+class AsBytes(ColumnElement[bytes]):
+    """The UTF-8 bytes of a text column, or NULL."""
+
+    inherit_cache = False
+    type = LargeBinary()
+
+    def __init__(self, text: ColumnElement[Any]) -> None:
+        self.text = text
+
+    @property
+    def _from_objects(self) -> Any:
+        return self.text._from_objects  # noqa: SLF001 - what makes SELECT name the column's table
+
+
+@compiles(AsBytes)
+def _as_bytes(element: AsBytes, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.text, **options)} AS BLOB)"
+
+
+@compiles(AsBytes, "mysql")
+@compiles(AsBytes, "mariadb")
+def _as_bytes_on_servers(element: AsBytes, compiler: Any, **options: Any) -> str:
+    # By way of utf8mb4: a column in latin1 or ucs2 holds other bytes than the texts of a machine.
+    return f"CAST(CONVERT({compiler.process(element.text, **options)} USING utf8mb4) AS BINARY)"
