@@ -1,12 +1,12 @@
-"""What is told of each fire while a program runs: one line in the log, and whatever observers make of it.
+"""Reports of each fire while a program runs: one line in the log, and calls of observers.
 
 The logger is named ``sqlalchemy_fsm_mysql``. A move is a line at DEBUG; a refusal, a missing row and a failure are one
-at INFO. No line holds a value of a payload, of ``details`` or of a token. Each has the attributes ``fsm_operation``,
-``fsm_model``, ``fsm_event``, ``fsm_key``, ``fsm_outcome``, ``fsm_rows``, ``fsm_source`` and ``fsm_target`` for
-formatters that write fields.
+at INFO. No line holds a value of a payload, of ``details`` or of a token. Unprintable characters of a key become
+escapes, so that it cannot forge a line. Each line has the attributes ``fsm_operation``, ``fsm_model``, ``fsm_event``,
+``fsm_key``, ``fsm_outcome``, ``fsm_rows``, ``fsm_source`` and ``fsm_target`` for formatters that write fields.
 
 An observer is called with an :class:`Attempt` before the first statement and returns a context manager, which is left
-when the outcome is known. That is how :mod:`.otel` is made. Nothing is done for anybody who does not ask.
+when the outcome is known; :mod:`.otel` is one. Without observers, and with the logger off, a fire does none of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from .errors import FSMError, GuardNotSatisfied, TransitionNotAllowed
-from .errors.texts import State, row_label, shown, stored_form
+from .errors.texts import State, counted, escaped, row_label, shown, stored_form
 from .outcomes import Moved, MovedRows, Refused
 
 __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
@@ -30,10 +30,10 @@ Operation: TypeAlias = Literal["fire", "fire_where", "claim", "force_state"]
 
 @dataclass(slots=True)
 class Attempt:
-    """One call that may move rows: what was asked, and once it has ended, what came of it.
+    """One call that may move rows: its arguments, and once it has ended, its outcome.
 
-    `key` is None for sets of rows. `result` is what the call returns, with a refusal as a value; a claim's is a
-    ``MovedRows``. `error` is what it raised instead. Both are None until it has ended.
+    `key` is None for sets of rows. `result` is the call's return value, with a refusal as a value; for a claim it is a
+    ``MovedRows``. `error` is the exception that the call raised instead. Both are None until the call has ended.
     """
 
     operation: Operation
@@ -55,21 +55,21 @@ class Attempt:
 
     @property
     def rows(self) -> int:
-        """How many rows were moved by it."""
+        """The number of rows that it moved."""
         if isinstance(self.result, MovedRows):
             return self.result.moved
         return int(isinstance(self.result, Moved) and not self.result.replayed)
 
     @property
     def source(self) -> str | None:
-        """The state that the one row has left, or that refused; as it is stored."""
+        """The state that the one row has left, or that refused, as the database stores it."""
         if isinstance(self.result, Moved):
             return stored_form(self.result.source)
         return stored_form(self.result.state) if isinstance(self.result, Refused) else None
 
     @property
     def target(self) -> str | None:
-        """The state that the one row was moved to, as it is stored."""
+        """The state that the one row was moved to, as the database stores it."""
         return stored_form(self.result.target) if isinstance(self.result, Moved) else None
 
     def __str__(self) -> str:
@@ -92,9 +92,9 @@ class Attempt:
         if isinstance(result, Moved):
             again = ", replayed: an earlier fire with this token did it" if result.replayed else ""
             return f"{self._place()}: {_edge(result.source, result.target)}{again}"
-        ways = result.by_transition if result is not None else {}
-        told = ", ".join(f"{_edge(*way)} × {number}" for way, number in ways.items())
-        return f"{self._place()}: {self.rows} row{'' if self.rows == 1 else 's'}{f' ({told})' if told else ''}"
+        numbers = result.by_transition if result is not None else {}
+        edges = ", ".join(f"{_edge(*edge)} × {number}" for edge, number in numbers.items())
+        return f"{self._place()}: {counted(self.rows, 'row')}{f' ({edges})' if edges else ''}"
 
     def _place(self) -> str:
         row = self.table if self.key is None else row_label(self.table, self.key)
@@ -104,14 +104,14 @@ class Attempt:
 Observer: TypeAlias = Callable[[Attempt], AbstractContextManager[Any]]
 F = TypeVar("F", bound=Observer)
 
-# The one thing here that changes: who looks on in this process. As loggers, observers are there for all.
+# The only state of this module: the observers of this process. Like loggers, they see the fires of all sessions.
 _observers: list[Observer] = []
 
 
 def observe(observer: F) -> F:
     """Have *observer* called with each :class:`Attempt`; usable as a decorator, above ``@contextmanager``.
 
-    What it raises comes out of the fire.
+    An exception that *observer* raises propagates out of the fire.
     """
     _observers.append(observer)
     return observer
@@ -120,19 +120,19 @@ def observe(observer: F) -> F:
 def stop_observing(observer: Observer) -> None:
     """Take back :func:`observe`.
 
-    Raises: ValueError when *observer* is none.
+    Raises: ValueError when *observer* was not registered.
     """
     _observers.remove(observer)
 
 
 def is_watched() -> bool:
-    """Whether anybody looks on."""
+    """Whether there is an observer, or the logger writes lines of this kind."""
     return bool(_observers) or log.isEnabledFor(logging.INFO)
 
 
 @contextmanager
 def watching(attempt: Attempt) -> Iterator[Attempt]:
-    """Tell whoever looks on of *attempt*, whose result the block sets, or which it ends by an error."""
+    """Report *attempt* to the observers and the log. The block sets its result, or raises its error."""
     with ExitStack() as stack:
         for observer in _observers:
             stack.enter_context(observer(attempt))
@@ -153,14 +153,21 @@ def _write(attempt: Attempt) -> None:
         "fsm_operation": attempt.operation,
         "fsm_model": attempt.model.__name__,
         "fsm_event": attempt.event,
-        "fsm_key": attempt.key,
+        "fsm_key": _on_one_line(attempt.key),
         "fsm_outcome": attempt.outcome,
         "fsm_rows": attempt.rows,
         "fsm_source": attempt.source,
         "fsm_target": attempt.target,
     }
     # As text: what collects the arguments of a line would find values in the attempt.
-    log.log(level, "%s", str(attempt), extra=fields)
+    log.log(level, "%s", escaped(str(attempt)), extra=fields)
+
+
+def _on_one_line(key: Any) -> Any:  # Any: a primary key has the type that its model gives it
+    """*key*, whose texts are :func:`.errors.texts.escaped`: a formatter may write them as they are."""
+    if isinstance(key, tuple):
+        return tuple(map(_on_one_line, key))
+    return escaped(key) if isinstance(key, str) else key
 
 
 def _edge(source: State, target: State) -> str:

@@ -4,21 +4,22 @@
 
     otel.instrument()
 
-Spans are named by what is done, such as ``fire Stop``, and are the parents of what SQLAlchemy's own instrumentation
-tells of the statements. The metrics:
+Spans are named by operation and event, such as ``fire Stop``. They are the parents of the spans of statements that
+SQLAlchemy's own instrumentation makes. The metrics:
 
 ``fsm.fires``
-    how many events were fired, by ``fsm.model``, ``fsm.operation``, ``fsm.event`` and ``fsm.outcome``; of one row also
+    the number of fired events, by ``fsm.model``, ``fsm.operation``, ``fsm.event`` and ``fsm.outcome``; of one row also
     by ``fsm.source`` and ``fsm.target``.
 ``fsm.rows``
-    how many rows were moved, by ``fsm.model``, ``fsm.operation``, ``fsm.event``, ``fsm.source`` and ``fsm.target``.
+    the number of moved rows, by ``fsm.model``, ``fsm.operation``, ``fsm.event``, ``fsm.source`` and ``fsm.target``.
 ``fsm.fire.duration``
     seconds, as a histogram, by ``fsm.model``, ``fsm.operation``, ``fsm.event`` and ``fsm.outcome``.
 ``fsm.retries``
-    how often a unit of work was run again, by ``fsm.work``, where :func:`count_retry` is one of stamina's hooks.
+    the number of repetitions of units of work, by ``fsm.work``, where :func:`count_retry` is one of stamina's hooks.
 
-They count what was fired, whether it is committed later or not. The row's key is in the spans only. No value of a
-payload, of ``details`` or of a token is anywhere, and no message of a driver, which may quote one.
+They count fires, whether these are committed later or not. Only spans have the row's key, at most 64 characters of it
+and without unprintable ones. Nothing contains a value of a payload, of ``details`` or of a token, nor a driver's
+message, which may quote one.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import Span, Status, StatusCode
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace import Span, Status, StatusCode
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "OpenTelemetry is not installed. Install the extra 'otel': pip install 'sqlalchemy-fsm-mysql[otel]'",
+        name=error.name,
+    ) from error
 
 from .errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
-from .errors.texts import stored_form
+from .errors.texts import SHOWN_CHARACTERS, escaped, stored_form
 from .observation import Attempt, observe, stop_observing
 from .outcomes import MovedRows
 
@@ -50,9 +57,9 @@ _installed: list[Telemetry] = []
 
 
 def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:
-    """Tell OpenTelemetry of every fire in this process, from now on; a second call does nothing.
+    """Report every fire in this process to OpenTelemetry from now on. A second call does nothing.
 
-    The providers are the global ones when left out.
+    The default providers are the global ones.
     """
     if not _installed:
         _installed.append(Telemetry(tracer_provider, meter_provider))
@@ -60,7 +67,7 @@ def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider:
 
 
 def uninstrument() -> None:
-    """Take back :func:`instrument`; nothing when it was not called."""
+    """Take back :func:`instrument`. Without one, it does nothing."""
     if _installed:
         stop_observing(_installed.pop().watch)
 
@@ -69,14 +76,14 @@ def count_retry(details: RetryDetails) -> None:
     """A hook for stamina that counts, as ``fsm.retries``, how often ``run_transaction`` ran its work again.
 
     ``stamina.instrumentation.set_on_retry_hooks([count_retry, …])`` installs it. It counts nothing without
-    :func:`instrument`, and of what else the program retries with stamina, nothing.
+    :func:`instrument`, and it does not count the program's other retries with stamina.
     """
     if _installed and isinstance(details.caused_by, FSMError):
         _installed[0].retries.add(1, {"fsm.work": details.name, "fsm.outcome": type(details.caused_by).__name__})
 
 
 class Telemetry:
-    """The instruments, and the observer that plays them."""
+    """The instruments, and the observer that records with them."""
 
     def __init__(self, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> None:
         self.tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
@@ -89,7 +96,7 @@ class Telemetry:
     @contextmanager
     def watch(self, attempt: Attempt) -> Iterator[None]:
         asked = {"fsm.operation": attempt.operation, "fsm.model": attempt.model.__name__, "fsm.event": attempt.event}
-        key = {} if attempt.key is None else {"fsm.key": str(attempt.key)}
+        key = {} if attempt.key is None else {"fsm.key": escaped(str(attempt.key))[:SHOWN_CHARACTERS]}
         begin = time.perf_counter()
         with self.tracer.start_as_current_span(
             f"{attempt.operation} {attempt.event}",
@@ -101,19 +108,19 @@ class Telemetry:
             try:
                 yield
             finally:
-                self._tell(span, attempt, asked, time.perf_counter() - begin)
+                self._record(span, attempt, asked, time.perf_counter() - begin)
 
-    def _tell(self, span: Span, attempt: Attempt, asked: dict[str, str], seconds: float) -> None:
-        told = {**asked, "fsm.outcome": attempt.outcome}
+    def _record(self, span: Span, attempt: Attempt, asked: dict[str, str], seconds: float) -> None:
+        known = {**asked, "fsm.outcome": attempt.outcome}
         ends = {"fsm.source": attempt.source, "fsm.target": attempt.target}
         of_row = {name: state for name, state in ends.items() if state is not None}
-        self.duration.record(seconds, told)
-        self.fires.add(1, {**told, **of_row})
-        for way, number in _moves(attempt):
-            self.rows.add(number, {**asked, **way})
-        span.set_attributes({**told, **of_row, "fsm.rows": attempt.rows})
+        self.duration.record(seconds, known)
+        self.fires.add(1, {**known, **of_row})
+        for edge, number in _moves(attempt):
+            self.rows.add(number, {**asked, **edge})
+        span.set_attributes({**known, **of_row, "fsm.rows": attempt.rows})
         if attempt.error is not None:
-            _tell_error(span, attempt.error)
+            _record_error(span, attempt.error)
 
 
 def _moves(attempt: Attempt) -> Iterator[tuple[dict[str, str], int]]:
@@ -124,11 +131,11 @@ def _moves(attempt: Attempt) -> Iterator[tuple[dict[str, str], int]]:
         yield {"fsm.source": attempt.source, "fsm.target": attempt.target}, attempt.rows
 
 
-def _tell_error(span: Span, error: BaseException) -> None:
+def _record_error(span: Span, error: BaseException) -> None:
     kind = type(error)
-    told: dict[str, Any] = {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}
+    attributes: dict[str, Any] = {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(error, FSMError):  # its message holds no values
-        told["exception.message"] = str(error)
-    span.add_event("exception", told)
+        attributes["exception.message"] = str(error)
+    span.add_event("exception", attributes)
     if isinstance(error, _BROKEN) or not isinstance(error, FireError):
         span.set_status(Status(StatusCode.ERROR, kind.__name__))
