@@ -7,21 +7,33 @@ conflict): the next write starts another transaction, and ``commit()`` keeps onl
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, event, text, update
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Mapper, Session
 
+from ..databases import backend_of_dialect
 from ..databases.base import is_autocommit
 from ..databases.triggers import REFUSED, read_message, refusal_in
 from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 from ..errors.texts import row_label, shown
+from .notes import current_notes, notes_of
 
-__all__ = ["UNSURE_AT_COMMIT", "Meaning", "error_code", "flush_first", "meaning", "raise_explained"]
+__all__ = [
+    "UNSURE_AT_COMMIT",
+    "Meaning",
+    "ended_by",
+    "error_code",
+    "flush_first",
+    "meaning",
+    "note_fire",
+    "raise_explained",
+]
 
 
 class Meaning(Enum):
@@ -41,11 +53,18 @@ class Meaning(Enum):
 _CODES: dict[int, Meaning] = {
     1213: Meaning.ABORTED,  # deadlock; at COMMIT on Galera: certification failed
     1020: Meaning.ABORTED,  # MariaDB: record has changed since the snapshot
+    1053: Meaning.ABORTED,  # MySQL: server shutdown in progress; COMMIT included, which has then done nothing
+    1206: Meaning.ABORTED,  # the lock table is full: InnoDB rolls back all of the transaction, as for a deadlock
+    1402: Meaning.ABORTED,  # XA: branch was rolled back
+    1613: Meaning.ABORTED,  # XA: branch was rolled back, it took too long
+    1614: Meaning.ABORTED,  # XA: branch was rolled back, deadlock
+    4060: Meaning.ABORTED,  # MariaDB: the transaction was rolled back and cannot be committed
     3101: Meaning.ABORTED,  # Group Replication: certification failed
     8002: Meaning.ABORTED,  # TiDB: SELECT FOR UPDATE conflict
     8005: Meaning.ABORTED,  # TiDB: write conflict
     8022: Meaning.ABORTED,  # TiDB: commit failed, retry
     9007: Meaning.ABORTED,  # TiDB: write conflict
+    6002: Meaning.ABORTED,  # OceanBase: transaction was killed, or needs to be rolled back
     6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
     1205: Meaning.LOCK_TIMEOUT,  # lock wait; see _ends_transaction_on_timeout
     1317: Meaning.LOCK_TIMEOUT,  # KILL QUERY
@@ -70,10 +89,15 @@ _CODES: dict[int, Meaning] = {
     3140: Meaning.VALUE,  # MySQL: invalid JSON
     3854: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
     3988: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
+    4078: Meaning.VALUE,  # MariaDB: parameter types that the operation does not take, as text for a UUID
+    4079: Meaning.VALUE,  # MariaDB: the same of one parameter
     2006: Meaning.LOST,
     2013: Meaning.LOST,
     2055: Meaning.LOST,
     1927: Meaning.LOST,  # MariaDB: connection was killed
+    3169: Meaning.LOST,  # MySQL: session was killed
+    4031: Meaning.LOST,  # MySQL: disconnected because of inactivity
+    8501: Meaning.LOST,  # TiDB: result undetermined
 }
 
 # SQLite's extended result codes: https://www.sqlite.org/rescode.html
@@ -108,6 +132,9 @@ _NOT_FINITE = "can not be used with MySQL"
 _SAVEPOINT_GONE = 1305
 _LOCK_WAIT = 1205
 _COMMIT_FAILED = 1180
+_UNKNOWN_ERROR = 1105
+# Vitess tells of a transaction that it has ended by its own words: of the transaction killer's, and of a primary lost.
+_ENDED_BY_VITESS = ("code = Aborted", "VT15001", "VT09032")
 _CHECK_FAILED = 4025
 
 
@@ -138,6 +165,8 @@ def _meaning_of_driver(driver: BaseException | None, code: int | None) -> Meanin
     message = str(driver)
     if code == _COMMIT_FAILED:  # wraps another error's number: 149 is Group Replication's certification
         return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
+    if code == _UNKNOWN_ERROR and any(words in message for words in _ENDED_BY_VITESS):
+        return Meaning.ABORTED
     if code == _CHECK_FAILED:  # one that MariaDB has named by its column: of JSON, or of an undeclared state
         return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
     name = getattr(driver, "sqlite_errorname", None)
@@ -177,19 +206,91 @@ def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
 
 @event.listens_for(Engine, "handle_error")
 def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
-    """A driver that could not decode an answer, as PyMySQL 1.2.4 in sjis, has left the rest of it unread."""
-    if isinstance(context.original_exception, UnicodeDecodeError):
-        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+    """Give up a connection on which an exception that is not the driver's own has left an answer unread.
+
+    A signal handler's exception, for instance (Celery's SoftTimeLimitExceeded, RQ's JobTimeoutException), or PyMySQL's
+    of an answer that it cannot decode: the next statement would read the answer of this one. SQLAlchemy gives up the
+    connection for KeyboardInterrupt and the like alone. This is so for every engine, because the next fire may be on
+    any connection of a pool.
+    """
+    error = context.original_exception
+    if context.connection is None or isinstance(error, (context.dialect.loaded_dbapi.Error, SQLAlchemyError)):
+        return
+    if not backend_of_dialect(context.dialect).has_wire or not _was_sent(error, context):
+        return
+    context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
 
-def raise_explained(error: StatementError | RefusedByDatabase, connection: Connection | Engine, **row: Any) -> NoReturn:
+# What the drivers call the functions that put the parameters into a statement, before any of it is sent.
+_PREPARING = ("mogrify", "escape", "literal")
+
+
+def _was_sent(error: BaseException, context: ExceptionContext) -> bool:
+    """Whether the statement may have been on its way when *error* came up."""
+    if context.statement is not None and context.execution_context is None:  # its parameters are being bound
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    return not any(name in frame.f_code.co_name for frame, _ in frames for name in _PREPARING)
+
+
+@event.listens_for(Engine, "handle_error")
+def _refuse_half_a_transaction(context: ExceptionContext) -> None:
+    """After an error that has ended the transaction, refuse the rest of it, whatever statement learned of it.
+
+    Only where something was fired in the transaction, or is fired later: what an application does on its other
+    connections after a deadlock is its own matter.
+    """
+    connection, error = context.connection, context.sqlalchemy_exception
+    if connection is None or connection.invalidated or not isinstance(error, DBAPIError):
+        return
+    if not connection.in_transaction() or is_autocommit(connection):
+        return
+    found = Meaning.LOST if context.is_disconnect else meaning(error)
+    if found not in (Meaning.ABORTED, Meaning.LOST) and error_code(error) != _LOCK_WAIT:
+        return
+    notes = notes_of(connection)
+    if notes.ended_by is None:
+        notes.ended_by = error
+    if notes.has_fired and ended_by(connection) is not None:
+        # To set is_disconnect would do it, too, and the error would then read as a lost connection.
+        connection.invalidate()
+
+
+def ended_by(connection: Connection) -> DBAPIError | None:
+    """The error after which nothing is left of the transaction that *connection* is in; None while it is alive."""
+    notes = current_notes(connection)
+    if notes is None or notes.ended_by is None:
+        return None
+    if error_code(notes.ended_by) == _LOCK_WAIT and not _ends_transaction_on_timeout(connection):
+        notes.ended_by = None
+    return notes.ended_by
+
+
+def note_fire(connection: Connection) -> DBAPIError | None:
+    """Note that something is fired on *connection*; the error that has ended its transaction already, if one has.
+
+    Nobody has rolled back since, so the fire must not begin another transaction: give the error to
+    :func:`raise_explained`.
+    """
+    notes = notes_of(connection)
+    if notes.has_fired:
+        return None
+    notes.has_fired = True
+    if notes.ended_by is None or connection.invalidated:  # SQLAlchemy refuses what is sent on an invalidated one
+        return None
+    return ended_by(connection)
+
+
+def raise_explained(
+    error: StatementError | RefusedByDatabase, connection: Connection | Engine, *, in_flush: bool = False, **row: Any
+) -> NoReturn:
     """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
 
     A value that does not fit its column is a ``ValueError`` or ``TypeError``.
 
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
-    that the session has rolled back already.
+    that the session has rolled back already. *in_flush* is whether a flush raised the error: it has been rolled back.
     """
     refused = refusal_in(error)
     if refused is not None:
@@ -198,6 +299,8 @@ def raise_explained(error: StatementError | RefusedByDatabase, connection: Conne
     ours = _unfit(error, row) or (_explained(error, connection, row) if isinstance(error, DBAPIError) else None)
     if ours is None:
         raise error
+    if in_flush and isinstance(ours, LockTimeout):
+        ours = LockTimeout(code=ours.code, rolled_back=True, **row)
     raise ours from error
 
 
@@ -233,8 +336,8 @@ def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
             raise
         around, clause = session.get_transaction(), update(mapper.class_)
         if around is not None and around.is_active:
-            raise_explained(error, around.connection(mapper, clause=clause), **row)
-        raise_explained(error, session.get_bind(mapper, clause=clause), **row)
+            raise_explained(error, around.connection(mapper, clause=clause), in_flush=True, **row)
+        raise_explained(error, session.get_bind(mapper, clause=clause), in_flush=True, **row)
 
 
 def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:

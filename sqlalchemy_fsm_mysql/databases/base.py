@@ -47,6 +47,7 @@ class Backend:
     has_enum: ClassVar[bool] = False
     can_sweep: ClassVar[bool] = False
     can_upsert: ClassVar[bool] = False
+    has_wire: ClassVar[bool] = True  # the driver reads answers from a connection, in the order of the statements
     begin: ClassVar[str] = "START TRANSACTION"
 
     def column_type(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:

@@ -22,6 +22,7 @@ def file_of(url: URL) -> Path | None:
 class SQLiteBackend(Backend):
     """Takes the database's write lock, reads the row, updates it. No FOR UPDATE: SQLite has none, and needs none."""
 
+    has_wire = False
     begin = "BEGIN IMMEDIATE"
 
     @contextmanager

@@ -359,12 +359,32 @@ class TransactionAborted(_ServerError):
 class LockTimeout(_ServerError):
     """The statement gave up: another transaction held the row for too long, or the statement was interrupted.
 
-    Nothing moved. The transaction lives on, with its earlier work and its locks.
+    Nothing moved. The transaction lives on, with its earlier work and its locks, unless `.rolled_back` is true: the
+    statement was one of the flush before the event, and SQLAlchemy rolls back when a flush fails, to the innermost
+    savepoint or the whole transaction.
     """
 
     _what = "the statement was ended before it got the row's lock"
     # The transaction could go on, but others may be waiting for the locks that it holds.
     _remedy = "nothing moved; roll back, which frees its own locks too, and run the whole unit of work again"
+
+    def __init__(
+        self,
+        *,
+        code: int | None = None,
+        rolled_back: bool = False,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.rolled_back = rolled_back
+        super().__init__(code=code, table=table, key=key, event=event, model=model)
+
+    def _advice(self) -> str:
+        if not self.rolled_back:
+            return self._remedy
+        return "the flush before the event failed and was rolled back; roll back and run the whole unit of work again"
 
 
 class NotWritable(_ServerError):

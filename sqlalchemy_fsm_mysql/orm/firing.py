@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..core.failures import flush_first, raise_explained
+from ..core.failures import flush_first, note_fire, raise_explained
 from ..databases import backend_of
 from ..errors import (
     GuardNotSatisfied,
@@ -121,7 +121,7 @@ class Shot:
         try:
             outcome = self.attempt(connection) if self.token is None else self._fire_once(connection)
             if self.mapped.extras.hooks and isinstance(outcome, Moved) and not outcome.replayed:
-                self.announce(outcome)
+                self.announce(outcome, connection)
         except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, **self.row)
         return outcome
@@ -188,6 +188,9 @@ class Shot:
             connection = self.session.connection(bind_arguments=self.bind_arguments())
         except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
             raise_explained(error, self.session.get_bind(**self.bind_arguments()), **self.row)
+        ended = note_fire(connection)
+        if ended is not None:
+            raise_explained(ended, connection, **self.row)
         if self.mapped.extras.history is not None:
             require_transaction(connection, self.mapped)
         return connection
@@ -289,10 +292,10 @@ class Shot:
                 backend.abandon(connection)
             raise
 
-    def announce(self, moved: Moved[Any]) -> None:
+    def announce(self, moved: Moved[Any], connection: Connection) -> None:
         """Call the hooks; not within the savepoint of a token, which an error of theirs must not roll back."""
         if self.mapped.extras.hooks:
-            announce(self.mapped, moved, self.session)
+            announce(self.mapped, moved, self.session, connection)
 
     def _to_record(self, source: str, target: str) -> dict[str, Any]:
         key = {name: self.parameters[name] for name in self.mapped.key_names}
@@ -741,7 +744,7 @@ def _force(shot: Shot, stored: str) -> Moved[Any]:
         if held is None:
             raise RowNotFound(**shot.row)
         moved = shot.moved(connection, held if isinstance(held, str) else stored_form(held), stored)
-        shot.announce(moved)
+        shot.announce(moved, connection)
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, **shot.row)
     return moved

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import inspect as python
-import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from ..core import hooks as core_hooks
+from ..core.hooks import Hook
 from ..errors import UnknownEvent
 from ..errors.texts import State, shown
 from ..machine.states import FORCED
 from ..outcomes import Moved
 from .column import MappedState, attribute_state
-from .journal import note
+from .journal import journal_of
 
 __all__ = ["Hook", "announce", "on_committed", "on_moved", "remove_hook"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A function and the moves it wants to hear of: those of a model and its subclasses that pass each filter."""
-
-    function: Callable[..., Any]
-    when: Literal["moved", "committed"]
-    model: type[Any]
-    event: Collection[str] | None
-    source: Collection[State] | None
-    target: Collection[State] | None
-
-    def wants(self, moved: Moved[Any]) -> bool:
-        return (
-            issubclass(moved.model, self.model)
-            and (self.event is None or moved.event in self.event)
-            and (self.source is None or moved.source in self.source)
-            and (self.target is None or moved.target in self.target)
-        )
 
 
 def on_moved(
@@ -54,13 +32,20 @@ def on_moved(
 ) -> Callable[[F], F]:
     """Call the decorated ``f(moved, session)`` after each move of *column* (``Order.state``), inside its transaction.
 
-    *event*, *source* and *target* choose the moves: one value, or several of which any will do; None is all. What *f*
-    raises propagates out of ``fire()``, and undoes nothing by itself. *f* may fire further events. With an
-    ``AsyncSession`` it runs as part of the fire and gets the sync session behind it. A replayed token and
-    :func:`fire_where` call nothing.
+    *event*, *source* and *target* choose the moves: one value, or several of which any will do; None is all. With an
+    ``AsyncSession`` *f* runs as part of the fire and gets the sync session behind it; for a fire on a Core
+    ``Connection`` it gets the connection. A replayed token and :func:`fire_where` call nothing.
 
-    Raises: TypeError when *column* is no state column or *f* a coroutine function; UnknownEvent, ValueError for filters
-    that the machine does not know.
+    *f* may fire further events. Hooks run to completion: the moves of those events are announced when every function
+    has heard of the first move, so each function hears of the moves in the order in which they happened. A move that
+    a savepoint's rollback has undone by then is not announced.
+
+    An exception of *f* propagates out of the outermost ``fire()`` and undoes nothing by itself. It keeps no other
+    function from being called, because the caller may commit all the same: the first exception is raised at the end,
+    and further ones are logged. Only when the transaction has ended, the others are not called.
+
+    Raises: TypeError when *column* is no state column, or *f* a coroutine function, a generator function, or one that
+    cannot be called with these arguments; UnknownEvent, ValueError for filters that the machine does not know.
     """
     return _registration("moved", column, event, source, target)
 
@@ -74,10 +59,14 @@ def on_committed(
 ) -> Callable[[F], F]:
     """Call the decorated ``f(moved)`` once for each move of *column*, after the outermost COMMIT has succeeded.
 
-    Never for what a rollback or a savepoint's rollback undid. Best effort: a process that dies after COMMIT has not
-    called it, so what must not be lost reads the history instead. The transaction is over and cannot be failed any
-    more: what *f* raises is logged, and the other functions are still called. The filters are those of
-    :func:`on_moved`.
+    That COMMIT is the connection's: a session that has joined a transaction of somebody else calls nothing when it
+    commits, and *f* is called when the owner of the transaction commits it. In AUTOCOMMIT every fire is its own COMMIT,
+    so *f* is called by the fire. *f* is never called for what a rollback or a savepoint's rollback undid.
+
+    Best effort: a process that dies after COMMIT has not called *f*, so work that must not be lost reads the history
+    instead. The transaction is over and cannot be failed any more: an error of *f* is logged, and the other functions
+    are still called. An exception that is no error (KeyboardInterrupt, SystemExit) is raised when they have been. The
+    filters are those of :func:`on_moved`.
 
     Raises: as :func:`on_moved`.
     """
@@ -96,22 +85,10 @@ def remove_hook(column: Any, function: Callable[..., Any]) -> None:
     mapped.extras.hooks[:] = kept
 
 
-def announce(mapped: MappedState, moved: Moved[Any], session: Session) -> None:
-    """Tell the hooks of *mapped* about *moved*."""
-    wanted = [hook for hook in mapped.extras.hooks if hook.wants(moved)]
-    for hook in wanted:
-        if hook.when == "committed":
-            note(session).on_commit.append(partial(_after_commit, hook.function, moved))
-    for hook in wanted:
-        if hook.when == "moved":
-            hook.function(moved, session)
-
-
-def _after_commit(function: Callable[[Moved[Any]], Any], moved: Moved[Any]) -> None:
-    try:
-        function(moved)
-    except Exception:  # noqa: BLE001 - whatever it was, the others are still called
-        _log.exception("on_committed: %r failed; the transition is committed all the same", function)
+def announce(mapped: MappedState, moved: Moved[Any], session: Session, connection: Connection) -> None:
+    """Have the hooks of *mapped* hear of *moved*, which *session* has done on *connection*."""
+    if mapped.extras.hooks:
+        core_hooks.announce(mapped.extras.hooks, moved, connection, session, journal_of(session))
 
 
 def _registration(
@@ -126,12 +103,35 @@ def _registration(
         mapped.machine.stored(state)
 
     def register(function: F) -> F:
-        if python.iscoroutinefunction(function):
-            raise TypeError(f"on_{when}: {shown(function)} is a coroutine function, and hooks are called without await")
+        _check_signature(when, function)
         mapped.extras.hooks.append(Hook(function, when, mapped.model, events, sources, targets))
         return function
 
     return register
+
+
+# What a hook is called with.
+_ARGUMENTS = {"moved": ("moved", "session"), "committed": ("moved",)}
+
+
+def _check_signature(when: Literal["moved", "committed"], function: Any) -> None:
+    """Raise TypeError for what cannot be called as a hook is: found at the declaration, and not by the first move."""
+    called = function if python.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    if any(map(python.iscoroutinefunction, (function, called))):
+        raise TypeError(f"on_{when}: {shown(function)} is a coroutine function, and hooks are called without await")
+    if any(is_kind(one) for one in (function, called) for is_kind in _GENERATORS):
+        raise TypeError(f"on_{when}: {shown(function)} is a generator function, and a call of it would do nothing")
+    names = _ARGUMENTS[when]
+    try:
+        python.signature(function).bind(*names)
+    except TypeError as error:
+        given = ", ".join(names)
+        raise TypeError(f"on_{when}: {shown(function)} cannot be called with ({given}): {error}") from error
+    except ValueError:  # some functions written in C do not tell their signature
+        pass
+
+
+_GENERATORS = (python.isgeneratorfunction, python.isasyncgenfunction)
 
 
 def _several(given: Any) -> Collection[Any] | None:

@@ -1,106 +1,152 @@
 """What this library did in a session's open transactions, kept until they end.
 
 Two things need it. After a savepoint's rollback, SQLAlchemy expires the instances it flushed itself, and nothing tells
-it of those that a fire moved. And ``after_commit`` runs at every RELEASE SAVEPOINT too, so what has to happen after the
-outermost COMMIT has to be remembered until then.
+it of those that a fire moved. And the functions of ``on_committed`` are called when the session, too, has seen to its
+own end: an instance is read anew by then.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Entry", "Journal", "journal_of", "note"]
+from ..core.notes import Promise, keep_promises
+
+__all__ = ["Journal", "connections_of", "early_commits", "journal_of", "note"]
 
 _KEY = "sqlalchemy_fsm_mysql"
 
 
 @dataclass(slots=True)
-class Entry:
-    """One move: where it happened, whom it touched, and what it wants done once it is committed."""
+class _Level:
+    """What was done in one savepoint, or in the outermost transaction."""
 
-    transaction: SessionTransaction
-    instance: Any = None
-    identity: Any = None  # the identity key of a row that the session held no instance of: it may load one later
-    token: str | None = None
-    model: type[Any] | None = None  # when any of its rows may have been touched
-    on_commit: list[Callable[[], None]] = field(default_factory=list)
+    savepoint: SessionTransaction | None
+    tokens: list[str] = field(default_factory=list)
+    instances: dict[int, Any] = field(default_factory=dict)
+    identities: dict[Any, None] = field(default_factory=dict)  # of rows that the session may load an instance of later
+    models: dict[type[Any], None] = field(default_factory=dict)  # any of whose rows may have been touched
 
-    def is_within(self, transaction: SessionTransaction) -> bool:
-        """Whether the move happened in *transaction* or in a savepoint inside of it."""
-        inner: SessionTransaction | None = self.transaction
-        while inner is not None and inner is not transaction:
-            inner = inner.parent
-        return inner is transaction
+    def add(self, inner: _Level) -> None:
+        """Take over what a savepoint inside of this one, now released, has done."""
+        self.tokens += inner.tokens
+        if self.savepoint is not None:  # after the outermost rollback SQLAlchemy expires everything itself
+            self.instances |= inner.instances
+            self.identities |= inner.identities
+            self.models |= inner.models
 
 
 class Journal:
     """The moves of one session since its outermost transaction began."""
 
+    __slots__ = ("_committed", "_early", "_levels", "_ready", "_session", "commits", "queue")
+
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self.entries: list[Entry] = []
-        self.committed: set[SessionTransaction] = set()
-        event.listen(session, "after_commit", self._after_commit)
-        event.listen(session, "after_rollback", self._after_rollback)
-        event.listen(session, "after_transaction_end", self._after_transaction_end)
+        self._session = weakref.ref(session)  # which refers to its journal
+        self._levels = [_Level(None)]
+        self._committed: SessionTransaction | None = None
+        self._ready: list[Promise] = []
+        self._early: list[Promise] = []
+        self.commits = 0  # how often an outermost COMMIT was begun
+        self.queue: deque[Any] | None = None
 
-    def _after_commit(self, session: Session) -> None:
-        self.committed.add(_innermost(session))
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens that were fired in the transaction, without those of savepoints that were rolled back."""
+        return [token for level in self._levels for token in level.tokens]
 
-    def _after_rollback(self, session: Session) -> None:
-        # A failed flush rolls back to the savepoint long before the savepoint ends.
-        self._expire(session, self._within(_innermost(session)))
+    def is_of(self, session: Session) -> bool:
+        """Whether this is the journal of *session*, and no copy in another one's ``info``."""
+        return self._session() is session
 
-    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
-        is_committed = transaction in self.committed
-        self.committed.discard(transaction)
-        if not is_committed and (transaction.nested or transaction.parent is None):
-            self._forget(session, transaction)
+    def level(self, savepoint: SessionTransaction | None) -> _Level:
+        """The level of *savepoint*, the innermost."""
+        if self._levels[-1].savepoint is not savepoint:
+            self._levels.append(_Level(savepoint))
+        return self._levels[-1]
+
+    # --- for hooks
+
+    def after_commit(self, run: Callable[[], None]) -> None:
+        """Call *run* now, after the connection's COMMIT; in the middle of the session's own, as soon as it is over."""
+        session = self._session()
+        if session is None or session.is_active:
+            run()
+        else:
+            self._ready.append(Promise(run))
+
+    def noted(self, promise: Promise) -> None:
+        """Take note of a *promise*, for suites in which the session's COMMIT stands for the connection's."""
+        if early_commits:
+            self._early.append(promise)
+
+    # --- the session's events
+
+    def committed(self, transaction: SessionTransaction | None) -> None:
+        """*transaction*, a savepoint or the outermost, has been committed and is about to end."""
+        self._committed = transaction
+
+    def rolled_back(self, session: Session, transaction: SessionTransaction) -> None:
+        """Expire what a failed flush has undone: it rolls back to the savepoint long before that ends.
+
+        Once more at the end: an instance that was deleted in the savepoint comes back to the session only by then.
+        """
+        if transaction.nested and self._levels[-1].savepoint is transaction:
+            self._expire(session, self._levels[-1])
+
+    def ended(self, session: Session, transaction: SessionTransaction) -> None:
+        """Hand over what was done in *transaction* to the savepoint around it, or undo what is in memory."""
+        is_committed, self._committed = self._committed is transaction, None
+        if transaction.nested and self._levels[-1].savepoint is transaction:
+            level = self._levels.pop()
+            if is_committed:
+                self.level(_savepoint_around(transaction)).add(level)
+            else:
+                self._expire(session, level)
         if transaction.parent is None:
-            self._finish()
+            self._finish(is_committed=is_committed)
 
-    def _forget(self, session: Session, transaction: SessionTransaction) -> None:
-        gone = self._within(transaction)
-        self.entries = [entry for entry in self.entries if not entry.is_within(transaction)]
-        self._expire(session, gone)
-
-    def _within(self, transaction: SessionTransaction) -> list[Entry]:
-        return [entry for entry in self.entries if entry.is_within(transaction)]
-
-    def _expire(self, session: Session, entries: list[Entry]) -> None:
-        for entry in entries:
-            instance = entry.instance if entry.identity is None else session.identity_map.get(entry.identity)
+    def _expire(self, session: Session, level: _Level) -> None:
+        held = [session.identity_map.get(identity) for identity in level.identities]
+        for instance in (*level.instances.values(), *held):
             if instance is not None and instance in session:
                 session.expire(instance)
-        models = tuple({entry.model for entry in entries if entry.model is not None})
+        models = tuple(level.models)
         for instance in session.identity_map.values() if models else ():
             if isinstance(instance, models):
                 session.expire(instance)
 
-    def _finish(self) -> None:
-        finished, self.entries = self.entries, []
-        self.committed.clear()
-        for entry in finished:
-            for run in entry.on_commit:
-                run()
+    def _finish(self, *, is_committed: bool) -> None:
+        ready, self._ready, early, self._early = self._ready, [], self._early, []
+        self._levels = [_Level(None)]
+        keep_promises([*ready, *(early if is_committed else ())])
+        for promise in early:
+            promise.is_void = True
 
 
-def _innermost(session: Session) -> SessionTransaction:
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    return cast(SessionTransaction, transaction)
+def _savepoint_around(transaction: SessionTransaction) -> SessionTransaction | None:
+    around = transaction.parent
+    while around is not None and not around.nested:
+        around = around.parent
+    return around
+
+
+# Raised by sqlalchemy_fsm_mysql.testing: for whom a session's COMMIT counts, in a transaction that goes on.
+early_commits: list[object] = []
 
 
 def journal_of(session: Session) -> Journal:
     """The journal of *session*, made at its first use."""
-    journal = session.info.get(_KEY)
-    if journal is None or journal.session is not session:  # Session(info=other.info) copies the other's journal
+    journal: Journal | None = session.info.get(_KEY)
+    if journal is None or not journal.is_of(session):  # Session(info=other.info) copies the other's journal
         journal = session.info[_KEY] = Journal(session)
-    return cast(Journal, journal)
+    return journal
 
 
 def note(
@@ -109,8 +155,62 @@ def note(
     identity: Any = None,
     token: str | None = None,
     model: type[Any] | None = None,
-) -> Entry:
-    """Note a move in the transaction or savepoint that *session* is in now."""
-    entry = Entry(_innermost(session), instance, identity, token, model)
-    journal_of(session).entries.append(entry)
-    return entry
+) -> None:
+    """Note what was touched, or fired under a *token*, in the transaction or savepoint that *session* is in now."""
+    level = journal_of(session).level(session.get_nested_transaction())
+    if token is not None:
+        level.tokens.append(token)
+    if level.savepoint is None:
+        return
+    if instance is not None:
+        level.instances[id(instance)] = instance
+    if identity is not None:
+        level.identities[identity] = None
+    if model is not None:
+        level.models[model] = None
+
+
+# Of the class, and not of each session: to listen costs as much as a tenth of a transaction.
+
+
+def _journal(session: Session) -> Journal | None:
+    info = session.__dict__.get("info")  # made at its first use
+    journal: Journal | None = None if info is None else info.get(_KEY)
+    return journal if journal is not None and journal.is_of(session) else None
+
+
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    journal = _journal(session)
+    if journal is not None and not session.in_nested_transaction():
+        journal.commits += 1
+
+
+@event.listens_for(Session, "after_commit")
+def _after_commit(session: Session) -> None:
+    journal = _journal(session)
+    if journal is not None:
+        journal.committed(_innermost(session))
+
+
+@event.listens_for(Session, "after_rollback")
+def _after_rollback(session: Session) -> None:
+    journal, transaction = _journal(session), _innermost(session)
+    if journal is not None and transaction is not None:
+        journal.rolled_back(session, transaction)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    journal = _journal(session)
+    if journal is not None:
+        journal.ended(session, transaction)
+
+
+def connections_of(transaction: SessionTransaction) -> set[Connection]:
+    """The connections that a session's *transaction* has begun or joined; SQLAlchemy has no public name for them."""
+    return {connection for connection, *_ in transaction._connections.values()}  # noqa: SLF001
+
+
+def _innermost(session: Session) -> SessionTransaction | None:
+    return session.get_nested_transaction() or session.get_transaction()

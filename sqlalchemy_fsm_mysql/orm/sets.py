@@ -670,7 +670,7 @@ def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[i
         raise_explained(error, connection, model=model, event=sweep.event.name)
     if sweep.mapped.extras.hooks:
         for instance, row in zip(instances, rows, strict=True):
-            announce(sweep.mapped, sweep.moved(row.branch, row.key, instance), session)
+            announce(sweep.mapped, sweep.moved(row.branch, row.key, instance), session, connection)
     return instances, taken
 
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import functools
 import inspect as python
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from ..core.failures import UNSURE_AT_COMMIT, Meaning, error_code, meaning
+from ..core.failures import UNSURE_AT_COMMIT, Meaning, ended_by, error_code, meaning
 from ..errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
 from ..errors.texts import shown
-from .journal import journal_of
+from .journal import connections_of, journal_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -31,6 +31,7 @@ S = TypeVar("S", "Session", "AsyncSession")
 
 # Seconds. The first wait is about what a deadlock's winner needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
+_SHORTEST = 1e-6  # a timeout of 0 is none for stamina
 
 
 @overload
@@ -75,25 +76,64 @@ def run_transaction(
     """
     if not callable(session_factory):
         raise TypeError(f"a unit of work opens its own session: give a sessionmaker, not {shown(session_factory)}")
-    import stamina  # imported here for the sake of those who do without: it costs as much as the rest of this library
-
-    def is_worth_another(error: Exception) -> bool:
-        return (isinstance(error, TransactionAborted) and error.retryable) or (
-            idempotent and isinstance(error, OutcomeUnknown)
-        )
-
-    waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
-    retry = stamina.retry(on=is_worth_another, attempts=attempts, timeout=timeout, **waits)
-
-    def attempt() -> Any:
+    again = _Again(session_factory, work, attempts, timeout, idempotent)
+    if _is_async(session_factory, work):
+        return again.run_async()
+    try:
         return _attempt(session_factory, work)
+    except Exception as error:
+        if not again.is_worth_it(error):
+            raise
+        return again.after(error)
 
-    async def attempt_async() -> Any:
-        return await _attempt_async(session_factory, work)
 
-    unit: Callable[[], Any] = attempt_async if _is_async(session_factory, work) else attempt
-    # The instrumentation shows the name of what is run again, and that is the work.
-    return retry(functools.update_wrapper(unit, work))()
+@dataclass(slots=True)
+class _Again:
+    """A unit of work, to be run again when its first attempt has failed: until then stamina costs nothing."""
+
+    session_factory: Callable[[], Any]
+    work: Callable[[Any], Any]
+    attempts: int
+    timeout: float | None
+    idempotent: bool
+    began: float = field(default_factory=time.monotonic)
+
+    def is_worth_it(self, error: Exception) -> bool:
+        """Whether the same unit may succeed after *error*."""
+        if isinstance(error, TransactionAborted):
+            return error.retryable
+        return self.idempotent and isinstance(error, OutcomeUnknown)
+
+    async def run_async(self) -> Any:
+        try:
+            return await _attempt_async(self.session_factory, self.work)
+        except Exception as error:
+            if not self.is_worth_it(error):
+                raise
+            return await self.after(error)
+
+    def after(self, error: Exception) -> Any:
+        """Run the unit again by stamina, for which the first attempt, which raised *error*, counts as its own."""
+        import stamina  # here, for the sake of those who do without: it costs as much as the rest of this library
+
+        first = [error]
+
+        def attempt() -> Any:
+            if first:
+                raise first.pop()
+            return _attempt(self.session_factory, self.work)
+
+        async def attempt_async() -> Any:
+            if first:
+                raise first.pop()
+            return await _attempt_async(self.session_factory, self.work)
+
+        left = None if self.timeout is None else max(self.timeout - (time.monotonic() - self.began), _SHORTEST)
+        waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
+        retry = stamina.retry(on=self.is_worth_it, attempts=self.attempts, timeout=left, **waits)
+        unit: Callable[[], Any] = attempt_async if _is_async(self.session_factory, self.work) else attempt
+        # The instrumentation shows the name of what is run again, and that is the work.
+        return retry(functools.update_wrapper(unit, self.work))()
 
 
 def _is_async(session_factory: Any, work: Callable[[Any], Any]) -> bool:
@@ -106,20 +146,18 @@ def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R
     session = _outside_of_transactions(session_factory())
     with session:
         session.begin()
-        commits: list[Session] = []
+        unit = _Unit(session)
         try:
-            with _noting_commits(session, commits):
-                result = work(session)
-                session.flush()  # what is lost in here was not committed, and is known
+            result = work(session)
+            session.flush()  # what is lost in here was not committed, and is known
+            unit.must_be_alive()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            _roll_back_quietly(session)
-            raise_of_unit(error, is_whole=not commits)
-        tokens = _tokens(session)
+            unit.failed(error)
+        tokens = unit.journal.tokens
         try:
             session.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            _roll_back_quietly(session)
-            raise_of_commit(error, tokens)
+            unit.commit_failed(error, tokens)
         return result
 
 
@@ -129,20 +167,18 @@ async def _attempt_async(
     session = _outside_of_transactions(session_factory())
     async with session:
         await session.begin()
-        commits: list[Session] = []
+        unit = _Unit(session.sync_session)
         try:
-            with _noting_commits(session.sync_session, commits):
-                result = await work(session)
-                await session.flush()
+            result = await work(session)
+            await session.flush()
+            await session.run_sync(lambda _: unit.must_be_alive())
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(_roll_back_quietly)
-            raise_of_unit(error, is_whole=not commits)
-        tokens = _tokens(session.sync_session)
+            await session.run_sync(lambda _, error=error: unit.failed(error))
+        tokens = unit.journal.tokens
         try:
             await session.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(_roll_back_quietly)
-            raise_of_commit(error, tokens)
+            await session.run_sync(lambda _, error=error: unit.commit_failed(error, tokens))
         return result
 
 
@@ -156,23 +192,39 @@ def _outside_of_transactions(session: S) -> S:
     return session
 
 
-@contextmanager
-def _noting_commits(session: Session, commits: list[Session]) -> Iterator[None]:
-    """Add to *commits* whenever a COMMIT is about to be sent within the block."""
+class _Unit:
+    """One attempt at a unit of work, in a session."""
 
-    def note(session: Session) -> None:
-        if not session.in_nested_transaction():
-            commits.append(session)
+    def __init__(self, session: Session) -> None:
+        self.session, self.journal = session, journal_of(session)
+        self.commits = self.journal.commits
 
-    event.listen(session, "before_commit", note)
-    try:
-        yield
-    finally:
-        event.remove(session, "before_commit", note)
+    def ended_by(self) -> DBAPIError | None:
+        """The error that has ended the transaction on the server, whether or not the work has swallowed it."""
+        transaction = self.session.get_transaction()
+        for connection in () if transaction is None else connections_of(transaction):
+            ended = ended_by(connection)
+            if ended is not None:
+                return ended
+        return None
 
+    def must_be_alive(self) -> None:
+        """Raise the error that has ended the transaction: COMMIT would keep what was done since, and nothing else."""
+        ended = self.ended_by()
+        if ended is not None:
+            raise ended
 
-def _tokens(session: Session) -> list[str]:
-    return [entry.token for entry in journal_of(session).entries if entry.token is not None]
+    def failed(self, error: Exception) -> NoReturn:
+        """Roll back, and raise what *error* of the work means for the unit."""
+        if isinstance(error, PendingRollbackError):  # the work has swallowed what came before
+            error = self.ended_by() or error
+        _roll_back_quietly(self.session)
+        raise_of_unit(error, is_whole=self.journal.commits == self.commits)
+
+    def commit_failed(self, error: Exception, tokens: list[str]) -> NoReturn:
+        """Roll back, and raise what *error* of the COMMIT means for the unit."""
+        _roll_back_quietly(self.session)
+        raise_of_commit(error, tokens)
 
 
 def _roll_back_quietly(session: Session) -> None:
@@ -182,7 +234,7 @@ def _roll_back_quietly(session: Session) -> None:
         session.invalidate()
 
 
-def raise_of_unit(error: Exception, *, is_whole: bool = True) -> Any:
+def raise_of_unit(error: Exception, *, is_whole: bool = True) -> NoReturn:
     """Raise what *error*, which ended a unit before its COMMIT, means for it.
 
     Of a unit that is not *is_whole*, because the work has committed by itself, a part may be in the database: it must
@@ -201,11 +253,13 @@ def raise_of_unit(error: Exception, *, is_whole: bool = True) -> Any:
     raise error
 
 
-def raise_of_commit(error: Exception, tokens: list[str]) -> Any:
+def raise_of_commit(error: Exception, tokens: list[str]) -> NoReturn:
     """Raise what *error*, raised by COMMIT, means: only the server knows what became of a lost connection's."""
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
     found, code = meaning(error), error_code(error)
     if found is Meaning.LOST or code in UNSURE_AT_COMMIT:
         raise OutcomeUnknown(code=code, tokens=tokens) from error
+    if found is Meaning.LOCK_TIMEOUT:  # a backup's lock, or a KILL QUERY: the server has rolled back
+        raise TransactionAborted(code=code, retryable=True) from error
     raise_of_unit(error)

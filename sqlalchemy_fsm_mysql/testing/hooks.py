@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..core.hooks import Hook
 from ..orm.column import MappedState, attribute_state
-from ..orm.hooks import Hook
 from ..outcomes import Moved
 
 __all__ = ["HookCall", "frozen_hooks"]

@@ -9,22 +9,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text, update
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sqlalchemy_fsm_mysql import (
     FireError,
     LockTimeout,
+    Moved,
     NotWritable,
     StateMachineColumn,
     TransactionAborted,
     fire_key,
+    on_committed,
+    on_moved,
+    remove_hook,
+    run_transaction,
 )
 from sqlalchemy_fsm_mysql.core.failures import Meaning, error_code, meaning
 from tests.conformance.session_models import Base, Order, machine
@@ -67,11 +72,20 @@ def assert_goes_on(session: Session, engine: Engine, done: Order) -> None:
 # --- a deadlock
 
 
+def fire_ready(key: int, session: Session) -> None:
+    fire_key(Order, key, "Ready", session)
+
+
 @contextmanager
-def deadlock(session: Session, engine: Engine) -> Iterator[int]:
-    """The key of a row: the session's next lock on it is a deadlock, and the session is its victim."""
+def deadlock(
+    session: Session, engine: Engine, *, own_half: Callable[[int, Session], None] = fire_ready
+) -> Iterator[int]:
+    """The key of a row: the session's next lock on it is a deadlock, and the session is its victim.
+
+    The session locks another row by *own_half*.
+    """
     held, wanted = create(engine, Order), create(engine, Order)
-    fire_key(Order, held, "Ready", session)
+    own_half(held, session)
     with Session(engine) as other, ThreadPoolExecutor(1) as thread, patience(other, 10):
         other.add_all(Order() for _ in range(50))  # the server gives up whoever has changed less
         fire_key(Order, wanted, "Ready", other)
@@ -155,12 +169,211 @@ def test_a_deadlock_of_the_flush_in_a_savepoint_ends_the_transaction_around_it(m
 def test_a_savepoint_that_went_with_its_transaction_means_the_transactions_error(
     mine: Session, database: Engine
 ) -> None:
+    """Where nothing was fired, SQLAlchemy rolls back to the savepoint, and the server does not know it any more."""
     first_half(mine, database)
-    with deadlock(mine, database) as key, pytest.raises(DBAPIError) as error, mine.begin_nested():
+    with (
+        deadlock(mine, database, own_half=plain_update) as key,
+        pytest.raises(DBAPIError) as error,
+        mine.begin_nested(),
+    ):
         mine.execute(update(Order).where(Order.id == key).values(note="without an event"))
     mine.rollback()
 
     assert (error_code(error.value), meaning(error.value)) == (1305, Meaning.ABORTED)
+
+
+# --- a deadlock of a statement that is no fire
+
+
+def plain_update(key: int, session: Session) -> None:
+    session.execute(update(Order).where(Order.id == key).values(note="without an event"))
+
+
+def flush(key: int, session: Session) -> None:
+    with session.begin_nested():
+        session.get_one(Order, key).note = "flushed"
+
+
+def flush_of_an_expunged_row(key: int, session: Session) -> None:
+    with session.begin_nested():
+        session.get_one(Order, key).note = "flushed"
+        session.flush()
+
+
+def core_update(key: int, session: Session) -> None:
+    session.connection().execute(update(Order.__table__).where(Order.__table__.c.id == key).values(note="by Core"))
+
+
+def driver_sql(key: int, session: Session) -> None:
+    session.connection().exec_driver_sql(f"UPDATE rules_order SET note = 'by hand' WHERE id = {int(key)}")
+
+
+def locking_read(key: int, session: Session) -> None:
+    session.get(Order, key, with_for_update=True)
+
+
+def within_a_savepoint(key: int, session: Session) -> None:
+    with session.begin_nested():
+        plain_update(key, session)
+
+
+def refresh(key: int, session: Session) -> None:
+    session.refresh(session.get_one(Order, key), with_for_update=True)
+
+
+OWN = [
+    plain_update,
+    flush,
+    flush_of_an_expunged_row,
+    core_update,
+    driver_sql,
+    locking_read,
+    within_a_savepoint,
+    refresh,
+]
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("statement", OWN, ids=lambda statement: statement.__name__)
+def test_after_a_deadlock_of_the_applications_own_statement_nothing_is_committed(
+    mine: Session, database: Engine, statement: Callable[[int, Session], None]
+) -> None:
+    """The caller swallows it. The first half, of which fire_key() returned Moved, is gone with the transaction."""
+    done = create(database, Order)
+    fire_key(Order, done, "Ready", mine)
+    with deadlock(mine, database) as key, suppress(DBAPIError):
+        statement(key, mine)
+    with pytest.raises(PendingRollbackError):
+        fire_key(Order, key, "Ready", mine)
+    with pytest.raises(PendingRollbackError):
+        mine.commit()
+    mine.rollback()
+
+    assert stored(database, Order, done) == "Initializing"
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("statement", OWN, ids=lambda statement: statement.__name__)
+def test_a_fire_after_a_deadlock_that_was_swallowed_is_refused(
+    mine: Session, database: Engine, statement: Callable[[int, Session], None]
+) -> None:
+    """Nothing was fired before the deadlock; the fire would commit the half that follows it."""
+    order = first_half(mine, database)
+    with deadlock(mine, database, own_half=plain_update) as key, suppress(DBAPIError):
+        statement(key, mine)
+    with pytest.raises(TransactionAborted) as aborted:
+        order.fire("Ready", mine)
+
+    assert (aborted.value.code, aborted.value.event) == (1213, "Ready")
+    assert_must_roll_back(mine, database, order)
+
+
+@pytest.mark.servers_only
+def test_a_session_that_fires_nothing_is_left_as_sqlalchemy_has_it(mine: Session, database: Engine) -> None:
+    """A deadlock on an application's other connections is its own matter."""
+    order = first_half(mine, database)
+    with deadlock(mine, database, own_half=plain_update) as key, suppress(DBAPIError):
+        plain_update(key, mine)
+    mine.execute(update(Order).where(Order.id == order.id).values(note="second half"))
+    mine.commit()
+
+    assert stored(database, Order, order.id, "note") == "second half"
+
+
+@pytest.mark.servers_only
+def test_a_deadlock_that_a_hook_swallows_is_not_committed(mine: Session, database: Engine) -> None:
+    done, mails = create(database, Order), []
+
+    def swallow(moved: Moved[Order], session: Session) -> None:
+        with suppress(DBAPIError):
+            plain_update(waited_for[0], session)
+
+    on_committed(Order.state)(mails.append)
+    try:
+        with deadlock(mine, database) as key:
+            waited_for = [key]
+            on_moved(Order.state)(swallow)
+            try:
+                fire_key(Order, done, "Ready", mine)
+            finally:
+                remove_hook(Order.state, swallow)
+        with pytest.raises(PendingRollbackError):
+            mine.commit()
+        mine.rollback()
+    finally:
+        remove_hook(Order.state, mails.append)
+
+    assert done not in [moved.key for moved in mails]
+    assert stored(database, Order, done) == "Initializing"
+
+
+@pytest.mark.servers_only
+def test_a_unit_that_swallows_a_deadlock_is_run_again(database: Engine) -> None:
+    first, third = create(database, Order), create(database, Order)
+    runs: list[int] = []
+
+    def work(session: Session) -> None:
+        runs.append(1)
+        fire_key(Order, first, "Ready", session)
+        if len(runs) == 1:
+            with deadlock(session, database) as key, suppress(DBAPIError):
+                flush(key, session)
+        fire_key(Order, third, "Ready", session)
+
+    run_transaction(sessionmaker(database), work)
+
+    assert (len(runs), stored(database, Order, first), stored(database, Order, third)) == (2, "Running", "Running")
+
+
+@pytest.mark.servers_only
+def test_a_unit_that_swallows_a_deadlock_and_does_no_more_is_run_again(database: Engine) -> None:
+    """It fires nothing, and its COMMIT would be one of nothing."""
+    order = create(database, Order)
+    runs: list[int] = []
+
+    def work(session: Session) -> None:
+        runs.append(1)
+        plain_update(order, session)
+        if len(runs) == 1:
+            with deadlock(session, database, own_half=plain_update) as key, suppress(DBAPIError):
+                plain_update(key, session)
+
+    run_transaction(sessionmaker(database), work)
+
+    assert (len(runs), stored(database, Order, order, "note")) == (2, "without an event")
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("code", [1206, 1053, 4060, 1614])
+def test_other_errors_that_end_a_transaction_are_known(mine: Session, database: Engine, code: int) -> None:
+    order = first_half(mine, database)
+    order.fire("Ready", mine)
+    with pytest.raises(DBAPIError):
+        mine.connection().exec_driver_sql(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'ended'")
+
+    assert_must_roll_back(mine, database, order)
+
+
+# --- a flush that times out
+
+
+@pytest.mark.servers_only
+def test_a_lock_timeout_of_the_flush_before_the_event_says_that_it_was_rolled_back(
+    database: Engine, seconds: int
+) -> None:
+    with locked(database) as key, database.connect() as connection:
+        connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
+        connection.commit()
+        with Session(connection) as session:
+            order = first_half(session, database)
+            waiting = session.get_one(Order, key)
+            waiting.note = "flushed by the event"
+            with pytest.raises(LockTimeout, match="the flush before the event failed and was rolled back") as timeout:
+                waiting.fire("Ready", session)
+        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = DEFAULT")
+
+    assert (1205, True) == (timeout.value.code, timeout.value.rolled_back)
+    assert stored(database, Order, inspect(order).identity, "note") == ""
 
 
 # --- a snapshot that is too old

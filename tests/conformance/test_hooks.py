@@ -277,7 +277,7 @@ def test_removing_what_is_no_hook_is_an_error() -> None:
 
 
 def test_a_decorated_function_stays_itself() -> None:
-    def function(moved: Moved[Plain]) -> None: ...
+    def function(moved: Moved[Plain], session: Session | None = None) -> None: ...
 
     with hooked(on_committed, Plain.state, function):
         assert on_moved(Plain.state)(function) is function

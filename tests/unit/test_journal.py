@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from sqlalchemy_fsm_mysql.core.notes import notes_of
 from sqlalchemy_fsm_mysql.orm.journal import journal_of, note
 
 
@@ -63,7 +64,9 @@ def begun(session: Session) -> Session:
 
 def promise(session: Session, done: list[str], name: str) -> None:
     """Note something to be done at COMMIT."""
-    note(session).on_commit.append(partial(done.append, name))
+    connection = session.connection()
+    run = partial(journal_of(session).after_commit, partial(done.append, name))
+    notes_of(connection).promise(connection, run)
 
 
 # --- what has to be done after COMMIT
@@ -225,11 +228,48 @@ def test_the_info_of_another_session_brings_no_journal_along(session: Session, e
 
 
 def test_nothing_is_kept_after_the_transaction(session: Session, row: Row) -> None:
-    note(session, row)
-    session.commit()
-    assert journal_of(session).entries == []
+    for end in (session.commit, session.rollback):
+        note(session, row, token="outside")
+        with session.begin_nested():
+            note(session, row, token="inside")
+        end()
 
+        assert kept_by(session) == ([], [None])
+
+
+def kept_by(session: Session) -> tuple[list[str], list[object]]:
+    """The tokens that the session's journal has, and the savepoints that it knows."""
+    journal = journal_of(session)
+    return journal.tokens, [level.savepoint for level in journal._levels]
+
+
+def test_tokens_of_a_rolled_back_savepoint_are_forgotten(session: Session, row: Row) -> None:
+    note(session, token="before")
+    with session.begin_nested():
+        note(session, token="released")
+    savepoint = session.begin_nested()
+    note(session, token="rolled back")
+    savepoint.rollback()
+
+    assert journal_of(session).tokens == ["before", "released"]
+
+
+def test_a_released_savepoint_in_one_that_is_rolled_back_is_expired_with_it(session: Session, row: Row) -> None:
+    outer = session.begin_nested()
     with session.begin_nested():
         note(session, row)
-    session.rollback()
-    assert ([], set()) == (journal_of(session).entries, journal_of(session).committed)
+        row.__dict__["text"] = "ahead of the database"
+    outer.rollback()
+
+    assert row.text == "stored"
+
+
+def test_a_long_transaction_keeps_nothing_of_its_savepoints(session: Session, row: Row) -> None:
+    """The outermost rollback expires every instance by itself, so released savepoints leave tokens alone."""
+    for i in range(50):
+        savepoint = session.begin_nested()
+        note(session, row)
+        (savepoint.rollback if i % 2 else savepoint.commit)()
+
+    assert kept_by(session) == ([], [None])
+    assert journal_of(session)._levels[0].instances == {}

@@ -1,0 +1,152 @@
+"""Notes on the transaction that a connection is in: whether something was fired, and what waits for its COMMIT.
+
+SQLAlchemy keeps nothing of the kind for a connection, which several sessions may use one after the other, and which
+may be used without any. A note that was made in a savepoint goes with the savepoint's rollback.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NestedTransaction, RootTransaction, event
+from sqlalchemy.exc import DBAPIError
+
+__all__ = ["Notes", "Promise", "current_notes", "keep_promises", "notes_of"]
+
+_KEY = "_sqlalchemy_fsm_mysql_notes"
+
+
+@dataclass(slots=True, eq=False)
+class Promise:
+    """Something to be run once the connection's transaction is committed; `is_void` after its savepoint's rollback."""
+
+    run: Callable[[], None]
+    is_void: bool = False
+
+
+class Notes:
+    """The notes on one transaction of a connection."""
+
+    __slots__ = ("_promises", "ended_by", "has_fired", "queue", "transaction")
+
+    def __init__(self, transaction: RootTransaction) -> None:
+        # Weak, because the connection refers to its notes: a cycle would keep it from the pool until the next gc.
+        self.transaction = weakref.ref(transaction)
+        self.has_fired = False
+        self.ended_by: DBAPIError | None = None  # what may have ended the transaction before anything was fired
+        self.queue: deque[Any] | None = None  # the announcements to hooks that wait while another one is made
+        # By the names of the savepoints that they were made in.
+        self._promises: dict[tuple[str, ...], list[Promise]] = {}
+
+    def promise(self, connection: Connection, run: Callable[[], None]) -> Promise:
+        """Have *run* called once after the COMMIT of the transaction, unless the savepoint is rolled back before."""
+        transaction = self.transaction()
+        assert transaction is not None
+        transaction.__class__ = _committing(type(transaction))
+        promise = Promise(run)
+        self._promises.setdefault(_savepoints(connection.get_nested_transaction()), []).append(promise)
+        return promise
+
+    def forget(self, savepoint: str) -> None:
+        """Make void what was promised in *savepoint*, which has been rolled back."""
+        for names in [names for names in self._promises if savepoint in names]:
+            for promise in self._promises.pop(names):
+                promise.is_void = True
+
+    def release(self, savepoint: str) -> None:
+        """Give what was promised in *savepoint*, which has been released, to the one around it."""
+        for names in [names for names in self._promises if savepoint in names]:
+            promises = self._promises.pop(names)
+            self._promises.setdefault(tuple(name for name in names if name != savepoint), []).extend(promises)
+
+    def take_promises(self) -> list[Promise]:
+        """The promises in the order of their making; none is left."""
+        promises, self._promises = self._promises, {}
+        return [promise for made in promises.values() for promise in made]
+
+
+def current_notes(connection: Connection) -> Notes | None:
+    """The notes on the transaction that *connection* is in; None when there are none."""
+    notes: Notes | None = connection.__dict__.get(_KEY)
+    if notes is not None and notes.transaction() is connection.get_transaction():
+        return notes
+    return None
+
+
+def notes_of(connection: Connection) -> Notes:
+    """The notes on the transaction that *connection* is in, begun if it is in none."""
+    transaction = connection.get_transaction()
+    notes: Notes | None = connection.__dict__.get(_KEY)
+    if notes is None or transaction is None or notes.transaction() is not transaction:
+        transaction = transaction or connection.begin()  # as the connection's first statement does
+        notes = connection.__dict__[_KEY] = Notes(transaction)
+    return notes
+
+
+def _savepoints(nested: NestedTransaction | None) -> tuple[str, ...]:
+    """The names of the savepoints that *nested* is in, the outermost first."""
+    names: list[str] = []
+    while nested is not None:
+        names.append(nested._savepoint)  # noqa: SLF001 - SQLAlchemy's events give this name and nothing else
+        nested = nested._previous_nested  # noqa: SLF001
+    return tuple(reversed(names))
+
+
+# --- the end of a transaction
+
+
+class _Committing:
+    """In front of the class of a transaction that promises wait for. SQLAlchemy has no event after a COMMIT."""
+
+    __slots__ = ()
+
+    connection: Connection
+
+    def commit(self) -> None:
+        notes = current_notes(self.connection)
+        super().commit()  # type: ignore[misc]  # of the transaction's own class
+        if notes is not None:
+            keep_promises(notes.take_promises())
+
+
+@lru_cache(maxsize=8)
+def _committing(kind: type[Any]) -> type[Any]:
+    """*kind* of transaction, with :class:`_Committing` in front of it."""
+    return kind if issubclass(kind, _Committing) else type(kind.__name__, (_Committing, kind), {"__slots__": ()})
+
+
+def keep_promises(promises: Iterable[Promise]) -> None:
+    """Run the *promises* that are not void, each once.
+
+    What one raises keeps none of the others from theirs; the first exception is raised when all have been run.
+    """
+    raised: BaseException | None = None
+    for promise in promises:
+        if promise.is_void:
+            continue
+        promise.is_void = True
+        try:
+            promise.run()
+        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and SystemExit, too
+            raised = raised or error
+    if raised is not None:
+        raise raised
+
+
+@event.listens_for(Engine, "rollback_savepoint")
+def _forget(connection: Connection, name: str, context: None) -> None:
+    notes = current_notes(connection)
+    if notes is not None:
+        notes.forget(name)
+
+
+@event.listens_for(Engine, "release_savepoint")
+def _release(connection: Connection, name: str, context: None) -> None:
+    notes = current_notes(connection)
+    if notes is not None:
+        notes.release(name)
