@@ -10,10 +10,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NestedTransaction, RootTransaction, event
+from sqlalchemy import Connection, Engine, NestedTransaction, RootTransaction, TwoPhaseTransaction, event
 from sqlalchemy.exc import DBAPIError
 
 __all__ = ["Notes", "Promise", "current_notes", "keep_promises", "notes_of"]
@@ -47,7 +46,7 @@ class Notes:
         """Have *run* called once after the COMMIT of the transaction, unless the savepoint is rolled back before."""
         transaction = self.transaction()
         assert transaction is not None
-        transaction.__class__ = _committing(type(transaction))
+        transaction.__class__ = _COMMITTING.get(type(transaction), type(transaction))
         promise = Promise(run)
         self._promises.setdefault(_savepoints(connection.get_nested_transaction()), []).append(promise)
         return promise
@@ -114,10 +113,15 @@ class _Committing:
             keep_promises(notes.take_promises())
 
 
-@lru_cache(maxsize=8)
-def _committing(kind: type[Any]) -> type[Any]:
-    """*kind* of transaction, with :class:`_Committing` in front of it."""
-    return kind if issubclass(kind, _Committing) else type(kind.__name__, (_Committing, kind), {"__slots__": ()})
+class _Root(_Committing, RootTransaction):
+    __slots__ = ()
+
+
+class _TwoPhase(_Committing, TwoPhaseTransaction):
+    __slots__ = ()
+
+
+_COMMITTING: dict[type[Any], type[Any]] = {RootTransaction: _Root, TwoPhaseTransaction: _TwoPhase}
 
 
 def keep_promises(promises: Iterable[Promise]) -> None:

@@ -171,15 +171,20 @@ async def _attempt_async(
         try:
             result = await work(session)
             await session.flush()
-            await session.run_sync(lambda _: unit.must_be_alive())
+            await session.run_sync(_call, unit.must_be_alive)
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(lambda _, error=error: unit.failed(error))
+            await session.run_sync(_call, unit.failed, error)
         tokens = unit.journal.tokens
         try:
             await session.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(lambda _, error=error: unit.commit_failed(error, tokens))
+            await session.run_sync(_call, unit.commit_failed, error, tokens)
         return result
+
+
+def _call(session: Session, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call *function* as ``AsyncSession.run_sync()`` does its own, which get the session first."""
+    function(*arguments)
 
 
 def _outside_of_transactions(session: S) -> S:
@@ -216,10 +221,13 @@ class _Unit:
 
     def failed(self, error: Exception) -> NoReturn:
         """Roll back, and raise what *error* of the work means for the unit."""
-        if isinstance(error, PendingRollbackError):  # the work has swallowed what came before
-            error = self.ended_by() or error
+        ended, is_whole = self.ended_by(), self.journal.commits == self.commits
+        if isinstance(error, PendingRollbackError) and ended is not None:  # the work has swallowed what came before
+            error = ended
         _roll_back_quietly(self.session)
-        raise_of_unit(error, is_whole=self.journal.commits == self.commits)
+        if error is ended and meaning(error) is Meaning.LOCK_TIMEOUT:  # innodb_rollback_on_timeout
+            raise TransactionAborted(code=error_code(error), retryable=is_whole) from error
+        raise_of_unit(error, is_whole=is_whole)
 
     def commit_failed(self, error: Exception, tokens: list[str]) -> NoReturn:
         """Roll back, and raise what *error* of the COMMIT means for the unit."""

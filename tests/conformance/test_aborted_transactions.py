@@ -372,7 +372,7 @@ def test_a_lock_timeout_of_the_flush_before_the_event_says_that_it_was_rolled_ba
                 waiting.fire("Ready", session)
         connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = DEFAULT")
 
-    assert (1205, True) == (timeout.value.code, timeout.value.rolled_back)
+    assert (timeout.value.code, timeout.value.rolled_back) == (1205, True)
     assert stored(database, Order, inspect(order).identity, "note") == ""
 
 
