@@ -128,3 +128,54 @@ def test_pure_module_needs_no_sqlalchemy(module):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def reads_of_dialects(tree: ast.AST) -> Iterator[str]:
+    """Each expression in *tree* that asks which database it is by a name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"get_backend_name", "is_mariadb", "get_dialect_name"}:
+            yield ast.unparse(node)
+        if isinstance(node, ast.Attribute) and node.attr == "name" and "dialect" in ast.unparse(node.value).lower():
+            yield ast.unparse(node)
+        if isinstance(node, ast.Constant) and node.value == "is_mariadb":
+            yield "'is_mariadb'"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "startswith":
+            argument = node.args[0] if node.args else None
+            if isinstance(argument, ast.Constant) and str(argument.value).startswith(("sqlite", "mysql", "mariadb")):
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "connection.dialect.name == 'sqlite'",
+        "dialect.name.startswith('x')",
+        "url.get_backend_name()",
+        "getattr(dialect, 'is_mariadb', False)",
+        "engine.dialect.is_mariadb",
+        "drivername.startswith('sqlite')",
+    ],
+)
+def test_reading_a_dialects_name_is_recognized(source):
+    assert list(reads_of_dialects(ast.parse(source))) != []
+
+
+def test_only_databases_reads_a_dialects_name():
+    found = [
+        f"{module}: {read}"
+        for module, path in MODULES.items()
+        if module.partition(".")[0] != "databases"
+        for read in reads_of_dialects(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == []
+
+
+def test_no_module_is_longer_than_450_lines_and_no_class_of_databases_has_more_than_15_methods():
+    for module, path in MODULES.items():
+        if module.partition(".")[0] == "databases":
+            source = path.read_text(encoding="utf-8")
+            assert (module, source.count("\n") <= 450) == (module, True)
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.ClassDef):
+                    methods = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+                    assert (node.name, len(methods) <= 15) == (node.name, True)

@@ -13,13 +13,15 @@ from logging import getLogger
 from typing import Any, ClassVar
 
 from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, select, text, update
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import AddConstraint, CheckConstraint, ExecutableDDLElement
 
 from ..core.failures import Meaning, meaning
-from ..databases import backend_of_dialect
+from ..databases import MARIADB, MYSQL, SQLITE, Database, supported, types_of
+from ..databases.mysql.ddl import writing_dialect
+from ..databases.mysql.literals import quoted
 from ..errors import MigrationRefused
 from ..orm.column import Storage, check_name, states_check
 from .definition import StoredColumn, mysql_column, sqlite_table
@@ -95,7 +97,7 @@ class Place:
 
     def storage(self, declared: Storage) -> Storage:
         """What a column declared as *declared* is stored as here."""
-        return "varchar" if backend_of_dialect(self.connection.dialect).needs_check(declared) else "enum"
+        return "varchar" if types_of(self.connection.dialect).needs_check(declared) else "enum"
 
     def begin_short(self) -> None:
         """Say that the next transaction shall lock what it changes, and nothing else."""
@@ -151,17 +153,6 @@ def _alter_column(element: AlterColumn, compiler: Any, **_: Any) -> str:
     if element.algorithm is not None:
         clauses.append(f"ALGORITHM={element.algorithm}")
     return f"ALTER TABLE {compiler.preparer.format_table(element.table)} {', '.join(clauses)}"
-
-
-def writing_dialect(dialect: Dialect) -> Dialect:
-    """A dialect that spells DDL as a session under `PIN` reads it, whatever the connection has found out of its own."""
-    return mysql.dialect(paramstyle="named", is_mariadb=getattr(dialect, "is_mariadb", False))
-
-
-def quoted(value: str) -> str:
-    """*value* as a string literal of MySQL, as a session under `PIN` reads it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
 
 
 # Text in quotes is a string, a backslash escapes, and what does not fit is an error.
@@ -237,7 +228,7 @@ def _with_default(stored: StoredColumn, default: str) -> StoredColumn:
 
 def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialect: Dialect, *, is_new: bool) -> str:
     writing = writing_dialect(dialect)
-    type_ = str(backend_of_dialect(writing).column_type(writing, states, storage).compile(dialect=writing))
+    type_ = str(types_of(writing).state(writing, states, storage).compile(dialect=writing))
     collation = type_[type_.rindex(")") + 1 :] if is_new or storage != stored.storage else ""
     if storage == "enum":
         return type_[: type_.rindex(")") + 1] + collation
@@ -312,10 +303,10 @@ class SQLitePlace(Place):
         return str(self.connection.dialect.identifier_preparer.quote(name))
 
 
-_PLACES: dict[str, type[Place]] = {"mysql": ServerPlace, "mariadb": ServerPlace, "sqlite": SQLitePlace}
+_PLACES: dict[Database, type[Place]] = {MYSQL: ServerPlace, MARIADB: ServerPlace, SQLITE: SQLitePlace}
 
 
 def place_of(connection: Connection, table: str, column: str, schema: str | None) -> Place | None:
     """The column at its place; None in a database that this package cannot alter."""
-    kind = _PLACES.get(connection.dialect.name)
-    return None if kind is None else kind(connection, table, column, schema)
+    database = supported(connection.dialect)
+    return None if database is None else _PLACES[database](connection, table, column, schema)

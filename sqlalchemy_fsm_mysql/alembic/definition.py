@@ -17,14 +17,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-_STRING = r"'(?:[^'\\]|\\.|'')*'"  # as SHOW CREATE TABLE writes it while NO_BACKSLASH_ESCAPES is off
-_PLAIN_STRING = r"'(?:[^']|'')*'"  # as SQLite reads it
-_OUTSIDE = rf"(?:[^']|{_STRING})*?"  # anything, no string begun and not ended
-_ENUM = rf"enum\((?P<values>{_STRING}(?:,{_STRING})*)\)"
-_TYPE = re.compile(rf"(?:{_ENUM}|varchar\((?P<length>\d+)\))(?: CHARACTER SET \w+)?(?: COLLATE \w+)?", re.IGNORECASE)
-_DEFAULT = re.compile(rf"{_OUTSIDE} DEFAULT (?P<default>{_STRING})", re.DOTALL)
+from ..databases.mysql.literals import STRING, strings, unquoted
 
-ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
+_PLAIN_STRING = r"'(?:[^']|'')*'"  # as SQLite reads it
+_OUTSIDE = rf"(?:[^']|{STRING})*?"  # anything, no string begun and not ended
+_ENUM = rf"enum\((?P<values>{STRING}(?:,{STRING})*)\)"
+_TYPE = re.compile(rf"(?:{_ENUM}|varchar\((?P<length>\d+)\))(?: CHARACTER SET \w+)?(?: COLLATE \w+)?", re.IGNORECASE)
+_DEFAULT = re.compile(rf"{_OUTSIDE} DEFAULT (?P<default>{STRING})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +114,6 @@ def _collation(type_: str, lines: Sequence[str]) -> str | None:
         return own[1] if own is not None else None
     default = re.search(r" COLLATE=(\w+)", next((line for line in lines if line.startswith(") ")), ""))
     return default[1] if default is not None else None
-
-
-def strings(text: str) -> tuple[str, ...]:
-    """The string literals within *text*, unquoted.
-
-    >>> strings(r"(`state` in (_utf8mb4'a',_utf8mb4'it\\'s','b''c'))")
-    ('a', "it's", "b'c")
-    """
-    without_names = re.sub(rf"({_STRING})|`(?:[^`]|``)*`", lambda m: m[1] or "", text)
-    return tuple(unquoted(literal) for literal in re.findall(_STRING, without_names))
-
-
-def unquoted(literal: str) -> str:
-    """What the string *literal* of MySQL says."""
-    return re.sub(
-        r"''|\\(.)", lambda m: "'" if m[0] == "''" else ESCAPES.get(m[1], m[1]), literal[1:-1], flags=re.DOTALL
-    )
 
 
 # --- SQLite

@@ -18,7 +18,7 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import ModifyTableOps
 from sqlalchemy import Column, Dialect, MetaData, String, Table
 
-from ..databases.enforcers import enforcer_of
+from ..databases import enforcer_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger
 from ..errors import MigrationRefused
 from ..errors.texts import State
@@ -166,7 +166,9 @@ class ReleaseMachineOp(StatesOp):
 def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
     context, rules = operations.get_context(), _rules(op.machine, op.initial_states)
     if not enforcer_of(context.dialect).can_enforce:
-        raise MigrationRefused(op.label, f"the triggers of {context.dialect.name} are not known", "write them by hand")
+        raise MigrationRefused(
+            op.label, f"the triggers of {name_of(context.dialect)} are not known", "write them by hand"
+        )
     if not context.as_sql:
         install_triggers(operations.get_bind(), _column(op), rules, lock_wait_timeout=op.lock_wait_timeout)
         log.info("%s: held to the machine %s", op.label, rules.fingerprint)
@@ -205,20 +207,9 @@ def _names(op: StatesOp, machine: str, initial_states: InitialStates) -> list[Dr
 
 
 def _script(dialect: Dialect, seconds: int, statements: Sequence[Any]) -> Iterator[str]:
-    """*statements* for the server's client, which must not take a semicolon within a trigger for the end of it."""
+    """*statements* as text for the database's command-line client."""
     kind: Any = type(dialect)  # Any: Dialect declares no __init__, every dialect has one
-    named = kind(paramstyle="named")
-    is_server = not dialect.name.startswith("sqlite")
-    if is_server:
-        yield f"SET SESSION lock_wait_timeout = {seconds};"
-    for statement in statements:
-        text = str(statement.compile(dialect=named))
-        if is_server and isinstance(statement, CreateTrigger):
-            yield f"DELIMITER //\n{text}\n//\nDELIMITER ;"
-        else:
-            yield f"{text};"
-    if is_server:
-        yield "SET SESSION lock_wait_timeout = DEFAULT;"
+    return enforcer_of(dialect).script(kind(paramstyle="named"), statements, seconds=seconds)
 
 
 @comparators.dispatch_for("table")

@@ -8,6 +8,7 @@ from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import error_code
+from ..databases import name_of
 from ..databases.shape import copy_remark
 from ..errors import MigrationRefused
 from .batches import Migration, committing, migrate
@@ -167,7 +168,7 @@ def _is_offline(operations: Operations, op: StatesOp) -> bool:
 def _place(operations: Operations, op: StatesOp) -> Place:
     place = place_of(operations.get_bind(), op.table_name, op.column_name, op.schema)
     if place is None:
-        name = operations.get_context().dialect.name
+        name = name_of(operations.get_context().dialect)
         raise MigrationRefused(op.label, f"how to alter a state column of {name} is not known", "write it by hand")
     return place
 

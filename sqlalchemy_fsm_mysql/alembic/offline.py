@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Dialect, MetaData, String, Table, case, insert, literal, select, text, update
-from sqlalchemy.dialects import mysql
 
-from ..databases import backend_of_dialect
+from ..databases import name_of, supported, types_of
 from ..databases.clock import utc_now
+from ..databases.mysql.ddl import both_dialects, writing_dialect
+from ..databases.mysql.literals import quoted
+from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
 from ..errors import MigrationRefused
 from ..machine.states import FORCED
 from ..orm.column import check_name, states_check
-from .databases import PIN, UNPIN, constraint_text, quoted, state_table, writing_dialect
+from .databases import PIN, UNPIN, constraint_text, state_table
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 
 __all__ = ["script"]
@@ -51,9 +53,12 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
 
     Raises: MigrationRefused for a database that cannot look at itself.
     """
-    if dialect.name not in _SCRIPTED:
+    database = supported(dialect)
+    if database is None or not database.catalogue.is_scriptable:
         raise MigrationRefused(
-            op.label, f"--sql cannot be written for {dialect.name}", "it has to be asked what it holds; run it online"
+            op.label,
+            f"--sql cannot be written for {name_of(dialect)}",
+            "it has to be asked what it holds; run it online",
         )
     writer = _Writer(dialect)
     yield f"-- {op.label}: {_WHAT[type(op)](op)}"
@@ -62,16 +67,12 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
     yield ""
 
 
-_SCRIPTED = ("mysql", "mariadb")
-
-
 class _Writer:
     """Spells names and values as the session reads them once it is pinned."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = writing_dialect(dialect)
         self.preparer = self.dialect.identifier_preparer
-        self.backend = backend_of_dialect(self.dialect)
 
     def table(self, op: StatesOp) -> str:
         return str(self.preparer.format_table(state_table(op.table_name, op.column_name, op.schema)))
@@ -89,8 +90,10 @@ class _Writer:
 
     def type(self, states: Sequence[str], storage: str) -> str:
         """The column's type, as a SQL expression: only the server knows whether it is a MariaDB."""
-        dialects: list[Dialect] = [mysql.dialect(paramstyle="named", is_mariadb=kind) for kind in (True, False)]
-        types = [quoted(str(self.backend.column_type(d, states, storage).compile(dialect=d))) for d in dialects]
+        types = [
+            quoted(str(types_of(dialect).state(dialect, states, storage).compile(dialect=dialect)))
+            for dialect in both_dialects()
+        ]
         return types[0] if types[0] == types[1] else f"IF(VERSION() LIKE '%MariaDB%', {', '.join(types)})"
 
     def where(self, op: StatesOp) -> str:
@@ -101,8 +104,8 @@ class _Writer:
     def permit(self, op: StatesOp, source: str, target: str) -> str:
         """What opens the way through a machine's triggers, for all rows of one edge."""
         schema = "DATABASE()" if op.schema is None else quoted(op.schema)
-        edge = quoted(f".{op.table_name}.{op.column_name}: {source} > {target}")
-        return f"SET @fsm_permit = CONCAT({schema}, {edge}), @fsm_permit_rows = {2**62}"
+        edge = quoted(permitted_edge(op.table_name, op.column_name, source, target))
+        return f"SET {PERMIT} = CONCAT({schema}, {edge}), {PERMITTED_ROWS} = {2**62}"
 
     def attributes(self, *, default: str | None = None, collation: bool = True) -> str:
         said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
@@ -213,7 +216,7 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
         # Where the column is held to a machine; elsewhere nobody reads it.
         yield writer.permit(op, source or "", to)
         yield writer.compiled(update(table).where(state == literal(source, String())).values({state: to}))
-    yield "SET @fsm_permit = NULL, @fsm_permit_rows = NULL"
+    yield f"SET {PERMIT} = NULL, {PERMITTED_ROWS} = NULL"
     yield "COMMIT"
     yield UNPIN
 

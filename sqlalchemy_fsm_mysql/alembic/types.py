@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Dialect, String, TypeDecorator, event
 from sqlalchemy.types import TypeEngine
 
-from ..databases import backend_of_dialect
+from ..databases import types_of
 from ..orm.column import Storage, add_check
 
 __all__ = ["States"]
@@ -37,7 +37,7 @@ class States(TypeDecorator[str]):
         return States(*self.stored_states, storage=self.storage)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        type_ = backend_of_dialect(dialect).column_type(dialect, self.stored_states, self.storage)
+        type_ = types_of(dialect).state(dialect, self.stored_states, self.storage)
         return dialect.type_descriptor(type_)
 
     def __repr__(self) -> str:

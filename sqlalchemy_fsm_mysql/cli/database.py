@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ..databases.sqlite import file_of
+from ..databases import file_of
 from ..errors import FSMError
 from .output import fail
 from .status import Status, status_of

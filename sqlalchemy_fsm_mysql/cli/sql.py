@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 from sqlalchemy import Dialect, Executable, make_url, text
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ..databases import backend_of_dialect
+from ..databases import database_of_dialect
 from ..diagram import Graph
 from ..errors import FSMError
 from ..errors.texts import escaped
@@ -84,13 +84,13 @@ def _event_text(state: MappedState, name: str, dialect: Dialect) -> str:
 
 def steps(state: MappedState, event: EventSQL, dialect: Dialect) -> Iterator[tuple[str, Executable]]:
     """Each statement with when it is sent: the fire's own, and those of the history."""
-    backend, history = backend_of_dialect(dialect), state.extras.history
+    database, history = database_of_dialect(dialect), state.extras.history
     if history is not None:
         yield "with a token, before the others", text("SAVEPOINT fsm_token")
-    yield from backend.explained(event, makes_versions=state.makes_versions)
+    yield from database.rows.explained(event, makes_versions=state.makes_versions)
     if history is None:
         return
-    for statement in backend.record_statements(history.sql):
+    for statement in database.history.record_statements(history.sql):
         yield "when the row has moved, into the history", statement
     yield "with a token that was used before", text("ROLLBACK TO SAVEPOINT fsm_token")
     yield "with a token, when the row has not moved", history.by_token()

@@ -17,8 +17,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Mapper, Session
 
-from ..databases import backend_of_dialect
-from ..databases.base import is_autocommit
+from ..databases import has_server
+from ..databases.sqlite.errors import is_sqlite_error
+from ..databases.transactions import is_autocommit
 from ..databases.triggers import REFUSED, read_message, refusal_in
 from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 from ..errors.texts import row_label, shown
@@ -170,7 +171,7 @@ def _meaning_of_driver(driver: BaseException | None, code: int | None) -> Meanin
     if code == _CHECK_FAILED:  # one that MariaDB has named by its column: of JSON, or of an undeclared state
         return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
     name = getattr(driver, "sqlite_errorname", None)
-    if name is not None or type(driver).__module__.startswith("sqlite3"):
+    if name is not None or (driver is not None and is_sqlite_error(driver)):
         return _sqlite_meaning(name, message)
     if code in (None, _NO_NUMBER):
         return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
@@ -216,7 +217,7 @@ def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
     error = context.original_exception
     if context.connection is None or isinstance(error, (context.dialect.loaded_dbapi.Error, SQLAlchemyError)):
         return
-    if not backend_of_dialect(context.dialect).has_wire or not _was_sent(error, context):
+    if not has_server(context.dialect) or not _was_sent(error, context):
         return
     context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 

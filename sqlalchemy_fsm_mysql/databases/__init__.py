@@ -1,45 +1,99 @@
-"""How each database answers "what did the event do?": one small contract, :class:`~.base.Backend`, and who fulfils it.
+"""All that differs between databases: one :class:`Database` for each, composed of parts.
 
-Nobody outside of this folder looks at a dialect's name: ask :func:`backend_of`.
+``database.py`` is the list of them and the only place that reads a dialect's name. The modules beside it are the parts
+for any database with row locks; ``mysql/`` and ``sqlite/`` override what their databases do in another way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+
 from sqlalchemy import Connection, Dialect
 
-from .base import Backend
-from .mysql import MySQLBackend
-from .sqlite import SQLiteBackend
+from .database import (
+    EXECUTION_OPTION,
+    LOCKING,
+    MARIADB,
+    MYSQL,
+    SQLITE,
+    SUPPORTED,
+    Database,
+    database_of,
+    database_of_dialect,
+    enforcer_of,
+    file_of,
+    has_server,
+    is_embedded,
+    is_in_memory,
+    name_of,
+    require_database,
+    supported,
+    types_of,
+)
+from .transactions import is_autocommit
 
-__all__ = ["BACKENDS", "EXECUTION_OPTION", "Backend", "backend_of", "backend_of_dialect"]
+__all__ = [
+    "EXECUTION_OPTION",
+    "LOCKING",
+    "MARIADB",
+    "MYSQL",
+    "SQLITE",
+    "SUPPORTED",
+    "Database",
+    "backend_of",
+    "backend_of_dialect",
+    "database_of",
+    "database_of_dialect",
+    "enforcer_of",
+    "file_of",
+    "has_server",
+    "is_autocommit",
+    "is_embedded",
+    "is_in_memory",
+    "name_of",
+    "require_database",
+    "supported",
+    "types_of",
+]
 
-EXECUTION_OPTION = "fsm_backend"
 
-BACKENDS: dict[str, Backend] = {
-    "locking": Backend(),
-    "mysql": MySQLBackend(),
-    "mariadb": MySQLBackend(),
-    "sqlite": SQLiteBackend(),
-}
+# The old names, until the modules of orm are renamed.
 
 
-def backend_of_dialect(dialect: Dialect) -> Backend:
-    """The backend that fits *dialect* by default; a database we do not know gets the locking read."""
-    return BACKENDS.get(dialect.name, BACKENDS["locking"])
+class _Backend(SimpleNamespace):
+    record: Callable[..., int]
+    needs_check: Callable[..., bool]
 
 
-def backend_of(connection: Connection) -> Backend:
-    """The backend for *connection*: its dialect's, or the one asked for by the execution option ``fsm_backend``.
+def backend_of(connection: Connection) -> _Backend:
+    return _backend(database_of(connection))
 
-    ``create_engine(url, execution_options={"fsm_backend": "locking"})`` chooses the locking read, for proxies and
-    servers on which ``LAST_INSERT_ID(expr)`` does not work.
 
-    Raises: ValueError for a backend of another name.
-    """
-    chosen = connection.get_execution_options().get(EXECUTION_OPTION)
-    if chosen is None:
-        return BACKENDS.get(connection.dialect.name) or BACKENDS["locking"]
-    if chosen not in BACKENDS:
-        known = ", ".join(map(repr, BACKENDS))
-        raise ValueError(f"execution option {EXECUTION_OPTION}={chosen!r} names no backend; there are {known}")
-    return BACKENDS[chosen]
+def backend_of_dialect(dialect: Dialect) -> _Backend:
+    types = types_of(dialect)
+    return _Backend(
+        column_type=types.state, exact_text=types.exact_text, timestamp=types.timestamp, needs_check=types.needs_check
+    )
+
+
+@cache
+def _backend(database: Database) -> _Backend:
+    return _Backend(
+        fire=database.rows.fire,
+        force=database.rows.force,
+        stored_state=database.rows.stored_state,
+        stored_version=database.rows.stored_version,
+        lock=database.rows.lock,
+        can_sweep=database.sets.can_sweep,
+        sweep=database.sets.sweep,
+        take_keys=database.sets.take_keys,
+        record=database.history.record,
+        record_sweep=database.history.record_sweep,
+        record_keys=database.history.record_keys,
+        transaction=database.transactions.together,
+        abandon=database.transactions.abandon,
+        can_upsert=database.upsert is not None,
+        upsert=getattr(database.upsert, "upsert", None),
+    )

@@ -1,20 +1,18 @@
-"""What a database says of itself, for the doctor: a column, its table, and the settings of a connection."""
+"""The facts about a column, its table and the server's settings, read for the doctor."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from sqlalchemy import Column, Connection, Dialect, Table, bindparam, inspect, text
+from sqlalchemy import Column, Connection, Table, inspect
 from sqlalchemy.engine import Inspector
-from sqlalchemy.exc import DBAPIError
 
-# A string literal of standard SQL, and of MySQL; and a name, which may have one in it.
+# A string literal of standard SQL, and a name, which may contain a quote.
 _PLAIN = re.compile(r"'((?:[^']|'')*)'")
 _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"(?=\s+IN\b)')
-_STRING = re.compile(r"'((?:[^'\\]|''|\\.)*)'", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +52,14 @@ class Settings:
         return self.variables.get(name, "").upper() in values
 
 
-def table_facts(connection: Connection, table: Table) -> TableFacts | None:
-    """What the database has of *table*; None when there is no such table."""
-    return _CATALOGUES.get(connection.dialect.name, Catalogue()).table(connection, table)
-
-
-def column_facts(connection: Connection, column: Column[Any], check: str | None = None) -> ColumnFacts | None:
-    """What the database has of *column*, of a table that is there; None when there is no such column.
-
-    *check* is the name of the CHECK that lists its states, where it is no ENUM.
-    """
-    return _CATALOGUES.get(connection.dialect.name, Catalogue()).column(connection, column, check)
-
-
-def settings(connection: Connection) -> Settings:
-    """The server's version, and its settings as *connection* has them."""
-    return _CATALOGUES.get(connection.dialect.name, Catalogue()).settings(connection)
-
-
-def may_see_triggers(connection: Connection) -> bool:
-    """Whether the account would see a trigger, if there was one."""
-    return _CATALOGUES.get(connection.dialect.name, Catalogue()).may_see_triggers(connection)
-
-
-def database_name(dialect: Dialect) -> str:
-    """What kind of database it is."""
-    return "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
-
-
 class Catalogue:
-    """What any database says through SQLAlchemy."""
+    """The facts that SQLAlchemy reads from any database."""
+
+    is_scriptable: ClassVar[bool] = False
+    """Whether a script of SQL can read the catalogue and run a statement that it has composed of it."""
 
     def table(self, connection: Connection, table: Table) -> TableFacts | None:
+        """The facts about *table*; None when there is no such table."""
         inspector, schema = inspect(connection), connection.schema_for_object(table)
         if not inspector.has_table(table.name, schema=schema):
             return None
@@ -100,7 +74,11 @@ class Catalogue:
         """The table's storage engine, where there are several."""
         return None
 
-    def column(self, connection: Connection, column: Column[Any], check: str | None) -> ColumnFacts | None:
+    def column(self, connection: Connection, column: Column[Any], check: str | None = None) -> ColumnFacts | None:
+        """The facts about *column*, of a table that is there; None when there is no such column.
+
+        *check* is the name of the CHECK that lists the column's states, where it is not an ENUM.
+        """
         inspector, schema = inspect(connection), connection.schema_for_object(column.table)
         columns = {found["name"]: found for found in inspector.get_columns(column.table.name, schema=schema)}
         found = columns.get(column.name)
@@ -140,78 +118,10 @@ class Catalogue:
         return tuple(one.replace("''", "'") for one in _PLAIN.findall(_QUOTED_NAME.sub("", listed)))
 
     def settings(self, connection: Connection) -> Settings:
+        """The server's version, and its settings as *connection* has them."""
         version = connection.dialect.server_version_info or ()
         return Settings(".".join(map(str, version)))
 
     def may_see_triggers(self, connection: Connection) -> bool:
+        """Whether the account would see a trigger, if there was one."""
         return True
-
-
-class ServerCatalogue(Catalogue):
-    """What MySQL and MariaDB say of themselves."""
-
-    VARIABLES = (
-        *("sql_mode", "transaction_isolation", "tx_isolation", "innodb_snapshot_isolation"),
-        *("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only"),
-        *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
-        *("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog"),
-    )
-
-    def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
-        options = inspector.get_table_options(table.name, schema=schema)
-        return cast("str | None", options.get("mysql_engine") or options.get("mariadb_engine"))
-
-    def enum_value(self, reflected: str) -> str:
-        return re.sub(r"\\(.)", r"\1", reflected)  # SHOW CREATE TABLE doubles a backslash, and SQLAlchemy leaves it so
-
-    def collation(self, connection: Connection, column: Column[Any]) -> str | None:
-        query = text(
-            "SELECT COLLATION_NAME FROM information_schema.COLUMNS WHERE TABLE_NAME = :table"
-            " AND TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND COLUMN_NAME = :column"
-        )
-        schema = connection.schema_for_object(column.table)
-        where = {"schema": schema, "table": column.table.name, "column": column.name}
-        return cast("str | None", connection.execute(query, where).scalar())
-
-    def settings(self, connection: Connection) -> Settings:
-        query = text("SHOW VARIABLES WHERE Variable_name IN :names").bindparams(bindparam("names", expanding=True))
-        found = connection.execute(query, {"names": list(self.VARIABLES)}).all()
-        version = str(connection.execute(text("SELECT VERSION()")).scalar_one())
-        return Settings(version, {str(row[0]).lower(): str(row[1]) for row in found}, _counts_found_rows(connection))
-
-    def strings(self, listed: str) -> tuple[str, ...]:
-        return _strings(listed)
-
-    def may_see_triggers(self, connection: Connection) -> bool:
-        grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
-        # A grant ON nothing is a role, which may have the privilege.
-        return any(" ON " not in grant or re.search(r"\bTRIGGER\b|\bALL PRIVILEGES\b", grant) for grant in grants)
-
-
-def _counts_found_rows(connection: Connection) -> bool | None:
-    """Whether an UPDATE that changes nothing counts its row: what CLIENT_FOUND_ROWS makes of it. Tried out."""
-    try:
-        connection.execute(text("CREATE TEMPORARY TABLE fsm_doctor (n INT)"))
-    except DBAPIError:
-        return None
-    try:
-        connection.execute(text("INSERT INTO fsm_doctor VALUES (1)"))
-        return connection.execute(text("UPDATE fsm_doctor SET n = 1")).rowcount == 1
-    finally:
-        connection.execute(text("DROP TEMPORARY TABLE fsm_doctor"))
-
-
-def _strings(listed: str) -> tuple[str, ...]:
-    """The string literals in *listed*.
-
-    >>> _strings(r"('new', _utf8mb4'it''s', 'a\\\\b')")
-    ('new', "it's", 'a\\\\b')
-    """
-    without_names = re.sub(rf"({_STRING.pattern})|`(?:[^`]|``)*`", lambda m: m[1] or "", listed, flags=re.DOTALL)
-    return tuple(re.sub(r"''|\\(.)", lambda m: m[1] or "'", found) for found in _STRING.findall(without_names))
-
-
-_CATALOGUES: dict[str, Catalogue] = {
-    "mysql": ServerCatalogue(),
-    "mariadb": ServerCatalogue(),
-}

@@ -1,21 +1,56 @@
-"""Statements made ready for the driver: compiled once, and then sent as text and a tuple.
+"""Statements that are built once, compiled once, and then sent as text and a tuple.
 
-SQLAlchemy finds a compiled statement by a key made of the whole statement, whose hash is computed anew at each
-execution: the more states a machine has, the longer that takes. What is sent, logged and shown to listeners of
-``before_cursor_execute`` is the same either way.
+SQLAlchemy finds a compiled statement by a key made of the whole statement, and computes the hash of that key at each
+execution: the more states a machine has, the longer that takes. The text that is sent, logged and shown to listeners
+of ``before_cursor_execute`` is the same either way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, CursorResult, Dialect, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["ReadyStatement"]
+__all__ = ["ReadyStatement", "built_once"]
+
+_Self = TypeVar("_Self")
+_Arguments = ParamSpec("_Arguments")
+_Built = TypeVar("_Built")
+
+
+class _HasCache(Protocol):
+    """An event or a history, which keeps the statements that were built from it."""
+
+    @property
+    def cache(self) -> dict[Any, Any]: ...
+
+
+_Source = TypeVar("_Source", bound=_HasCache)
+
+
+def built_once(
+    build: Callable[Concatenate[_Self, _Source, _Arguments], _Built],
+) -> Callable[Concatenate[_Self, _Source, _Arguments], _Built]:
+    """A method that builds something from an event or a history, called once for each combination of arguments.
+
+    The first argument's ``cache`` keeps the result. The key contains the class of *self* and not *self*, so an instance
+    must not build anything else than another instance of its class.
+    """
+
+    @wraps(build)
+    def kept(self: _Self, source: _Source, /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Built:
+        key = build, self.__class__, arguments, *options.values()
+        built: _Built | None = source.cache.get(key)
+        if built is None:
+            built = source.cache[key] = build(self, source, *arguments, **options)
+        return built
+
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+from ast import literal_eval
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote, unquote
 
-from sqlalchemy import Column, Connection, ExecutableDDLElement, String, Table
+from sqlalchemy import Column, Connection, Dialect, ExecutableDDLElement, String, Table
 from sqlalchemy.ext.compiler import compiles
 
 from ..errors import RefusedByDatabase
 from ..machine.rules import Rules
+from .sqlite.errors import is_sqlite_error
 
 Kind = Literal["update", "insert"]
 KINDS: tuple[Kind, ...] = ("update", "insert")
@@ -30,16 +34,15 @@ KINDS: tuple[Kind, ...] = ("update", "insert")
 # The number of the error that the triggers raise on MySQL and MariaDB: none of theirs, and below 2^15, because PyMySQL
 # reads it as a signed one.
 REFUSED = 30045
-# A session variable that names one edge of one column, and how many rows may take it: the way through.
-PERMIT, PERMITTED_ROWS = "@fsm_permit", "@fsm_permit_rows"
 
 IDENTIFIER_LENGTH = 64
-MESSAGE_LENGTH = 128  # MESSAGE_TEXT holds no more
+MESSAGE_LENGTH = 128  # MySQL keeps no more of MESSAGE_TEXT
 _LABEL_LENGTH = 38
 ELLIPSIS = "..."
 UNDECLARED = "an undeclared state"
+BASE64 = "base64:"
 _MARK = re.compile(r"fsm:([0-9a-f]{8}):([0-9a-f]{16})")
-_STATE = rf"('(?P<{{0}}>.*)'|{UNDECLARED})"
+_STATE = rf"('(?P<{{0}}>.*)'|{BASE64}(?P<{{0}}_base64>[A-Za-z0-9+/=]*)(?P<{{0}}_cut>\.\.\.)?|{UNDECLARED})"
 _MOVE = re.compile(
     rf"(?P<label>.+?): {_STATE.format('source')} to {_STATE.format('target')} is no transition", re.DOTALL
 )
@@ -47,8 +50,11 @@ _BEGIN = re.compile(rf"(?P<label>.+?): {_STATE.format('target')} is no initial s
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a trigger's message says: the column, the two texts, None where it names none, and whether of an INSERT."""
+class TriggerMessage:
+    """The content of a trigger's message: the column, the two texts, and whether an INSERT was refused.
+
+    A text is None where the message names none.
+    """
 
     label: str
     source: str | None
@@ -56,23 +62,34 @@ class Said:
     is_new: bool = False
 
 
-def read_message(message: str) -> Said | None:
-    """What *message* of a trigger says; None when no trigger of ours wrote it.
+def read_message(message: str) -> TriggerMessage | None:
+    """The content of *message*; None when it is not the message of a trigger of ours.
 
     >>> read_message("orders.state: 'Deleted' to 'Running' is no transition")
-    Said(label='orders.state', source='Deleted', target='Running', is_new=False)
+    TriggerMessage(label='orders.state', source='Deleted', target='Running', is_new=False)
+    >>> read_message("auftr%C3%A4ge.state: 'neu' to base64:ZsOkbGxpZw== is no transition")
+    TriggerMessage(label='aufträge.state', source='neu', target='fällig', is_new=False)
     """
     if found := _MOVE.fullmatch(message):
-        return Said(found["label"], found["source"], found["target"])
+        return TriggerMessage(unquote(found["label"]), _state_in(found, "source"), _state_in(found, "target"))
     if found := _BEGIN.fullmatch(message):
-        return Said(found["label"], None, found["target"], is_new=True)
+        return TriggerMessage(unquote(found["label"]), None, _state_in(found, "target"), is_new=True)
     return None
 
 
-def refusal_in(error: BaseException) -> RefusedByDatabase | None:
-    """Our error for *error*, when a trigger of ours has raised that; None for any other.
+def _state_in(found: re.Match[str], name: str) -> str | None:
+    encoded = found[f"{name}_base64"]
+    if encoded is None:
+        return found[name]
+    # A text that was cut may end within a group of four characters, and within a character of the text.
+    text = b64decode(encoded[: len(encoded) // 4 * 4]).decode(errors="ignore")
+    return text + (found[f"{name}_cut"] or "")
 
-    Wherever a refusal is expected, both have to be caught: SQLAlchemy calls no listener for the errors of a connection
+
+def refusal_in(error: BaseException) -> RefusedByDatabase | None:
+    """Our error for *error*, when a trigger of ours has raised *error*; None for any other.
+
+    Code that expects a refusal has to catch both errors: SQLAlchemy calls no listener for the errors of a connection
     that has reflected a table.
     """
     if isinstance(error, RefusedByDatabase):
@@ -80,20 +97,34 @@ def refusal_in(error: BaseException) -> RefusedByDatabase | None:
     driver = getattr(error, "orig", None) or error
     code = getattr(driver, "errno", None) or (driver.args or (None,))[0]
     is_numbered = code == REFUSED
-    # Only of these the message is looked at: mysqlclient 2.3.2 leaves a NULL where it cannot decode one, as in sjis.
-    if not (is_numbered or type(driver).__module__.startswith("sqlite3")):
+    if not is_numbered and not is_sqlite_error(driver):
         return None
-    # The message comes last, and MySQL Connector/Python and MariaDB's have it by itself.
-    said = read_message(str(getattr(driver, "msg", None) or (driver.args or ("",))[-1]))
-    if said is None:
+    message = read_message(_message_of(driver))
+    if message is None:
         return None
     return RefusedByDatabase(
-        column=said.label,
-        source=said.source,
-        target=said.target,
-        is_new=said.is_new,
+        column=message.label,
+        source=message.source,
+        target=message.target,
+        is_new=message.is_new,
         code=REFUSED if is_numbered else None,
     )
+
+
+def _message_of(driver: BaseException) -> str:
+    """The message of a driver's error."""
+    # MySQL Connector/Python and MariaDB's connector have the message as an attribute, sqlite3 as its only argument.
+    message = getattr(driver, "msg", None)
+    if message is not None or is_sqlite_error(driver):
+        return str(message or driver)
+    # mysqlclient and PyMySQL have it as their second argument. It must not be read from `args`: mysqlclient 2.3.2
+    # leaves a NULL pointer there when it cannot decode a message, and indexing that ends the process. str() writes
+    # <NULL>, which is no Python literal.
+    try:
+        arguments = literal_eval(str(driver))
+    except (SyntaxError, ValueError):
+        return ""
+    return str(arguments[1]) if isinstance(arguments, tuple) and len(arguments) > 1 else ""
 
 
 def short_identifier(name: str) -> str:
@@ -104,9 +135,23 @@ def short_identifier(name: str) -> str:
     return f"{name[: IDENTIFIER_LENGTH - 9]}_{digest}"
 
 
-def permit(label: str, source: str, target: str) -> str:
-    """The value of the session variable that lets rows of the column *label* go from *source* to *target*."""
-    return f"{label}: {source} > {target}"
+def message_label(table: str, column: str) -> str:
+    """The column's name as messages have it: ASCII, without the characters that some character set lacks.
+
+    >>> message_label("orders", "state"), message_label("aufträge", "state")
+    ('orders.state', 'auftr%C3%A4ge.state')
+    """
+    signs = [quote(sign, safe=_PLAIN).replace("~", "%7E") for sign in f"{table}.{column}"]
+    if len("".join(signs)) <= _LABEL_LENGTH:
+        return "".join(signs)
+    while len("".join(signs)) > _LABEL_LENGTH - len(ELLIPSIS):
+        signs.pop()
+    return "".join(signs) + ELLIPSIS
+
+
+# The printable characters of ASCII without those that mean something in the label, and without the backslash and the
+# tilde: sjis has neither.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).translate(dict.fromkeys(map(ord, "%\\~")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +198,7 @@ class CreateTrigger(TriggerDDL):
         stem = short_identifier(f"fsm_{column.table.name}_{column.name}_{kind}_{rules.fingerprint[:8]}")
         super().__init__(column.table, stem)
         self.mark = f"fsm:{column_digest(column.name)}:{rules.fingerprint}"
-        label = f"{column.table.name}.{column.name}"
-        self.label = label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - len(ELLIPSIS)] + ELLIPSIS
+        self.label = message_label(column.table.name, column.name)
 
 
 class DropTrigger(TriggerDDL):
@@ -191,30 +235,35 @@ def _is_delicate(value: str) -> bool:
 
 
 class Enforcer:
-    """How a database is asked for triggers of ours; this one has none."""
+    """How a database gets triggers of ours; this one gets none."""
 
     can_enforce: ClassVar[bool] = False
 
     def triggers(self, connection: Connection, table: Table) -> list[InstalledTrigger]:
-        """The triggers on *table* that hold it to a machine, as far as the account may see them."""
+        """The triggers on *table* that enforce a machine, as far as the account may see them."""
         return []
 
     def permitted(
         self, connection: Connection, column: Column[Any], source: str, target: str, *, rows: int
     ) -> AbstractContextManager[None]:
-        """Within the block, *connection* may take up to *rows* rows of *column* from *source* to *target*.
+        """Within the block the triggers let *connection* move up to *rows* rows of *column* from *source* to *target*.
 
-        Nothing else is let through, and nothing after the block.
+        They refuse any other edge, and this one too after the block.
         """
         return nullcontext()
 
     def waiting_at_most(self, connection: Connection, seconds: int) -> AbstractContextManager[None]:
-        """Within the block, DDL on *connection* gives up after so many *seconds* of waiting for the table."""
+        """Within the block, DDL on *connection* waits for the table for at most so many *seconds*."""
         return nullcontext()
+
+    def script(self, dialect: Dialect, statements: Iterable[TriggerDDL], *, seconds: int) -> Iterator[str]:
+        """*statements* as text for the database's command-line client, which waits at most *seconds* for a table."""
+        for statement in statements:
+            yield f"{statement.compile(dialect=dialect)};"
 
 
 def ours_among(found: Iterable[Any]) -> Iterator[InstalledTrigger]:
-    """Those of *found* (name, kind, text) that are triggers of ours."""
+    """The triggers of ours among *found*, which are tuples of name, kind and text."""
     for name, kind, body in found:
         trigger = InstalledTrigger.of(name, kind, body)
         if trigger is not None:

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, Select, create_engine, event, select
 from sqlalchemy.orm import Session
 
+from ..databases import is_embedded
 from ..errors import LockTimeout, TransactionAborted
 from ..orm.firing import try_fire_key
 from ..outcomes import Moved, Refused
@@ -62,7 +63,7 @@ class Broken:
 
 def make_engine(url: URL) -> Engine:
     """An engine as the demo's processes use it: READ COMMITTED on a server; WAL and patience on SQLite."""
-    if url.get_backend_name() != "sqlite":
+    if not is_embedded(url):
         return create_engine(url, isolation_level="READ COMMITTED")
     # SQLite lets one process write at a time; the others wait for up to this many seconds.
     engine = create_engine(url, connect_args={"timeout": END_WITHIN / 2})

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from ..databases import is_in_memory
 from .orders import COMMENT, TABLE, Base, Order
 from .race import first_line, make_engine
 
@@ -40,7 +41,7 @@ def _parsed(text: str) -> URL:
         raise NoStage(
             "That is no database URL. One looks like mysql+pymysql://user:password@host:3306/database"
         ) from error
-    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+    if is_in_memory(url):
         raise NoStage("Processes cannot share a SQLite database in memory: leave --url out, or name a file.")
     if not url.database:
         raise NoStage(f"The URL names no database: add one, as in {url.set(database='test')}")

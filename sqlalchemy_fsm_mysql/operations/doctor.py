@@ -14,18 +14,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, func, select
 from sqlalchemy import cast as sql_cast
 
-from ..databases.base import is_autocommit
-from ..databases.catalogue import (
-    ColumnFacts,
-    Settings,
-    TableFacts,
-    column_facts,
-    database_name,
-    may_see_triggers,
-    settings,
-    table_facts,
-)
-from ..databases.enforcers import enforcer_of
+from ..databases import database_of, is_autocommit
+from ..databases.catalogue import ColumnFacts, Settings, TableFacts
 from ..databases.triggers import KINDS
 from ..errors import DatabaseUnfit
 from ..errors.texts import listed, shown
@@ -90,9 +80,9 @@ def require_database(column: Any, bind: Connection | Engine, *, count_rows: bool
 
 def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) -> Iterator[Finding]:
     own = mapped.column
-    facts = table_facts(connection, own.table)
+    facts = database_of(connection).catalogue.table(connection, own.table)
     check = check_name(*_names(own))
-    column = None if facts is None else column_facts(connection, own, check)
+    column = None if facts is None else database_of(connection).catalogue.column(connection, own, check)
     if facts is None or column is None:
         missing = "table" if facts is None else "column"
         yield Finding(
@@ -105,7 +95,7 @@ def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) 
     if count_rows:
         yield from _of_rows(mapped, connection)
     yield from _of_history(mapped, connection)
-    known = settings(connection)
+    known = database_of(connection).catalogue.settings(connection)
     for ask in _SETTINGS:
         yield from ask(known)
 
@@ -179,7 +169,7 @@ def _of_engine(table: str, facts: TableFacts) -> Iterator[Finding]:
 
 
 def _of_triggers(connection: Connection, column: Column[Any]) -> Iterator[Finding]:
-    if not enforcer_of(connection.dialect).can_enforce:
+    if not database_of(connection).enforcer.can_enforce:
         return
     rules, label, found = rules_of(column), _label(column), own_triggers(connection, column)
     missing = [
@@ -191,7 +181,7 @@ def _of_triggers(connection: Connection, column: Column[Any]) -> Iterator[Findin
         what = f"{label} has triggers of another machine ({names}), which allow other transitions than this one"
         yield Finding("error", "other triggers", what, "run enforce_machine(), when all servers have this machine")
     elif missing and (column.type.enforced or found):  # type: ignore[attr-defined]  # rules_of() has seen a StateType
-        if not found and not may_see_triggers(connection):
+        if not found and not database_of(connection).catalogue.may_see_triggers(connection):
             what = f"no trigger is seen on {label}: this account has no privilege TRIGGER, without which none is"
             yield Finding("warning", "triggers unseen", what, "ask by an account that has it")
             return
@@ -253,7 +243,7 @@ def _of_history(mapped: MappedState, connection: Connection) -> Iterator[Finding
         what = f"the connection is in AUTOCOMMIT, and {mapped.model.__name__}.{mapped.attribute} has a history"
         yield Finding("error", "autocommit", what, 'use isolation_level="READ COMMITTED"')
     table: Table = history.sql.table
-    facts = table_facts(connection, table)
+    facts = database_of(connection).catalogue.table(connection, table)
     if facts is None:
         yield Finding("error", "no history", f"there is no table {table.name}", "create it, as by create_all()")
         return
@@ -270,7 +260,7 @@ def _of_history(mapped: MappedState, connection: Connection) -> Iterator[Finding
         what = f"{table.name} has no unique index on ({token}): a token would count twice"
         yield Finding("error", "history index", what, f"ADD UNIQUE INDEX ({token})")
     for column in (table.c.source, table.c.target):
-        held = None if column.name in gone else column_facts(connection, column)
+        held = None if column.name in gone else database_of(connection).catalogue.column(connection, column)
         longest = max(map(len, mapped.machine.stored_states))
         if held is not None and held.length is not None and held.length < longest:
             what = f"{_label(column)} holds {held.length} characters, and the longest state has {longest}"
@@ -358,4 +348,4 @@ _SETTINGS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
 
 def described(connection: Connection) -> str:
     """The database in a few words, for a report."""
-    return f"{database_name(connection.dialect)} {settings(connection).version}"
+    return f"{database_of(connection).name} {database_of(connection).catalogue.settings(connection).version}"

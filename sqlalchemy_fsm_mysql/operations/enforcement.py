@@ -15,8 +15,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, Table, inspect
 from sqlalchemy.orm import QueryableAttribute
 
-from ..databases.catalogue import may_see_triggers
-from ..databases.enforcers import enforcer_of
+from ..databases import database_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, column_digest
 from ..errors import FSMError
 from ..errors.texts import shown
@@ -72,7 +71,7 @@ def permitted(
     """
     if type(rows) is not int or rows < 1:
         raise ValueError(f"rows={shown(rows)}: how many rows are let through is a number from 1 on")
-    return enforcer_of(connection.dialect).permitted(connection, state_column(column), source, target, rows=rows)
+    return database_of(connection).enforcer.permitted(connection, state_column(column), source, target, rows=rows)
 
 
 def state_column(column: Any) -> Column[Any]:
@@ -112,16 +111,18 @@ def connected(bind: Connection | Engine) -> Iterator[Connection]:
 def own_triggers(connection: Connection, column: Column[Any]) -> list[InstalledTrigger]:
     """The triggers that hold *column* to a machine."""
     digest = column_digest(column.name)
-    return [one for one in enforcer_of(connection.dialect).triggers(connection, column.table) if one.column == digest]
+    return [one for one in database_of(connection).enforcer.triggers(connection, column.table) if one.column == digest]
 
 
 def install_triggers(
     connection: Connection, column: Column[Any], rules: Rules, *, lock_wait_timeout: int = LOCK_WAIT
 ) -> None:
     """Hold *column* to *rules*, and no longer to others."""
-    enforcer = enforcer_of(connection.dialect)
+    enforcer = database_of(connection).enforcer
     if not enforcer.can_enforce:
-        raise FSMError(f"a machine cannot be enforced on {connection.dialect.name}: its triggers are not known here")
+        raise FSMError(
+            f"a machine cannot be enforced on {name_of(connection.dialect)}: its triggers are not known here"
+        )
     found = own_triggers(connection, column)
     wanted = {kind: CreateTrigger(column, rules, kind) for kind in KINDS}
     have = {(one.kind, one.fingerprint) for one in found}
@@ -137,10 +138,10 @@ def install_triggers(
 def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Hold *column* to nothing."""
     found = own_triggers(connection, column)
-    if not found and not may_see_triggers(connection):
+    if not found and not database_of(connection).catalogue.may_see_triggers(connection):
         raise FSMError(
             f"{column}: this account has no privilege TRIGGER, without which no trigger is seen; nothing was changed"
         )
-    with enforcer_of(connection.dialect).waiting_at_most(connection, lock_wait_timeout):
+    with database_of(connection).enforcer.waiting_at_most(connection, lock_wait_timeout):
         for one in found:
             connection.execute(DropTrigger(column.table, one.name))

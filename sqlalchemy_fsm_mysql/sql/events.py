@@ -9,7 +9,7 @@ row, and the *assignments*, in an order in which each of them still reads the ro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -357,8 +357,3 @@ def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
         cycle = " → ".join(repr(column.name) for column in error.args[1])
         problem = f"effects of {row.table.name} read each other's columns in a circle ({cycle})"
         raise InvalidMachine([f"{problem}; MySQL assigns from left to right"]) from error
-
-
-def edges(branches: Sequence[Branch]) -> Iterator[tuple[str, str]]:
-    """Each (source, target) that the branches can take, once."""
-    yield from dict.fromkeys((branch.source, branch.target) for branch in branches)

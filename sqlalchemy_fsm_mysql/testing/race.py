@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..databases import is_embedded, is_in_memory
 from ..demo.check import path_problem
 from ..errors import HistoryError
 from ..errors.texts import row_label, shown, stored_form
@@ -143,14 +144,14 @@ def _require(
 
 
 def _require_shared(url: URL) -> None:
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+    if is_in_memory(url):
         raise ValueError("a database in memory is of one process: race on a file, or on a server")
     if url.get_dialect().is_async:
         raise ValueError(f"{url.drivername} is a driver for asyncio: race with one that is not, such as mysql+pymysql")
 
 
 def _engine(url: URL, isolation_level: str | None) -> Engine:
-    if url.get_backend_name() == "sqlite":  # it has one writer at a time, and the others wait for so many seconds
+    if is_embedded(url):  # it has one writer at a time, and the others wait for so many seconds
         return create_engine(url, connect_args={"timeout": END_WITHIN / 5})
     return create_engine(url) if isolation_level is None else create_engine(url, isolation_level=isolation_level)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import TransactionAborted, fire_key, run_transaction
-from sqlalchemy_fsm_mysql.databases import MySQLBackend
+from sqlalchemy_fsm_mysql.databases.mysql.history import MySQLHistory
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
 from tests.faults.proxy import Cut
 from tests.faults.test_cut_commits import Line, line_to
@@ -47,13 +47,13 @@ def test_the_checks_pass_where_all_is_done_right(engine: Engine, keys: list[int]
 def test_a_history_written_outside_of_the_transaction_is_found_out(
     engine: Engine, keys: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    within = MySQLBackend.record
+    within = MySQLHistory.record
 
-    def outside(self: MySQLBackend, connection: Connection, history: Any, parameters: Any) -> int:
+    def outside(self: MySQLHistory, connection: Connection, history: Any, parameters: Any) -> int:
         with engine.begin() as other:
             return within(self, other, history, parameters)
 
-    monkeypatch.setattr(MySQLBackend, "record", outside)
+    monkeypatch.setattr(MySQLHistory, "record", outside)
     told = fire_and_end(engine, 1, "commit") + fire_and_end(engine, 2, "rollback")
     found = problems(engine, told)
 

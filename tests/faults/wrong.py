@@ -13,7 +13,8 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.core import failures as transactions
-from sqlalchemy_fsm_mysql.databases import MySQLBackend
+from sqlalchemy_fsm_mysql.databases.mysql.history import MySQLHistory
+from sqlalchemy_fsm_mysql.databases.mysql.rows import MySQLRows
 from sqlalchemy_fsm_mysql.orm import units
 from sqlalchemy_fsm_mysql.orm.journal import Journal
 from sqlalchemy_fsm_mysql.sql.code import OFFSET, TAKEN, Reading, Refusal, Taken
@@ -25,26 +26,26 @@ Wrong = Callable[[], AbstractContextManager[Any]]
 def read_then_write() -> AbstractContextManager[Any]:
     """The code is read without a lock, and written down later."""
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **_: Any) -> Reading:
+    def fire(self: MySQLRows, connection: Connection, event: EventSQL, parameters: Any, **_: Any) -> Reading:
         code = connection.execute(select(event.code()).where(event.row.is_key()), parameters).scalar_one()
         time.sleep(0.001)
         reading = event.read(int(code))
         if isinstance(reading, Taken):
-            connection.execute(self.statement(event, ("take", reading.branch.number)), parameters)
+            connection.execute(self.take(event, reading.branch.number), parameters)
         return reading
 
-    return patch.object(MySQLBackend, "fire", fire)
+    return patch.object(MySQLRows, "fire", fire)
 
 
 def history_outside_of_the_transaction() -> AbstractContextManager[Any]:
     """The record is committed by itself, whatever becomes of the move."""
-    within = MySQLBackend.record
+    within = MySQLHistory.record
 
-    def record(self: MySQLBackend, connection: Connection, history: Any, parameters: Any) -> int:
+    def record(self: MySQLHistory, connection: Connection, history: Any, parameters: Any) -> int:
         with connection.engine.begin() as other:
             return within(self, other, history, parameters)
 
-    return patch.object(MySQLBackend, "record", record)
+    return patch.object(MySQLHistory, "record", record)
 
 
 def acknowledging_without_commit() -> AbstractContextManager[Any]:
@@ -63,28 +64,28 @@ def acknowledging_without_commit() -> AbstractContextManager[Any]:
 
 def code_table_off_by_one() -> AbstractContextManager[Any]:
     """Each branch's code is read as the next one's."""
-    right = MySQLBackend.fire
+    right = MySQLRows.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
+    def fire(self: MySQLRows, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
         reading = right(self, connection, event, parameters, **how)
         if isinstance(reading, Taken):
             return Taken(event.branches[(reading.branch.number + 1) % len(event.branches)], reading.is_other_version)
         return reading
 
-    return patch.object(MySQLBackend, "fire", fire)
+    return patch.object(MySQLRows, "fire", fire)
 
 
 def refusal_codes_off_by_one() -> AbstractContextManager[Any]:
     """Each refusing state's code is read as the one before."""
-    right = MySQLBackend.fire
+    right = MySQLRows.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
+    def fire(self: MySQLRows, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
         reading = right(self, connection, event, parameters, **how)
         if isinstance(reading, Refusal):
             return replace(reading, state=event.states[event.states.index(reading.state) - 1])
         return reading
 
-    return patch.object(MySQLBackend, "fire", fire)
+    return patch.object(MySQLRows, "fire", fire)
 
 
 @contextmanager
@@ -95,13 +96,13 @@ def guard_outside_of_the_case() -> Iterator[None]:
     def without_guards(self: EventSQL, index: int, branches: Any) -> Any:
         return number(branches[0].code) if branches else right(self, index, branches)
 
-    def fire(self: MySQLBackend, event: EventSQL, known_version: Any) -> Any:
+    def fire(self: MySQLRows, event: EventSQL, *, known_version: Any) -> Any:
         remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
         guards = [branch.guard for branch in event.branches if branch.guard is not None]
         statement = update(event.row.table).where(event.row.is_key(), remembered >= number(OFFSET + TAKEN), *guards)
         return statement.ordered_values(*event.assignments())
 
-    with patch.object(EventSQL, "_code_in", without_guards), patch.object(MySQLBackend, "_fire", fire):
+    with patch.object(EventSQL, "_code_in", without_guards), patch.object(MySQLRows, "fire_statement", fire):
         yield
 
 
@@ -112,9 +113,9 @@ def savepoint_rule_removed() -> AbstractContextManager[Any]:
 
 def retry_of_one_statement() -> AbstractContextManager[Any]:
     """After a deadlock the statement is sent again; the server has forgotten what came before it."""
-    right = MySQLBackend.fire
+    right = MySQLRows.fire
 
-    def fire(self: MySQLBackend, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
+    def fire(self: MySQLRows, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
         while True:
             try:
                 return right(self, connection, event, parameters, **how)
@@ -122,17 +123,17 @@ def retry_of_one_statement() -> AbstractContextManager[Any]:
                 if transactions.meaning(error) is not transactions.Meaning.ABORTED:
                     raise
 
-    return patch.object(MySQLBackend, "fire", fire)
+    return patch.object(MySQLRows, "fire", fire)
 
 
 def token_outside_of_the_history() -> AbstractContextManager[Any]:
     """The token is not written down."""
-    within = MySQLBackend.record
+    within = MySQLHistory.record
 
-    def record(self: MySQLBackend, connection: Connection, history: Any, parameters: Any) -> int:
+    def record(self: MySQLHistory, connection: Connection, history: Any, parameters: Any) -> int:
         return within(self, connection, history, {**parameters, "fsm_token": None})
 
-    return patch.object(MySQLBackend, "record", record)
+    return patch.object(MySQLHistory, "record", record)
 
 
 def plain_resolution() -> AbstractContextManager[Any]:

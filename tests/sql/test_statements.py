@@ -8,10 +8,11 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, Transition
-from sqlalchemy_fsm_mysql.databases import BACKENDS
+from sqlalchemy_fsm_mysql.databases import LOCKING, SUPPORTED
 from sqlalchemy_fsm_mysql.orm.column import mapped_state
 from tests.reference import Order as Reference
 
+DATABASES = {**SUPPORTED, "locking": LOCKING}
 DIALECTS = {
     "mysql": mysql.dialect(),
     "mariadb": mysql.dialect(is_mariadb=True),
@@ -84,7 +85,7 @@ def statements(model, event, backend):
     built = mapped_state(model, event).event(event)
     return [
         " ".join(str(statement.compile(dialect=DIALECTS[backend])).split())
-        for statement in BACKENDS[backend].statements(built)
+        for statement in DATABASES[backend].rows.statements(built)
     ]
 
 
@@ -114,7 +115,7 @@ def test_a_fire_is_one_update_that_remembers_what_it_saw(backend):
 
 def test_the_key_is_the_only_parameter_of_a_plain_event():
     built = mapped_state(Reference, "Stop").event("Stop")
-    (statement,) = BACKENDS["mysql"].statements(built)
+    (statement,) = DATABASES["mysql"].rows.statements(built)
 
     assert statement.compile(dialect=DIALECTS["mysql"]).params == {"fsm_key_0": None}
 
@@ -136,7 +137,7 @@ def test_reserved_names_are_quoted():
 
 
 def test_a_name_that_needs_quoting_is_bound():
-    (statement,) = BACKENDS["mysql"].statements(mapped_state(Order, "Leave").event("Leave"))
+    (statement,) = DATABASES["mysql"].rows.statements(mapped_state(Order, "Leave").event("Leave"))
 
     assert "it's" not in str(statement.compile(dialect=DIALECTS["mysql"]))
     assert "it's 50% \\" in statement.compile(dialect=DIALECTS["mysql"]).params.values()
@@ -200,11 +201,14 @@ def test_a_guards_payload_keeps_its_name_in_an_expression():
     assert "amount" not in Order.state.can("Ask", amount=3).compile().params
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DATABASES)
 def test_a_statement_is_built_once(backend):
     built = mapped_state(Order, "Pay").event("Pay")
 
     assert all(
-        a is b for a, b in zip(BACKENDS[backend].statements(built), BACKENDS[backend].statements(built), strict=True)
+        a is b
+        for a, b in zip(
+            DATABASES[backend].rows.statements(built), DATABASES[backend].rows.statements(built), strict=True
+        )
     )
     assert built is mapped_state(Order, "Pay").event("Pay")

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 
-from .triggers import (
+from ..triggers import (
     UNDECLARED,
     CreateTrigger,
     DropTrigger,
@@ -39,24 +39,28 @@ class SQLiteEnforcer(Enforcer):
     def permitted(
         self, connection: Connection, column: Column[Any], source: str, target: str, *, rows: int
     ) -> Iterator[None]:
-        """By other UPDATE triggers for the block. The transaction holds the write lock, so nobody else meets them."""
-        digest, name = column_digest(column.name), connection.dialect.identifier_preparer.quote(column.name)
-        stored = [
-            (name, body)
-            for name, kind, body in _stored(connection, column.table)
-            if kind == "update" and (trigger := InstalledTrigger.of(name, kind, body)) and trigger.column == digest
-        ]
+        """For the block, a trigger without this edge replaces each UPDATE trigger of the column.
+
+        No other connection meets the replaced triggers, because this transaction holds the write lock. An error that
+        ends the block, or the transaction, restores them by rolling back.
+        """
+        digest = column_digest(column.name)
+        own = {
+            trigger_name: body
+            for trigger_name, kind, body in _stored(connection, column.table)
+            if kind == "update" and (found := InstalledTrigger.of(trigger_name, kind, body)) and found.column == digest
+        }
+        quoted = connection.dialect.identifier_preparer.quote(column.name)
         source_text, target_text = (f"CAST(X'{text.encode().hex()}' AS TEXT)" for text in (source, target))
-        edge = f"(OLD.{name} COLLATE BINARY = {source_text} AND NEW.{name} COLLATE BINARY = {target_text})"
+        edge = f"(OLD.{quoted} COLLATE BINARY = {source_text} AND NEW.{quoted} COLLATE BINARY = {target_text})"
+        opened = {name: body.replace(_WHEN, f"{_WHEN}NOT {edge} AND ", 1) for name, body in own.items()}
         connection.exec_driver_sql("SAVEPOINT fsm_permit")
         try:
-            _replace(
-                connection, column, {name: body.replace(_WHEN, f"{_WHEN}NOT {edge} AND ", 1) for name, body in stored}
-            )
+            _replace(connection, column, opened)
             yield
-            _replace(connection, column, dict(stored))
+            _replace(connection, column, own)
         except BaseException:
-            with suppress(DBAPIError):  # an error that has ended the transaction has brought the triggers back
+            with suppress(DBAPIError):  # after an error that has ended the transaction there is no savepoint
                 connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_permit")
             raise
         finally:

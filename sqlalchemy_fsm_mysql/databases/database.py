@@ -1,0 +1,227 @@
+"""One object for each database: everything that differs between servers, as parts.
+
+A :class:`Database` is a composition; each part has one default implementation, whose methods are the points of
+variance, and a database overrides only what differs. Code outside of this folder asks a part, never a dialect's name:
+``database.upsert is None``, ``database.sets.can_sweep``, ``database.enforcer.can_enforce``.
+
+To add a database, write the parts that differ and enter it in `SUPPORTED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Dialect
+
+from ..errors import FSMError
+from .catalogue import Catalogue
+from .history import HistoryStatements
+from .mysql.catalogue import MySQLCatalogue
+from .mysql.history import MySQLHistory
+from .mysql.rows import MySQLRows
+from .mysql.sets import MySQLSets
+from .mysql.triggers import MySQLEnforcer
+from .mysql.types import MariaDBTypes, MySQLTypes
+from .mysql.upsert import MySQLUpsert
+from .rows import RowStatements
+from .sets import SetStatements
+from .sqlite.rows import SQLiteRows, SQLiteTransactions
+from .sqlite.triggers import SQLiteEnforcer
+from .transactions import Transactions
+from .triggers import Enforcer
+from .types import ColumnTypes
+from .upsert import Upsert
+
+__all__ = [
+    "EXECUTION_OPTION",
+    "LOCKING",
+    "MARIADB",
+    "MYSQL",
+    "SQLITE",
+    "Database",
+    "database_of",
+    "database_of_dialect",
+    "enforcer_of",
+    "file_of",
+    "has_server",
+    "is_embedded",
+    "is_in_memory",
+    "name_of",
+    "require_database",
+    "supported",
+    "types_of",
+]
+
+EXECUTION_OPTION: Final = "fsm_backend"
+
+
+@dataclass(frozen=True, eq=False)
+class Database:
+    """The parts of one kind of database. `upsert` is None where no statement can do it."""
+
+    name: str
+    transactions: Transactions
+    rows: RowStatements
+    sets: SetStatements
+    history: HistoryStatements
+    upsert: Upsert | None
+    types: ColumnTypes
+    enforcer: Enforcer
+    catalogue: Catalogue
+    is_server: bool
+
+
+def _locking(name: str, transactions: Transactions, enforcer: Enforcer) -> Database:
+    """A database with row locks, and nothing else that is special."""
+    return Database(
+        name=name,
+        transactions=transactions,
+        rows=RowStatements(transactions, enforcer),
+        sets=SetStatements(),
+        history=HistoryStatements(),
+        upsert=None,
+        types=ColumnTypes(),
+        enforcer=enforcer,
+        catalogue=Catalogue(),
+        is_server=True,
+    )
+
+
+LOCKING: Final = _locking("locking", Transactions(), Enforcer())
+"""Any database with row locks and SELECT … FOR UPDATE: a locking read, then the update."""
+
+_MYSQL_ENFORCER, _SQLITE_ENFORCER = MySQLEnforcer(), SQLiteEnforcer()
+
+MYSQL: Final = replace(
+    _locking("mysql", Transactions(), _MYSQL_ENFORCER),
+    rows=MySQLRows(Transactions(), _MYSQL_ENFORCER),
+    sets=MySQLSets(),
+    history=MySQLHistory(),
+    upsert=MySQLUpsert(),
+    types=MySQLTypes(),
+    catalogue=MySQLCatalogue(),
+)
+MARIADB: Final = replace(MYSQL, name="mariadb", types=MariaDBTypes())
+SQLITE: Final = replace(
+    _locking("sqlite", SQLiteTransactions(), _SQLITE_ENFORCER),
+    rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),
+    is_server=False,
+)
+
+SUPPORTED: Final[Mapping[str, Database]] = {database.name: database for database in (MYSQL, MARIADB, SQLITE)}
+
+# What `fsm_backend="locking"` makes of a database: how rows are moved changes, its types and triggers stay.
+_BY_LOCKING: Final[Mapping[str, Database]] = {
+    name: replace(
+        database,
+        rows=RowStatements(database.transactions, database.enforcer),
+        sets=LOCKING.sets,
+        history=LOCKING.history,
+        upsert=None,
+    )
+    for name, database in SUPPORTED.items()
+}
+
+
+def database_of(connection: Connection) -> Database:
+    """The database of *connection*: of its dialect, or the one that the execution option ``fsm_backend`` asks for.
+
+    ``create_engine(url, execution_options={"fsm_backend": "locking"})`` chooses the locking read, for proxies and
+    servers on which ``LAST_INSERT_ID(expr)`` does not work, and for databases that are not supported.
+
+    Raises: FSMError for a database that is not supported; ValueError for an option that names none.
+    """
+    asked = connection.get_execution_options().get(EXECUTION_OPTION)
+    return database_of_dialect(connection.dialect) if asked is None else _asked_for(asked, connection.dialect)
+
+
+def database_of_dialect(dialect: Dialect) -> Database:
+    """The database that *dialect* connects to.
+
+    Raises: FSMError for a database that is not supported.
+    """
+    database = supported(dialect)
+    if database is None:
+        raise FSMError(
+            f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows MySQL, MariaDB and SQLite. "
+            f"For another one with SELECT … FOR UPDATE ask for the locking read: "
+            f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}})'
+        )
+    return database
+
+
+def types_of(dialect: Dialect) -> ColumnTypes:
+    """The types of our columns; those of any SQL database where *dialect* is not supported.
+
+    SQLAlchemy asks for a type without a connection, so ``fsm_backend="locking"`` cannot be seen here;
+    :func:`require_database` refuses when the table is created, and :func:`database_of` when a row is moved.
+    """
+    return (supported(dialect) or LOCKING).types
+
+
+def enforcer_of(dialect: Dialect) -> Enforcer:
+    """The triggers that the database of *dialect* can have; none where it is not supported."""
+    return (supported(dialect) or LOCKING).enforcer
+
+
+def require_database(connection: Any) -> None:
+    """Refuse to create a state column in a database that is not supported and where no backend is asked for.
+
+    *connection* may be SQLAlchemy's mock of one, which has no execution options.
+
+    Raises: FSMError for a database that is not supported; ValueError for an option that names none.
+    """
+    options: Mapping[str, Any] = getattr(connection, "get_execution_options", dict)()
+    asked = options.get(EXECUTION_OPTION)
+    if asked is None:
+        database_of_dialect(connection.dialect)
+    else:
+        _asked_for(asked, connection.dialect)
+
+
+def name_of(dialect: Dialect) -> str:
+    """The name of the database in messages, also of one that is not supported."""
+    database = supported(dialect)
+    return dialect.name if database is None else database.name
+
+
+def has_server(dialect: Dialect) -> bool:
+    """Whether the driver reads the answers of a server from a connection; not so for an embedded database."""
+    return (supported(dialect) or LOCKING).is_server
+
+
+def is_embedded(url: URL) -> bool:
+    """Whether *url* is of a database without a server, such as SQLite, which one process at a time writes."""
+    database = SUPPORTED.get(url.get_backend_name())
+    return database is not None and not database.is_server
+
+
+def file_of(url: URL) -> Path | None:
+    """The file that *url* names; None for a database in memory, a ``file:`` URI, and a server."""
+    is_file = is_embedded(url) and not url.host and "uri" not in url.query
+    return Path(url.database) if is_file and url.database and url.database != ":memory:" else None
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether *url* is of a database that only this process sees."""
+    return is_embedded(url) and url.database in {None, "", ":memory:"}
+
+
+def supported(dialect: Dialect) -> Database | None:
+    """The database that *dialect* connects to; None when it is not supported."""
+    name = dialect.name
+    # SQLAlchemy learns at the first connect that a mysql:// URL leads to a MariaDB.
+    return SUPPORTED.get("mariadb" if name == "mysql" and getattr(dialect, "is_mariadb", False) else name)
+
+
+def _asked_for(asked: Any, dialect: Dialect) -> Database:
+    if asked == LOCKING.name:
+        known = supported(dialect)
+        return LOCKING if known is None else _BY_LOCKING[known.name]
+    if asked not in SUPPORTED:
+        names = ", ".join(map(repr, (LOCKING.name, *SUPPORTED)))
+        raise ValueError(f"execution option {EXECUTION_OPTION}={asked!r} names no backend; there are {names}")
+    return SUPPORTED[asked]

@@ -1,0 +1,71 @@
+"""The facts about a column, its table and the server's settings on MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from sqlalchemy import Column, Connection, Table, bindparam, text
+from sqlalchemy.engine import Inspector
+from sqlalchemy.exc import DBAPIError
+
+from ..catalogue import Catalogue, Settings
+from . import literals
+
+__all__ = ["MySQLCatalogue"]
+
+
+class MySQLCatalogue(Catalogue):
+    """The facts that MySQL and MariaDB have in information_schema, SHOW VARIABLES and SHOW GRANTS."""
+
+    is_scriptable = True
+
+    VARIABLES = (
+        *("sql_mode", "transaction_isolation", "tx_isolation", "innodb_snapshot_isolation"),
+        *("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only"),
+        *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
+        *("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog"),
+    )
+
+    def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
+        options = inspector.get_table_options(table.name, schema=schema)
+        return cast("str | None", options.get("mysql_engine") or options.get("mariadb_engine"))
+
+    def enum_value(self, reflected: str) -> str:
+        return re.sub(r"\\(.)", r"\1", reflected)  # SHOW CREATE TABLE doubles a backslash, and SQLAlchemy leaves it so
+
+    def collation(self, connection: Connection, column: Column[Any]) -> str | None:
+        query = text(
+            "SELECT COLLATION_NAME FROM information_schema.COLUMNS WHERE TABLE_NAME = :table"
+            " AND TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND COLUMN_NAME = :column"
+        )
+        schema = connection.schema_for_object(column.table)
+        where = {"schema": schema, "table": column.table.name, "column": column.name}
+        return cast("str | None", connection.execute(query, where).scalar())
+
+    def settings(self, connection: Connection) -> Settings:
+        query = text("SHOW VARIABLES WHERE Variable_name IN :names").bindparams(bindparam("names", expanding=True))
+        found = connection.execute(query, {"names": list(self.VARIABLES)}).all()
+        version = str(connection.execute(text("SELECT VERSION()")).scalar_one())
+        return Settings(version, {str(row[0]).lower(): str(row[1]) for row in found}, _counts_found_rows(connection))
+
+    def strings(self, listed: str) -> tuple[str, ...]:
+        return literals.strings(listed)
+
+    def may_see_triggers(self, connection: Connection) -> bool:
+        grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
+        # A grant ON nothing is a role, which may have the privilege.
+        return any(" ON " not in grant or re.search(r"\bTRIGGER\b|\bALL PRIVILEGES\b", grant) for grant in grants)
+
+
+def _counts_found_rows(connection: Connection) -> bool | None:
+    """Whether an UPDATE that changes nothing counts its row: what CLIENT_FOUND_ROWS makes of it. Tried out."""
+    try:
+        connection.execute(text("CREATE TEMPORARY TABLE fsm_doctor (n INT)"))
+    except DBAPIError:
+        return None
+    try:
+        connection.execute(text("INSERT INTO fsm_doctor VALUES (1)"))
+        return connection.execute(text("UPDATE fsm_doctor SET n = 1")).rowcount == 1
+    finally:
+        connection.execute(text("DROP TEMPORARY TABLE fsm_doctor"))

@@ -1,0 +1,80 @@
+"""One fire on MySQL and MariaDB: one UPDATE whose own answer reports the outcome.
+
+``LAST_INSERT_ID(expr)`` remembers the value of *expr*, and the server sends it back with the statement's answer, as
+``cursor.lastrowid`` (https://dev.mysql.com/doc/refman/9.4/en/information-functions.html#function_last-insert-id). The
+UPDATE computes the outcome code there, in its WHERE. A row that the event does not move is therefore not updated, but
+its code was computed from the locked row. The lock lasts for this one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Executable, func, select, update
+
+from ...sql.code import HIDDEN, OFFSET, TAKEN, Reading
+from ...sql.events import Chosen, EventSQL, number
+from ..ready import ReadyStatement, built_once
+from ..rows import RowStatements
+
+__all__ = ["REMEMBERED", "MySQLRows"]
+
+# Without an argument, LAST_INSERT_ID() is the value remembered last; halved, it fits a signed BIGINT.
+REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), lambda branch: OFFSET + branch.code >> 1)
+
+
+class MySQLRows(RowStatements):
+    """One statement for each fire. Where its answer does not contain the code, a second look."""
+
+    def fire(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
+    ) -> Reading:
+        result = self.ready_fire(event, known_version=known_version).execute(connection, parameters)
+        code = (result.lastrowid or 0) - OFFSET
+        if code >= HIDDEN:
+            return event.read(code)
+        # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
+        if result.rowcount:
+            return event.read(int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET)
+        # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and not
+        # found rows. The UPDATE has changed nothing, so the locking read can decide.
+        return super().fire(connection, event, parameters, known_version=known_version)
+
+    def statements(self, event: EventSQL) -> list[Executable]:
+        return [self.fire_statement(event, known_version=False)]
+
+    def explained(self, event: EventSQL, *, makes_versions: bool = False) -> Iterator[tuple[str, Executable]]:
+        if makes_versions:
+            yield "always: the version that the next one is made of", self.read_version(event)
+        yield "always", self.fire_statement(event, known_version=False)
+        if event.row.version is not None:
+            yield "or, when the session knows the row's version", self.fire_statement(event, known_version=True)
+        yield "when it moved the row, and a trigger on the table hides the answer", select(func.last_insert_id())
+        rest = list(super().explained(event))
+        yield "when no row was moved, and none seen: a locking read decides", rest[0][1]
+        for when, statement in rest[1:]:
+            yield f"after the locking read, {when}", statement
+
+    @built_once
+    def ready_fire(self, event: EventSQL, *, known_version: bool) -> ReadyStatement:
+        """:meth:`fire_statement`, compiled once for each dialect."""
+        return ReadyStatement(self.fire_statement(event, known_version=known_version))
+
+    @built_once
+    def fire_statement(self, event: EventSQL, *, known_version: bool) -> Executable:
+        """The one UPDATE of a fire."""
+        remembered = func.last_insert_id(event.code(known_version=known_version) + number(OFFSET))
+        # The effects of a guarded event read the code that the WHERE has remembered. Asked again, a guard could give
+        # another answer, because an effect before may have changed the columns that it reads.
+        chosen = REMEMBERED if event.is_guarded else None
+        return (
+            update(event.row.table)
+            .where(event.row.is_key(), remembered >= number(OFFSET + TAKEN))
+            .ordered_values(*event.assignments(chosen))
+        )

@@ -1,0 +1,76 @@
+"""Sets of rows on MySQL and MariaDB: one UPDATE moves them and counts which branch each row takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    case,
+    func,
+    literal_column,
+    null,
+    select,
+    text,
+    update,
+)
+
+from ...sql.code import OFFSET
+from ...sql.events import Branch, EventSQL, number, state_literal
+from ..sets import SetStatements
+from .rows import REMEMBERED
+
+__all__ = ["MySQLSets"]
+
+
+class MySQLSets(SetStatements):
+    """Counts in session variables while the UPDATE assigns the state.
+
+    MySQL has no UPDATE … RETURNING, and a count before or after the UPDATE would count other rows than were moved.
+    """
+
+    can_sweep = True
+
+    def sweep(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        criterion: ColumnElement[bool],
+        parameters: Mapping[str, Any],
+    ) -> dict[int, int]:
+        statement = update(event.row.table).where(criterion)
+        if len(event.branches) == 1:
+            # The criterion contains the event's only guard, so no guard is asked again after an effect was assigned.
+            assignments = event.branch_assignments(event.branches[0])
+            return {0: connection.execute(statement.ordered_values(*assignments), parameters).rowcount}
+        counters = [literal_column(f"@fsm_taken_{i}", Integer()) for i in range(1, len(event.branches))]
+        connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
+        moved = connection.execute(statement.ordered_values(*_counting(event, counters)), parameters).rowcount
+        counted = [int(count) for count in connection.execute(select(*counters)).one()]
+        # Counting costs some percent of the statement, so the first branch has no counter: it gets the remainder.
+        return {i: count for i, count in enumerate([moved - sum(counted), *counted]) if count}
+
+
+def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+    """The assignments of *event*; the last one, of the state, counts the branch that it takes, unless it is the first.
+
+    For a guarded event the first assignment computes the row's code, before an effect changes what the guards read.
+    """
+
+    def counted(branch: Branch) -> ColumnElement[str]:
+        if branch.number == 0:
+            return state_literal(branch.target)
+        counter = counters[branch.number - 1]
+        return case((counter.op(":=")(counter + number(1)).is_(None), null()), else_=state_literal(branch.target))
+
+    if not event.is_guarded:
+        return event.assignments(target=counted)
+    (column, value), *rest = event.assignments(REMEMBERED, counted)
+    remembered = func.last_insert_id(event.code() + number(OFFSET))
+    # This comparison is always true. IS NOT NULL would not do: MySQL knows that the function is never NULL, and does
+    # not evaluate it.
+    return [(column, case((remembered >= number(OFFSET), value), else_=column)), *rest]

@@ -1,0 +1,66 @@
+"""The types of our columns on MySQL and on MariaDB.
+
+``sqlalchemy.dialects.mysql`` is imported in the functions: importing it takes as long as the rest of this library, and
+a program that only declares a model does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import Dialect
+from sqlalchemy.types import TypeEngine
+
+from ..types import ColumnTypes
+
+__all__ = ["MariaDBTypes", "MySQLTypes"]
+
+
+class MySQLTypes(ColumnTypes):
+    """ENUM in ascii_bin, or VARCHAR in a binary collation without padding: 'ready' and 'ready ' are different."""
+
+    has_enum = True
+    # The character set and collation of a VARCHAR of states, and the collation of any other exact text. MySQL has no
+    # collation of ascii that does not pad.
+    state_charset: ClassVar[tuple[str, str]] = ("utf8mb4", "utf8mb4_0900_bin")
+    exact_collation: ClassVar[str] = "utf8mb4_0900_bin"
+
+    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
+        from sqlalchemy.dialects import mysql
+
+        if storage == "enum":
+            return mysql.ENUM(*_doubled(states, dialect), charset="ascii", collation="ascii_bin")
+        charset, collation = self.state_charset
+        return mysql.VARCHAR(max(map(len, states)), charset=charset, collation=collation)
+
+    def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
+        from sqlalchemy.dialects import mysql
+
+        return mysql.VARCHAR(length, charset="utf8mb4", collation=self.exact_collation)
+
+    def timestamp(self) -> TypeEngine[Any]:
+        from sqlalchemy.dialects import mysql
+
+        return mysql.DATETIME(fsp=6)
+
+
+class MariaDBTypes(MySQLTypes):
+    """As MySQL's, with the collations that MariaDB has."""
+
+    state_charset = ("ascii", "ascii_nopad_bin")
+    exact_collation = "utf8mb4_nopad_bin"
+
+
+def _doubled(states: Sequence[str], dialect: Dialect) -> Sequence[str]:
+    """*states* as ``mysql.ENUM`` takes them: older SQLAlchemy doubles no backslash and no percent sign by itself."""
+    from sqlalchemy.dialects import mysql
+
+    doubled = {
+        "\\": getattr(dialect, "_backslash_escapes", True),  # set from sql_mode at the first connect
+        "%": getattr(dialect.identifier_preparer, "_double_percents", False),
+    }
+    for sign, is_doubled in doubled.items():
+        if is_doubled and mysql.ENUM(sign).compile(dialect=dialect) == f"ENUM('{sign}')":
+            states = [state.replace(sign, sign * 2) for state in states]
+    return states

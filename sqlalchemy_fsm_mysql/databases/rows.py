@@ -1,0 +1,147 @@
+"""The statements that fire an event on one row, for any database with row locks: a locking read, then the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Executable, String, bindparam, select, type_coerce, update
+from sqlalchemy.exc import DBAPIError
+
+from ..errors import RefusedByDatabase
+from ..sql.code import NO_ROW, Reading, Taken
+from ..sql.events import EventSQL
+from .ready import built_once
+from .transactions import Transactions
+from .triggers import Enforcer, refusal_in
+
+__all__ = ["RowStatements"]
+
+
+@dataclass(frozen=True, eq=False)
+class RowStatements:
+    """Fires an event by ``SELECT … FOR UPDATE`` and ``UPDATE``: two round trips that every server and proxy knows.
+
+    Subclasses override what their database does better. The parameters of each statement name the row by its key.
+    """
+
+    transactions: Transactions
+    enforcer: Enforcer
+
+    def fire(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
+    ) -> Reading:
+        """Fire *event* on the row that *parameters* name, and return the reading of the outcome code.
+
+        With *known_version* the reading says whether the row had the version that the parameters carry.
+        """
+        with self.transactions.together(connection):
+            self.lock(connection, event)
+            code = connection.execute(
+                self.read_code(event, known_version=known_version), parameters
+            ).scalar_one_or_none()
+            if code is None:
+                return NO_ROW
+            reading = event.read(int(code))
+            if isinstance(reading, Taken):
+                connection.execute(self.take(event, reading.branch.number), parameters)
+            return reading
+
+    def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], target: str) -> Any:
+        """Set the row's state to the parameter ``fsm_state``; the value before, None for a missing row.
+
+        *target* is the parameter's text. The triggers compare it when their exception is needed, which is only after
+        they have refused the UPDATE.
+        """
+        with self.transactions.together(connection):
+            self.lock(connection, event)
+            before = self.stored_state(connection, event, parameters)
+            if before is None:
+                return None
+            put = self.put_state(event)
+            try:
+                connection.execute(put, parameters)
+            except (DBAPIError, RefusedByDatabase) as error:
+                if refusal_in(error) is None:
+                    raise
+                text = connection.execute(self.read_text(event), parameters).scalar_one()
+                with self.enforcer.permitted(connection, event.row.state, text, target, rows=1):
+                    connection.execute(put, parameters)
+            return before
+
+    def stored_state(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
+        """The value in the row's state column now, read with a lock: a plain read may show an old snapshot."""
+        return connection.execute(self.read_state(event), parameters).scalar_one_or_none()
+
+    def stored_version(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
+        """The row's version now, read with a lock; None for a missing row."""
+        self.lock(connection, event)
+        return connection.execute(self.read_version(event), parameters).scalar_one_or_none()
+
+    def lock(self, connection: Connection, event: EventSQL) -> None:
+        """Take the lock that keeps the row from moving between read and update, where the read itself does not."""
+
+    def statements(self, event: EventSQL) -> list[Executable]:
+        """The statements that fire *event*, in order. A fire sends at most one of those that take a branch."""
+        return [
+            self.read_code(event, known_version=False),
+            *(self.take(event, branch.number) for branch in event.branches),
+        ]
+
+    def explained(self, event: EventSQL, *, makes_versions: bool = False) -> Iterator[tuple[str, Executable]]:
+        """Every statement that a fire of *event* may send, in order, each with when it is sent; for people to read.
+
+        *makes_versions* is whether Python makes the row's next version.
+        """
+        if makes_versions:
+            yield "always: the version that the next one is made of", self.read_version(event)
+        yield "always", self.read_code(event, known_version=False)
+        if event.row.version is not None:
+            yield "or, when the session knows the row's version", self.read_code(event, known_version=True)
+        for branch in event.branches:
+            guard = "" if branch.guard is None else ", as the guard holds"
+            yield f"when it was {branch.source!r}{guard}", self.take(event, branch.number)
+        yield "when it holds a state that is not declared", self.read_state(event)
+
+    # The statements. Each is built at its first use and kept in the event.
+
+    @built_once
+    def read_code(self, event: EventSQL, *, known_version: bool) -> Executable:
+        """A locking read of the outcome code; with *known_version* the code compares the row's version."""
+        code = event.code(known_version=known_version).label("code")
+        return select(code).where(event.row.is_key()).with_for_update()
+
+    @built_once
+    def take(self, event: EventSQL, branch: int) -> Executable:
+        """The UPDATE of a locked row that is known to take the branch with this number."""
+        assignments = event.branch_assignments(event.branches[branch])
+        return update(event.row.table).where(event.row.is_key()).ordered_values(*assignments)
+
+    @built_once
+    def read_state(self, event: EventSQL) -> Executable:
+        """A locking read of the state, as the column's type loads it."""
+        return select(event.row.state).where(event.row.is_key()).with_for_update()
+
+    @built_once
+    def read_text(self, event: EventSQL) -> Executable:
+        """A locking read of the state as the text that the column stores."""
+        return select(type_coerce(event.row.state, String())).where(event.row.is_key()).with_for_update()
+
+    @built_once
+    def read_version(self, event: EventSQL) -> Executable:
+        """A locking read of the row's version."""
+        assert event.row.version is not None
+        return select(event.row.version).where(event.row.is_key()).with_for_update()
+
+    @built_once
+    def put_state(self, event: EventSQL) -> Executable:
+        """The UPDATE that writes the parameter ``fsm_state``, whatever the row's state is."""
+        row = event.row
+        values = [*row.implied.items(), (row.state, bindparam("fsm_state", type_=row.state.type))]
+        return update(row.table).where(row.is_key()).ordered_values(*values)

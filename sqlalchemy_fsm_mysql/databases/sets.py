@@ -1,0 +1,58 @@
+"""The statements that move a set of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Executable, bindparam, tuple_, update
+
+from ..sql.events import EventSQL
+from .ready import built_once
+
+__all__ = ["SetStatements", "among", "bindable"]
+
+
+class SetStatements:
+    """Moves locked rows by their keys, one UPDATE for each branch: every database can do that."""
+
+    can_sweep: ClassVar[bool] = False
+    """Whether one UPDATE can move a set of rows and count how many took which branch."""
+
+    def sweep(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        criterion: ColumnElement[bool],
+        parameters: Mapping[str, Any],
+    ) -> dict[int, int]:
+        """Move all rows under *criterion* by one UPDATE; how many rows took which branch. Only where ``can_sweep``."""
+        raise NotImplementedError
+
+    def take_keys(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        branch: int,
+        keys: Sequence[tuple[Any, ...]],
+        parameters: Mapping[str, Any],
+    ) -> None:
+        """Move the locked rows with these *keys* along one branch."""
+        connection.execute(self.take_many(event, branch), {**parameters, "fsm_keys": bindable(keys)})
+
+    @built_once
+    def take_many(self, event: EventSQL, branch: int) -> Executable:
+        """The UPDATE of rows, by their keys, that are known to take the branch with this number."""
+        assignments = event.branch_assignments(event.branches[branch])
+        return update(event.row.table).where(among(event.row.key)).ordered_values(*assignments)
+
+
+def among(key: Sequence[Column[Any]]) -> ColumnElement[bool]:
+    """Whether a row's key is one of the parameter ``fsm_keys``."""
+    keys: BindParameter[Any] = bindparam("fsm_keys", expanding=True)
+    return key[0].in_(keys) if len(key) == 1 else tuple_(*key).in_(keys)
+
+
+def bindable(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """*keys* as the parameter ``fsm_keys`` takes them."""
+    return [key[0] if len(key) == 1 else key for key in keys]

@@ -1,0 +1,58 @@
+"""Several statements as one transaction, on a connection in AUTOCOMMIT too; and giving a transaction up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine
+
+__all__ = ["Transactions", "is_autocommit"]
+
+
+class Transactions:
+    """The transactions of a database with row locks."""
+
+    begin: ClassVar[str] = "START TRANSACTION"
+
+    @contextmanager
+    def together(self, connection: Connection) -> Iterator[None]:
+        """Run the block's statements in one transaction; the caller's own, unless *connection* is in AUTOCOMMIT."""
+        if not is_autocommit(connection):
+            yield
+            return
+        connection.exec_driver_sql(self.begin)
+        try:
+            yield
+        except BaseException:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+    def abandon(self, connection: Connection) -> None:
+        """Make sure that nothing of this transaction is committed: every later statement needs a rollback first."""
+        connection.invalidate()
+
+
+def is_autocommit(connection: Connection | Engine) -> bool:
+    """Whether every statement on *connection* commits by itself."""
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:  # SQLAlchemy has no public name for the level that create_engine() was given
+        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    if level is not None:
+        return bool(level == "AUTOCOMMIT")
+    if isinstance(connection, Engine) or connection.invalidated:
+        return False
+    # connect_args={"autocommit": True} goes past SQLAlchemy; mysqlclient and PyMySQL answer without asking the server.
+    asked = getattr(connection.connection.dbapi_connection, "get_autocommit", None)
+    return bool(asked()) if asked is not None else _begins_no_transaction(connection.connection.driver_connection)
+
+
+def _begins_no_transaction(driver: Any) -> bool:
+    """Whether *driver* is sqlite3's with ``isolation_level=None``, and no transaction is open on it."""
+    if not hasattr(driver, "isolation_level") or not hasattr(driver, "in_transaction"):
+        return False
+    is_off = driver.isolation_level is None or getattr(driver, "autocommit", None) is True  # that from Python 3.12 on
+    return is_off and not driver.in_transaction

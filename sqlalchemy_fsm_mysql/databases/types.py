@@ -1,0 +1,34 @@
+"""The types of our columns, on any database with VARCHAR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy.types import TypeEngine
+
+__all__ = ["ColumnTypes"]
+
+
+class ColumnTypes:
+    """The types of our columns. Each method gets the dialect that will write the type."""
+
+    has_enum: ClassVar[bool] = False
+    """Whether the database has a type that stores one of a list of texts as a number."""
+
+    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
+        """The type of a state column with *states*."""
+        return String(max(map(len, states)))
+
+    def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
+        """A text type that compares every difference: in case, in accents, in trailing spaces."""
+        return String(length)
+
+    def timestamp(self) -> TypeEngine[Any]:
+        """A type for points in time with microseconds, in UTC."""
+        return DateTime()
+
+    def needs_check(self, storage: str) -> bool:
+        """Whether the column needs a CHECK, because its type accepts undeclared states."""
+        return storage != "enum" or not self.has_enum
