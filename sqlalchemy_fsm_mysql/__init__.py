@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import UnknownState as UnknownState
     from .machine import ANY as ANY
     from .machine import Event as Event
+    from .machine import Guard as Guard
     from .machine import Machine as Machine
     from .machine import Transition as Transition
     from .machine.evolution import diff_machines as diff_machines
@@ -82,6 +83,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "machine": (
         "ANY",
         "Event",
+        "Guard",
         "Machine",
         "Transition",
     ),

@@ -160,7 +160,7 @@ def _edges(machine: Machine) -> Iterator[Edge]:
                 event=name,
                 source=_stored(machine, transition),
                 target=machine.stored(transition.target),
-                guard=next(iter(_names("guard", transition.guard)), None),
+                guard=" and ".join(str(guard.name) for guard in transition.guards) or None,
                 effects=common + _names("effect", transition.effect),
             )
 

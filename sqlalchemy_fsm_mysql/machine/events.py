@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final, TypeAlias, final
+from datetime import timedelta
+from typing import Any, TypeAlias, cast
 
-from ..errors.texts import State, shown, stored_form
-from .states import find_state, is_state, spelled
+from ..errors.texts import State, shown
+from .groups import Groups
+from .guards import GivenGuard, Guard, checked_guard, guards_of
+from .states import AnyState, exact, find_state, in_order, is_state, members, spelled
 
-Guard: TypeAlias = Callable[..., Any]  # Any: a SQL expression, and SQLAlchemy is not imported here
-Effect: TypeAlias = Callable[..., Mapping[str, Any]]  # Any: as above
-
-
-@final
-class AnyState:
-    """The type of `ANY`, its only instance."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "ANY"
-
-    # To copy and pickle a string means: the module's name for this very object.
-    def __reduce__(self) -> str:
-        return "ANY"
-
-
-ANY: Final = AnyState()
-"""As a source: every state that the event names no other transition for.
-
-The target of the transition is among them, unless it is named elsewhere: from there ANY leads back to it.
-Several transitions from ANY cover the same states, and the first whose guard holds wins.
-"""
-
-Source: TypeAlias = State | tuple[State, ...] | AnyState
+Effect: TypeAlias = Callable[..., Mapping[str, Any]]  # Any: a SQL expression, and SQLAlchemy is not imported here
+Source: TypeAlias = State | Iterable[State] | AnyState
+After: TypeAlias = timedelta | Callable[..., Any]  # Any: as above
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One way for an event to go: from `source` to `target`.
 
-    `source` is a state, a tuple of states, or `ANY`. `guard` is called with the mapped class and the payload
-    by name and returns a SQL condition, None when the transition is always open. `effect` is called likewise
-    and
-    returns ``{attribute name: SQL expression}``, what is written along with the state.
+    `source` is a state, a group's name, an iterable of these, or `ANY`. `guard` is called with the mapped class and
+    the payload by name and returns a SQL condition, None when the transition is always open; a dict of named guards
+    must be true as a whole. `effect` is called likewise and returns ``{attribute name: SQL expression}``, what is
+    written along with the state.
 
     Raises:
         TypeError: a part is of a type that it cannot be.
@@ -54,35 +33,49 @@ class Transition:
     source: Source
     target: State
     _: KW_ONLY
-    guard: Guard | None = None
+    guard: GivenGuard | None = None
     effect: Effect | None = None
 
     def __post_init__(self) -> None:
+        source: object = self.source
+        if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
+            object.__setattr__(self, "source", members(source))
         for source in self.written_sources():
-            _require_state(source, "source", "a state, a tuple of states, or ANY")
+            _require_state(source, "source", _SOURCES)
         _require_state(self.target, "target", "one state")
-        _require_callable(self.guard, "guard")
-        _require_callable(self.effect, "effect")
+        object.__setattr__(self, "guard", checked_guard(self.guard))
+        require_callable(self.effect, "effect")
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards, each with its name; all of them must be true."""
+        return guards_of(self.guard)
 
     def written_sources(self) -> tuple[State, ...]:
-        """The states that `source` names; none for `ANY`."""
+        """The states and groups that `source` names; none for `ANY`."""
         if isinstance(self.source, AnyState):
             return ()
-        return self.source if isinstance(self.source, tuple) else (self.source,)
+        return self.source if isinstance(self.source, tuple) else (cast(State, self.source),)
 
 
 # Any: Source; the key type of a Mapping is invariant, so a dict of plain strings would not fit.
 Written: TypeAlias = Mapping[Any, State] | Iterable[Transition]
+
+_SOURCES = "a state, a group, an iterable of these, or ANY"
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Event:
     """What can happen to a row: a name, and the transitions that the event takes.
 
-    *transitions* is ``{source: target}``, where a source may be a tuple of states or `ANY`, or an iterable of
-    `Transition`; `.transitions` is a tuple of Transitions either way. Several from one source are tried in
-    their order: the first whose guard holds wins. *effect* is written by every transition of the event, along
-    with the transition's own.
+    *transitions* is ``{source: target}``, where a source is a state, a group's name, a tuple of these or `ANY`, or an
+    iterable of `Transition`; `.transitions` is a tuple of Transitions either way. Several from one source are tried in
+    their order: the first whose guard holds wins. *guard* must be true for every transition of the event, besides the
+    transition's own, and *effect* is written by every one, along with the transition's own.
+
+    *after* makes a timed event: it is due so long after the row has entered its state, or at the moment that the
+    function returns for a row. ``recorded=False`` leaves the event out of the history; it is for events that lead
+    every state back to itself. *description* is a text for people, which diagrams show.
 
     Raises:
         TypeError: a part is of a type that it cannot be.
@@ -90,48 +83,78 @@ class Event:
 
     name: str
     transitions: tuple[Transition, ...]
+    guard: GivenGuard | None
     effect: Effect | None
+    after: After | None
+    recorded: bool
+    description: str | None
 
     def __init__(
         self,
         name: str,
         transitions: Written,
         *,
+        guard: GivenGuard | None = None,
         effect: Effect | None = None,
+        after: After | None = None,
+        recorded: bool = True,
+        description: str | None = None,
     ) -> None:
-        _require_callable(effect, "effect")
-        object.__setattr__(self, "name", exact(name))
-        object.__setattr__(self, "transitions", tuple(_transitions(name, transitions)))
-        object.__setattr__(self, "effect", effect)
+        require_callable(effect, "effect")
+        if after is not None and not isinstance(after, timedelta) and not callable(after):
+            raise TypeError(f"after is a timedelta or a function that takes the mapped class, not {shown(after)}")
+        if not isinstance(recorded, bool):
+            raise TypeError(f"recorded is True or False, not {shown(recorded)}")
+        if description is not None and not isinstance(description, str):
+            raise TypeError(f"the description of an event is a str or None, not {shown(description)}")
+        parts = {
+            "name": exact(name),
+            "transitions": tuple(_transitions(name, transitions)),
+            "guard": checked_guard(guard),
+            "effect": effect,
+            "after": after,
+            "recorded": recorded,
+            "description": description,
+        }
+        for part, value in parts.items():
+            object.__setattr__(self, part, value)
 
-    def spread(self, declared: Mapping[State, State]) -> list[tuple[Transition, list[State]]]:
-        """Each transition, as written, with the single states among *declared* that it leaves."""
-        named = {find_state(declared, s) for written in self.transitions for s in written.written_sources()}
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """The guards of the event itself, each with its name."""
+        return guards_of(self.guard)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the event has an `after`."""
+        return self.after is not None
+
+    def spread(self, declared: Mapping[State, State], groups: Groups) -> list[tuple[Transition, list[State]]]:
+        """Each transition, as written, with the single states among *declared* that it leaves, each once."""
+        spread = [(written, _sources(written, declared, groups)) for written in self.transitions]
+        if not any(isinstance(written.source, AnyState) for written in self.transitions):
+            return spread
+        named = {state for _, sources in spread for state in sources}
         rest = [state for state in declared if state not in named]
-        return [
-            (written, rest if isinstance(written.source, AnyState) else _found(declared, written))
-            for written in self.transitions
-        ]
+        return [(written, rest if isinstance(written.source, AnyState) else sources) for written, sources in spread]
 
     def callables(self) -> Iterator[tuple[str, Callable[..., object]]]:
-        """The guards and effects, in the order written, each with a name for its role."""
+        """The guards and effects, in the order written, each with a name for its role; not the function of `after`."""
+        for guard in self.guards:
+            yield "the guard of the event", guard.function
         for written in self.transitions:
-            if written.guard is not None:
-                yield f"the guard of the transition to {spelled(written.target)}", written.guard
+            for guard in written.guards:
+                yield f"the guard of the transition to {spelled(written.target)}", guard.function
             if written.effect is not None:
                 yield f"the effect of the transition to {spelled(written.target)}", written.effect
         if self.effect is not None:
             yield "the effect", self.effect
 
 
-def exact(value: object) -> object:
-    """A string as an exact `str`, the value of a member that is one; anything else as it is."""
-    return stored_form(value) if isinstance(value, str) else value
-
-
-def plain(value: object) -> object:
-    """The same for a state, where a member stays the member."""
-    return value if isinstance(value, enum.Enum) else exact(value)
+def require_callable(value: object, part: str) -> None:
+    """Raises: TypeError when *value* is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise TypeError(f"the {part} is {shown(value)}: give a function that takes the mapped class, or None")
 
 
 def _require_state(value: object, part: str, expected: str) -> None:
@@ -140,22 +163,6 @@ def _require_state(value: object, part: str, expected: str) -> None:
             f"the {part} of a transition is {expected}, where a state is a str or a member of an Enum class,"
             f" not {shown(value)}"
         )
-
-
-def _require_callable(value: object, part: str) -> None:
-    if value is not None and not callable(value):
-        raise TypeError(f"the {part} is {shown(value)}: give a function that takes the mapped class, or None")
-
-
-def in_order(values: object, what: str) -> tuple[object, ...]:
-    """*values* as a tuple.
-
-    Raises:
-        TypeError: they cannot be gone through, or in no order that lasts.
-    """
-    if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not isinstance(values, Iterable):
-        raise TypeError(f"{what} come as a list or tuple, not as {shown(values)}")
-    return tuple(values)
 
 
 def _transitions(name: object, given: object) -> Iterator[Transition]:
@@ -167,7 +174,14 @@ def _transitions(name: object, given: object) -> Iterator[Transition]:
         yield transition
 
 
-def _found(declared: Mapping[State, State], written: Transition) -> list[State]:
-    """The single sources that *written* names, as far as they are declared."""
-    found = (find_state(declared, source) for source in written.written_sources())
-    return [state for state in found if state is not None]
+def _sources(written: Transition, declared: Mapping[State, State], groups: Groups) -> list[State]:
+    """The single states that *written* names, as far as they are declared; each once."""
+    found: dict[State, None] = {}
+    for source in written.written_sources():
+        state = find_state(declared, source)
+        group = groups.named(source)
+        if state is not None:
+            found[state] = None
+        elif group is not None:
+            found.update(dict.fromkeys(groups.states[group]))
+    return list(found)

@@ -18,173 +18,30 @@ write the same rows; the order is such that neither meets a state that it does n
 checks the edges by triggers, these change before the first release that needs a new edge, and once more after the
 last release that needed an old one (phases named ``enforce``).
 
-What guards and effects *say* cannot be compared; whether they are there, and what payload they take, is.
+What guards and effects *say* cannot be compared; whether they are there, their names, and the payload that they take,
+can. Descriptions and the sentences of guards do not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import cast
+from datetime import timedelta
+from itertools import starmap
+from typing import Final, cast
 
 from ..errors.texts import State, listed, shown
+from .events import Event
+from .groups import Role
+from .guards import UNNAMED
 from .machine import Machine
+from .payload import written_payload
+from .recipes import RECIPES, Change, Phase, change
+from .states import AnyState
 
-__all__ = ["Change", "Phase", "diff_machines"]
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One step of a change: `kind` is expand, enforce, deploy, data or contract; `what` is what to do."""
-
-    kind: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.what}"
+__all__ = ["RECIPES", "Change", "Phase", "diff_machines"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change: its `kind` (a key of `RECIPES`), a sentence, and the phases that make it safe, in their order."""
-
-    kind: str
-    what: str
-    phases: tuple[Phase, ...]
-
-    def __str__(self) -> str:
-        return "\n".join([self.what, *(f"  {number}. {phase}" for number, phase in enumerate(self.phases, start=1))])
-
-
-_OPEN = Phase("enforce", "where triggers enforce the machine: allow those of both releases")
-_CLOSE = Phase("enforce", "where triggers enforce the machine: allow the new ones only")
-_EXPAND = Phase("expand", "append '{after}' to the column's states (last in the ENUM: no copy of the table)")
-_WRITE_AFTER = Phase(
-    "deploy",
-    'a release with aliases={{"{before}": "{after}"}}: it understands both, and writes \'{after}\'; on all servers',
-)
-_DATA = Phase("data", "set the rows that hold '{before}' to '{after}', in batches by key")
-_FORGET = Phase("deploy", "a release without the alias, on all servers")
-_CONTRACT = Phase("contract", "take '{before}' out of the column's states, once no row holds it")
-_ALL = Phase("deploy", "the release, on all servers")
-_EMPTY = Phase("data", "wait until no row is in '{before}', or set those rows to another state, in batches by key")
-_DROP = Phase("deploy", "the release without '{before}', on all servers")
-
-# A change's kind -> the sentence about it, and its phases. {before} and {after} are stored names.
-RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
-    "state renamed": (
-        "state '{before}' is renamed to '{after}'",
-        (
-            _EXPAND,
-            Phase(
-                "deploy",
-                'a release with aliases={{"{after}": "{before}"}}: it understands both, and writes \'{before}\';'
-                " on all servers",
-            ),
-            _WRITE_AFTER,
-            _DATA,
-            _FORGET,
-            _CONTRACT,
-        ),
-    ),
-    # The release before understands both spellings already.
-    "spelling switched": (
-        "state '{before}' is written as '{after}'",
-        (_WRITE_AFTER, _DATA, _FORGET, _CONTRACT),
-    ),
-    "states merged": (
-        "state '{before}' is merged into '{after}'",
-        (
-            Phase("deploy", "a release in which nothing leads to '{before}' (retired), on all servers"),
-            _WRITE_AFTER,
-            _DATA,
-            _FORGET,
-            _CONTRACT,
-        ),
-    ),
-    "state added": (
-        "state '{after}' is added",
-        (
-            _EXPAND,
-            Phase("deploy", "a release that knows '{after}' and leads nowhere to it (retired), on all servers"),
-            _OPEN,
-            Phase("deploy", "the release that leads to '{after}', on all servers"),
-        ),
-    ),
-    "state announced": (
-        "state '{after}' is added, and nothing leads to it yet",
-        (_EXPAND, _ALL),
-    ),
-    "state brought into use": (
-        "state '{after}' is no longer retired",
-        (_OPEN, Phase("deploy", "the release that leads to '{after}'; all servers have to know the state already")),
-    ),
-    "state retired": (
-        "state '{before}' is retired",
-        (_ALL, Phase("enforce", "where triggers enforce the machine: allow the new ones only")),
-    ),
-    "state removed": (
-        "state '{before}' is removed, and was not retired before",
-        (
-            Phase("deploy", "a release in which nothing leads to '{before}' (retired), on all servers"),
-            _EMPTY,
-            _DROP,
-            _CLOSE,
-            _CONTRACT,
-        ),
-    ),
-    "retired state removed": (
-        "the retired state '{before}' is removed",
-        (_EMPTY, _DROP, _CLOSE, _CONTRACT),
-    ),
-    "alias added": (
-        "'{after}' is understood as '{before}'",
-        (_EXPAND, _ALL),
-    ),
-    "alias removed": (
-        "'{before}' is no longer understood as '{after}'",
-        (_DATA, _ALL, _CONTRACT),
-    ),
-    "initial changed": (
-        "rows begin in '{after}', no longer in '{before}'",
-        (_OPEN, _ALL, _CLOSE),
-    ),
-    "event added": (
-        "event '{after}' is added",
-        (_OPEN, _ALL, Phase("deploy", "what fires '{after}': an older server raises UnknownEvent and sends nothing")),
-    ),
-    "event removed": (
-        "event '{before}' is removed",
-        (Phase("deploy", "what fired '{before}' no longer does, everywhere"), _ALL, _CLOSE),
-    ),
-    "transition added": ("{after}", (_OPEN, _ALL)),
-    "transition removed": ("{before}", (_ALL, _CLOSE)),
-    "target changed": (
-        "{before}; {after}",
-        (
-            _OPEN,
-            Phase("deploy", "the release, on all servers; until then, where the row goes depends on the server"),
-            _CLOSE,
-        ),
-    ),
-    "guards changed": (
-        "{before}; {after}",
-        (Phase("deploy", "the release, on all servers; until then, whether the row moves depends on the server"),),
-    ),
-    "effects changed": (
-        "{before}; {after}",
-        (Phase("deploy", "the release, on all servers; until then, what is written along depends on the server"),),
-    ),
-    "payload changed": (
-        "{before}; {after}",
-        (
-            Phase(
-                "deploy",
-                "the release with what fires the event: a fire with another payload raises TypeError before any SQL",
-            ),
-        ),
-    ),
-}
+_CROSSING: Final[dict[Role, str]] = {"enter": "entering", "exit": "leaving"}
 
 
 def diff_machines(old: Machine, new: Machine) -> list[Change]:
@@ -199,13 +56,7 @@ def diff_machines(old: Machine, new: Machine) -> list[Change]:
     for machine in (old, new):
         if not isinstance(machine, Machine):
             raise TypeError(f"diff_machines() compares two Machines, not {shown(machine)}")
-    return [*_states(old, new), *_initial(old, new), *_events(old, new)]
-
-
-def _change(kind: str, before: str = "", after: str = "") -> Change:
-    what, phases = RECIPES[kind]
-    names = {"before": before, "after": after}
-    return Change(kind, what.format(**names), tuple(Phase(phase.kind, phase.what.format(**names)) for phase in phases))
+    return [*_states(old, new), *_initial(old, new), *_groups(old, new), *_borders(old, new), *_events(old, new)]
 
 
 def _stored(machine: Machine, states: tuple[State, ...]) -> list[str]:
@@ -222,32 +73,84 @@ def _states(old: Machine, new: Machine) -> Iterator[Change]:
             target = new.stored(text)
             new_names.add(target)
             is_known = "spelling switched" if target in old.aliases else "state renamed"
-            yield _change("states merged" if target in before else is_known, text, target)
+            yield change("states merged" if target in before else is_known, text, target)
         else:
-            yield _change("retired state removed" if text in _stored(old, old.retired) else "state removed", text)
+            yield change("retired state removed" if text in _stored(old, old.retired) else "state removed", text)
     for text in after:
         if text not in before and text not in new_names:
-            yield _change("state announced" if text in _stored(new, new.retired) else "state added", after=text)
+            yield change("state announced" if text in _stored(new, new.retired) else "state added", after=text)
     for alias in new.aliases:
         if alias not in old.stored_states:
-            yield _change("alias added", new.stored(alias), alias)
+            yield change("alias added", new.stored(alias), alias)
     for alias in old.aliases:
         if alias not in new.stored_states:
-            yield _change("alias removed", alias, old.stored(alias))
+            yield change("alias removed", alias, old.stored(alias))
 
 
 def _kept_state(old: Machine, new: Machine, text: str) -> Iterator[Change]:
     was, is_ = text in _stored(old, old.retired), text in _stored(new, new.retired)
     if is_ and not was:
-        yield _change("state retired", text)
+        yield change("state retired", text)
     if was and not is_:
-        yield _change("state brought into use", after=text)
+        yield change("state brought into use", after=text)
 
 
 def _initial(old: Machine, new: Machine) -> Iterator[Change]:
     before, after = _in_terms_of(new, old.stored(old.initial)), new.stored(new.initial)
     if before != after:
-        yield _change("initial changed", before, after)
+        yield change("initial changed", before, after)
+    born_before = {_in_terms_of(new, old.stored(state)) for state in old.initial_states} | {before}
+    born = [new.stored(state) for state in new.initial_states]
+    for text in born:
+        if text not in born_before:
+            yield change("initial state added", after=text)
+    for text in sorted(born_before - {before}):
+        if text not in born and text != after:
+            yield change("initial state removed", text)
+
+
+def _groups(old: Machine, new: Machine) -> Iterator[Change]:
+    for name in old.groups:
+        if name not in new.groups:
+            yield change("group removed", name)
+    for name, states in new.groups.items():
+        if name not in old.groups:
+            yield change("group added", after=name)
+            continue
+        before = {_in_terms_of(new, old.stored(state)) for state in old.groups[name]}
+        after = {new.stored(state) for state in states}
+        joined = [f"state {shown(text)} joins group {shown(name)}" for text in sorted(after - before)]
+        left = [f"state {shown(text)} leaves group {shown(name)}" for text in sorted(before - after)]
+        for what in (*joined, *left):
+            yield change("group changed", after=what)
+
+
+def _borders(old: Machine, new: Machine) -> Iterator[Change]:
+    """Effects of entering and leaving that came or went, or that take another payload."""
+    before, after = _border_payloads(old, new), _border_payloads(new, new)
+    for border in dict.fromkeys([*before, *after]):
+        was, is_ = before.get(border), after.get(border)
+        if was is None:
+            yield change("border effects changed", after=f"{border} has an effect now")
+        elif is_ is None:
+            yield change("border effects changed", after=f"{border} has no effect any more")
+        elif was != is_:
+            taken = listed(map(shown, is_)) or "nothing"
+            yield change("border effects changed", after=f"the effect of {border} takes {taken} now")
+
+
+def _border_payloads(machine: Machine, new: Machine) -> dict[str, list[str]]:
+    found = {}
+    for border in machine.borders.effects:
+        of = border.of
+        if isinstance(of, AnyState):
+            name = "any state"
+        elif border.is_group:
+            name = f"group {shown(of)}"
+        else:
+            name = f"state {shown(_in_terms_of(new, machine.stored(of)))}"
+        found[f"{_CROSSING[border.role]} {name}"] = written_payload(border.function)
+    return found
 
 
 def _in_terms_of(new: Machine, text: str) -> str:
@@ -258,16 +161,45 @@ def _in_terms_of(new: Machine, text: str) -> str:
 def _events(old: Machine, new: Machine) -> Iterator[Change]:
     for name in old.events:
         if name not in new.events:
-            yield _change("event removed", name)
+            yield change("event removed", name)
     for name in new.events:
         if name not in old.events:
-            yield _change("event added", after=name)
+            yield change("event added", after=name)
             continue
         yield from _ways(old, new, name)
-        before, after = old.payload(name), new.payload(name)
-        if set(before) != set(after):
-            was, is_ = listed(map(shown, before)) or "nothing", listed(map(shown, after)) or "nothing"
-            yield _change("payload changed", f"event {shown(name)} took {was}", f"now it takes {is_}")
+        yield from _payload(old, new, name)
+        yield from _options(old.events[name], new.events[name])
+
+
+def _payload(old: Machine, new: Machine, name: str) -> Iterator[Change]:
+    required, was_required = (
+        set(machine.payload(name)) - set(machine.optional_payload(name)) for machine in (new, old)
+    )
+    before, after = set(old.payload(name)), set(new.payload(name))
+    if (before, was_required) == (after, required):
+        return
+    is_wider = before <= after and required <= was_required
+    was, is_ = (
+        listed(shown(each) + (" (optional)" if each in machine.optional_payload(name) else "") for each in names)
+        or "nothing"
+        for machine, names in ((old, old.payload(name)), (new, new.payload(name)))
+    )
+    kind = "payload widened" if is_wider else "payload changed"
+    yield change(kind, f"event {shown(name)} took {was}", f"now it takes {is_}")
+
+
+def _options(old: Event, new: Event) -> Iterator[Change]:
+    before, after = (_due(event) for event in (old, new))
+    if before != after:
+        yield change("deadline changed", new.name, f"was {before}, and is {after}")
+    if old.recorded != new.recorded:
+        yield change("recording changed", new.name, f"is {'' if new.recorded else 'not '}in the history from now on")
+
+
+def _due(event: Event) -> str:
+    if event.after is None:
+        return "never due by itself"
+    return f"due after {event.after}" if isinstance(event.after, timedelta) else "due at a time of the row's"
 
 
 def _ways(old: Machine, new: Machine, name: str) -> Iterator[Change]:
@@ -277,14 +209,15 @@ def _ways(old: Machine, new: Machine, name: str) -> Iterator[Change]:
         where = f"event {shown(name)} from {shown(source)}"
         was, is_ = before.get(source, []), after.get(source, [])
         if not is_ and new.declares(source):
-            yield _change("transition removed", f"{where} no longer leads to {_targets(was)}")
+            yield change("transition removed", f"{where} no longer leads to {_targets(was)}")
         elif not was and source in {_in_terms_of(new, old.stored(state)) for state in old.states}:
-            yield _change("transition added", after=f"{where} now leads to {_targets(is_)}")
+            yield change("transition added", after=f"{where} now leads to {_targets(is_)}")
         elif was and is_:
             yield from _changed_way(where, was, is_)
 
 
-Way = tuple[str, bool, bool]  # the target, whether there is a guard, and an effect
+# The target, the guards' names, and "effect" when the transition or its event has one.
+Way = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 
 def _by_source(machine: Machine, new: Machine, name: str) -> dict[str, list[Way]]:
@@ -293,7 +226,8 @@ def _by_source(machine: Machine, new: Machine, name: str) -> dict[str, list[Way]
     for transition in machine.transitions(name):
         source = _in_terms_of(new, machine.stored(cast(State, transition.source)))
         target = _in_terms_of(new, machine.stored(transition.target))
-        way = (target, transition.guard is not None, has_effect or transition.effect is not None)
+        guards = tuple(sorted(str(guard.name) for guard in transition.guards))
+        way = (target, guards, ("effect",) if has_effect or transition.effect is not None else ())
         ways.setdefault(source, []).append(way)
     return ways
 
@@ -304,11 +238,20 @@ def _targets(ways: list[Way]) -> str:
 
 def _changed_way(where: str, was: list[Way], is_: list[Way]) -> Iterator[Change]:
     if [target for target, _, _ in was] != [target for target, _, _ in is_]:
-        yield _change("target changed", f"{where} led to {_targets(was)}", f"now it leads to {_targets(is_)}")
+        yield change("target changed", f"{where} led to {_targets(was)}", f"now it leads to {_targets(is_)}")
         return
     for kind, position in (("guards changed", 1), ("effects changed", 2)):
-        before, after = ([way[0] for way in ways if way[position]] for ways in (was, is_))
+        before, after = ([(way[0], way[position]) for way in ways if way[position]] for ways in (was, is_))
         if before != after:
             role = kind.partition(" ")[0]
-            had, has = (listed(map(shown, targets)) or "none" for targets in (before, after))
-            yield _change(kind, f"{where} had {role} on the way to {had}", f"now it has them on the way to {has}")
+            had, has = (listed(starmap(_on_the_way, ways)) or "none" for ways in (before, after))
+            yield change(kind, f"{where} had {role} on the way to {had}", f"now it has them on the way to {has}")
+
+
+def _on_the_way(target: str, names: tuple[str, ...]) -> str:
+    """
+    >>> _on_the_way("paid", ("owner", "in stock")), _on_the_way("paid", ("guard",))
+    ("'paid' ('owner', 'in stock')", "'paid'")
+    """
+    given = [shown(name) for name in names if name not in (UNNAMED, "effect")]
+    return f"{shown(target)} ({listed(given)})" if given else shown(target)

@@ -20,18 +20,21 @@ str-valued member is answered with the member.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InvalidMachine, UnknownEvent
 from ..errors.texts import State, listed, shown, stored_form
 from . import document
-from .events import Event, Transition, exact, in_order, plain
-from .states import callable_payload, find_state, is_state, spelled
-from .validation import Declaration, problems
+from .events import Effect, Event, Transition
+from .groups import Borders, Groups
+from .guards import Guard
+from .payload import Takes
+from .states import AnyState, find_state, is_state, spelled
+from .tables import declared_by, tables
+from .validation import problems
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -43,29 +46,41 @@ class Machine:
     or an `enum.Enum` class (then its members are the states, everywhere). By default it is the order of first
     appearance, the initial state first. *name* is for messages.
 
+    *groups* names sets of states, ``{"open": ("new", "paid")}``; a group may contain groups. A group's name stands
+    wherever a source does. *initial_states* are further states that a row may be born in. *on_enter* and *on_exit*
+    are effects, ``{"paid": effect}``, of a state, a group or `ANY`: they are written by every transition that crosses
+    its border, forced ones included. Where several effects write one column, the most specific wins: that of the
+    transition, the event, the state, the inner group, the outer group, `ANY`; entering before leaving.
+
     Two more arguments are for machines that change while servers run. *aliases* maps another spelling, a
     string, to the state that a row with it is in: ``aliases={"Error": "Failed"}`` understands rows that hold
     ``Error``, and whatever is written says ``Failed``. *retired* are states that rows may still hold and that
     nothing leads to; they are states as any other, listed last unless *states* names them.
 
-    `.final` are the states that no event leaves for another. `.events` maps names to Events, in order.
-    `.stored_states` are all texts that the database may hold: the states, then the aliases.
-
-    Two machines are equal only if they are one; a copy of a machine is itself, an unpickled one is another.
+    `.final` are the states that no event leaves for another. `.events` maps names to Events, `.groups` maps names
+    to tuples of states, in order. `.stored_states` are all texts that the database may hold: the states, then the
+    aliases. `.grouping` knows which group is inside which, `.borders` the effects of a change of state. A machine is a
+    value: two of the same declaration are equal, and functions are equal if they are one.
 
     Raises:
         InvalidMachine: the declaration is wrong; every problem is listed.
-        TypeError: *events* or *states* is nothing that can be gone through in order.
+        TypeError: an argument is of a type that it cannot be, such as *events* that cannot be gone through in order.
     """
 
     states: tuple[State, ...]
     initial: State
+    initial_states: tuple[State, ...]
     final: tuple[State, ...]
     name: str | None
     events: Mapping[str, Event]
+    groups: Mapping[str, tuple[State, ...]]
+    on_enter: Mapping[State | AnyState, Effect]
+    on_exit: Mapping[State | AnyState, Effect]
     retired: tuple[State, ...]
     aliases: Mapping[str, State]
     stored_states: tuple[str, ...]
+    grouping: Groups
+    borders: Borders
     # The tables behind the questions; declared states map to themselves.
     _declared: Mapping[State, State]
     _stored: Mapping[State, str]
@@ -74,7 +89,8 @@ class Machine:
     _transitions: Mapping[str, tuple[Transition, ...]]
     _targets: Mapping[str, dict[State, State]]
     _events_from: Mapping[State, tuple[str, ...]]
-    _payload: Mapping[str, tuple[str, ...]]
+    _payload: Mapping[str, Takes]
+    _hash: int
 
     def __init__(
         self,
@@ -83,6 +99,10 @@ class Machine:
         events: Iterable[Event],
         states: Iterable[State] | None = None,
         name: str | None = None,
+        groups: Mapping[str, Iterable[State]] | None = None,
+        initial_states: Iterable[State] = (),
+        on_enter: Mapping[Any, Effect] | None = None,
+        on_exit: Mapping[Any, Effect] | None = None,
         aliases: Mapping[str, State] | None = None,
         retired: Iterable[State] = (),
     ) -> None:
@@ -90,13 +110,51 @@ class Machine:
             raise TypeError(f"the name of a machine is a str or None, not {shown(name)}")
         if aliases is not None and not isinstance(aliases, Mapping):
             raise TypeError(f"aliases are a dict of spelling to state, not {shown(aliases)}")
-        declaration = _declaration(initial, events, states, aliases or {}, retired)
+        declaration = declared_by(
+            initial,
+            events,
+            states,
+            aliases=aliases or {},
+            retired=retired,
+            groups=groups,
+            initial_states=initial_states,
+            on_enter=on_enter,
+            on_exit=on_exit,
+        )
         found = problems(declaration)
         if found:
             raise InvalidMachine(found, name)
-        for attribute, table in _tables(declaration).items():
+        for attribute, table in tables(declaration).items():
             object.__setattr__(self, attribute, table)
         object.__setattr__(self, "name", name)
+        # A guard need not be hashable.
+        object.__setattr__(self, "_hash", hash((self.states, self.initial, name, *self.events, *self.groups)))
+
+    def _key(self) -> tuple[object, ...]:
+        """All that was declared; what two equal machines have alike."""
+        return (
+            self.states,
+            self.initial,
+            self.initial_states,
+            self.name,
+            tuple(self.events.values()),
+            self.grouping.written,
+            dict(self.on_enter),
+            dict(self.on_exit),
+            dict(self.aliases),
+            self.retired,
+        )
+
+    # A statement's cache key holds the column's type, and with it the machine: the hash is computed once.
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Machine):
+            return NotImplemented
+        return self._hash == other._hash and self._key() == other._key()
 
     def event_name(self, event: str | Event) -> str:
         """The name of *event*, which may be given as a name or as an `Event` of that name.
@@ -114,7 +172,8 @@ class Machine:
     def transitions(self, event: str | Event) -> list[Transition]:
         """The transitions of *event*, each from one single state: by source, in the order in which they win.
 
-        An event's own effect is not repeated in them.
+        A guard of the event itself is among the guards of each. Effects of the event, and of the borders that a
+        transition crosses, are not repeated in them.
 
         Raises:
             UnknownEvent: there is no such event.
@@ -138,24 +197,46 @@ class Machine:
         return list(self._targets[self.event_name(event)])
 
     def payload(self, event: str | Event) -> tuple[str, ...]:
-        """The names that a fire of *event* must give, by first appearance in its guards and effects.
+        """The names that a fire of *event* may give, by first appearance in its guards and effects.
+
+        Those of :meth:`optional_payload` need not be given.
 
         Raises:
             UnknownEvent: there is no such event.
         """
-        return self._payload[self.event_name(event)]
+        return self._payload[self.event_name(event)].names
+
+    def optional_payload(self, event: str | Event) -> dict[str, Any]:
+        """The names of :meth:`payload` that have a default, with it.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        return dict(self._payload[self.event_name(event)].optional)
 
     @staticmethod
     def callable_payload(function: Callable[..., object]) -> tuple[str, ...]:
         """The payload that one guard or effect takes: the names after its first parameter.
 
-        A parameter with a default is payload all the same, as required as the others: the function is called
-        once per model and event, when no value is known yet.
+        A parameter with a default is payload that a fire may leave out. A keyword-only one is the function's own.
 
-        >>> Machine.callable_payload(lambda order, amount, reason="": order.total >= amount)
+        >>> Machine.callable_payload(lambda order, amount, reason="", *, limit=100: order.total >= amount)
         ('amount', 'reason')
         """
-        return callable_payload(function)
+        return Takes.of(function).names
+
+    def guards(self, event: str | Event) -> dict[str, Guard]:
+        """The guards of *event*, its own first, by their names; of several with one name the first.
+
+        Raises:
+            UnknownEvent: there is no such event.
+        """
+        declared = self.events[self.event_name(event)]
+        every = chain(declared.guards, *(transition.guards for transition in declared.transitions))
+        found: dict[str, Guard] = {}
+        for guard in every:
+            found.setdefault(str(guard.name), guard)
+        return found
 
     def events_from(self, state: State) -> list[str]:
         """The names of the events that leave *state*, guards aside, in the order of the events.
@@ -227,8 +308,8 @@ class Machine:
     def to_json(self) -> str:
         """This machine as JSON, for a CI job to compare with the last release's by `diff_machines`.
 
-        Lost are what guards and effects say (that they are there, and their payload's names, is kept) and Enum
-        classes: a member is written as the text that the database holds. The same machine gives the same text.
+        Lost are what guards and effects say (that they are there, their names and their payload's names are kept) and
+        Enum classes: a member is written as the text that the database holds. The same machine gives the same text.
         """
         return document.to_json(self)
 
@@ -258,92 +339,12 @@ class Machine:
                 events=events,
                 states=self.states,
                 name=self.name,
+                groups=cast(Mapping[str, Iterable[State]], dict(self.grouping.written)),
+                initial_states=self.initial_states,
+                on_enter=dict(self.on_enter),
+                on_exit=dict(self.on_exit),
                 aliases=dict(self.aliases),
                 retired=self.retired,
             ),
             (),
         )
-
-
-def _declaration(
-    initial: object, events: object, states: object, aliases: Mapping[Any, Any], retired: object
-) -> Declaration:
-    given = in_order(events, "the events of a machine")
-    sound = [event for event in given if isinstance(event, Event)]
-    given_states = _appearing(initial, sound) if states is None else in_order(states, "the states of a machine")
-    given_retired = in_order(retired, "the retired states of a machine")
-    named = _declared(given_states)
-    more = [state for state in given_retired if find_state(named, state) is None]
-    given_states = (*given_states, *dict.fromkeys(filter(is_state, more)))
-    return Declaration(
-        states=given_states,
-        initial=initial,
-        events=sound,
-        strangers=[event for event in given if not isinstance(event, Event)],
-        declared=_declared(given_states),
-        aliases={exact(alias): target for alias, target in aliases.items()},
-        retired=given_retired,
-    )
-
-
-def _declared(states: Iterable[object]) -> dict[State, State]:
-    """Those of *states* that can be states, each once, mapped to themselves: strings as exact ones."""
-    exact = (plain(state) for state in states)
-    return {state: state for state in exact if is_state(state)}
-
-
-def _appearing(initial: object, events: Iterable[Event]) -> tuple[object, ...]:
-    """The states that are named, each once, in the order of their appearance."""
-    written = [transition for event in events for transition in event.transitions]
-    named = chain.from_iterable((*transition.written_sources(), transition.target) for transition in written)
-    return tuple(dict.fromkeys(filter(is_state, (initial, *named))))
-
-
-def _tables(declaration: Declaration) -> dict[str, object]:
-    """The attributes of the machine that *declaration*, found sound, describes."""
-    declared = declaration.declared
-    states = tuple(declared)
-    stored = {state: stored_form(state) for state in states}
-    ways = {event.name: _ways(event, declared) for event in declaration.events}
-    transitions = {name: tuple(chain.from_iterable(of_event.values())) for name, of_event in ways.items()}
-    aliases = {alias: declared[target] for alias, target in declaration.aliases.items()}
-    spelled_as = {
-        state: (text, *(alias for alias, target in aliases.items() if target == state))
-        for state, text in stored.items()
-    }
-    left = {way.source for way in chain.from_iterable(transitions.values()) if way.source != way.target}
-    return {
-        "states": states,
-        "initial": find_state(declared, declaration.initial),
-        "final": tuple(state for state in states if state not in left),
-        "events": MappingProxyType({event.name: event for event in declaration.events}),
-        "retired": tuple(declared[state] for state in _declared(declaration.retired)),
-        "aliases": MappingProxyType(aliases),
-        "stored_states": (*stored.values(), *aliases),
-        "_declared": declared,
-        "_stored": stored,
-        "_loaded": {text: state for state, text in stored.items()} | aliases,
-        "_spellings": spelled_as,
-        "_transitions": transitions,
-        "_targets": {
-            name: {source: first.target for source, (first, *_) in of_event.items()} for name, of_event in ways.items()
-        },
-        "_events_from": {
-            state: tuple(name for name, of_event in ways.items() if state in of_event) for state in states
-        },
-        "_payload": {event.name: _payload(event) for event in declaration.events},
-    }
-
-
-def _ways(event: Event, declared: Mapping[State, State]) -> dict[State, list[Transition]]:
-    """The transitions of *event* by the single state that they leave, in the order of the states."""
-    ways: dict[State, list[Transition]] = {state: [] for state in declared}
-    for written, sources in event.spread(declared):
-        for source in sources:
-            ways[source].append(replace(written, source=source, target=declared[written.target]))
-    return {source: transitions for source, transitions in ways.items() if transitions}
-
-
-def _payload(event: Event) -> tuple[str, ...]:
-    names = (Machine.callable_payload(function) for _, function in event.callables())
-    return tuple(dict.fromkeys(chain.from_iterable(names)))

@@ -18,8 +18,8 @@ from itertools import chain
 from typing import cast
 
 from ..errors.texts import State
-from .events import AnyState
 from .machine import Machine
+from .states import AnyState
 
 __all__ = ["Rules"]
 
@@ -42,8 +42,9 @@ class Rules:
     def of(cls, machine: Machine, initial_states: Iterable[State] | AnyState = ()) -> Rules:
         """The rules of *machine*: every edge of every event, whatever its guard, in every spelling of its two states.
 
-        A new row may be in the initial state; where `fire_or_create` puts one, which is the target of an event without
-        guards and effects that leaves the initial state; and in *initial_states*, all there are when that is `ANY`.
+        A new row may be in the initial state or one of the machine's `initial_states`; where `fire_or_create` puts one,
+        which is the target of an event without guards and effects that leaves the initial state; and in the argument
+        *initial_states*, all there are when that is `ANY`.
 
         Raises: ValueError for an initial state that *machine* does not declare.
         """
@@ -58,7 +59,8 @@ class Rules:
         }
         if isinstance(initial_states, AnyState):
             return cls(moves, machine.stored_states)
-        begin = [machine.initial, *_reached_at_once(machine), *map(machine.loaded, map(machine.stored, initial_states))]
+        more = map(machine.loaded, map(machine.stored, initial_states))
+        begin = [machine.initial, *machine.initial_states, *_reached_at_once(machine), *more]
         return cls(moves, tuple(dict.fromkeys(chain.from_iterable(map(machine.spellings, begin)))))
 
     @property
@@ -77,5 +79,6 @@ def _reached_at_once(machine: Machine) -> Iterable[State]:
     """Where an upsert puts a row that is missing: one statement, with no state before."""
     for event in machine.events.values():
         target = machine.targets(event).get(machine.initial)
-        if target is not None and not list(event.callables()):
-            yield target
+        if target is None or list(event.callables()) or machine.borders.crossed(machine.initial, target):
+            continue
+        yield target

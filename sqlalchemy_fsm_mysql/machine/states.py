@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import enum
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Final, TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeGuard, final
 
 from ..errors.texts import State, shown, stored_form
 
 FORCED: Final = "force_state"
 """The event name of a forced state in a history: `force_state` goes past the machine, so no event moved the row."""
+
+
+@final
+class AnyState:
+    """The type of `ANY`, its only instance."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+    # To copy and pickle a string means: the module's name for this very object.
+    def __reduce__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = AnyState()
+"""As a source: every state that the event names no other transition for.
+
+The target of the transition is among them, unless it is named elsewhere: from there ANY leads back to it.
+Several transitions from ANY cover the same states, and the first whose guard holds wins.
+
+As a key of `on_enter` and `on_exit`: every state.
+"""
 
 
 def is_state(value: object) -> TypeGuard[State]:
@@ -54,15 +77,29 @@ def spelled(state: object) -> str:
     return shown(stored_form(state)) if isinstance(state, str) else shown(state)
 
 
-def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
-    """The parameters of a guard or an effect: the mapped class first, then the payload.
+def exact(value: object) -> object:
+    """A string as an exact `str`, the value of a member that is one; anything else as it is."""
+    return stored_form(value) if isinstance(value, str) else value
+
+
+def plain(value: object) -> object:
+    """The same for a state, where a member stays the member."""
+    return value if isinstance(value, enum.Enum) else exact(value)
+
+
+def in_order(values: object, what: str) -> tuple[object, ...]:
+    """*values* as a tuple.
 
     Raises:
-        ValueError, TypeError: it has no signature that could be read, as some built-in functions.
+        TypeError: they cannot be gone through, or in no order that lasts.
     """
-    return list(inspect.signature(function).parameters.values())
+    if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{what} come as a list or tuple, not as {shown(values)}")
+    return tuple(values)
 
 
-def callable_payload(function: Callable[..., object]) -> tuple[str, ...]:
-    """The payload that one guard or effect takes: the names after its first parameter."""
-    return tuple(parameter.name for parameter in parameters(function)[1:])
+def members(values: Iterable[object]) -> tuple[object, ...]:
+    """*values* as a tuple; those of a set in the order of their names, so that it is the same each time."""
+    if isinstance(values, (set, frozenset)):
+        return tuple(sorted(values, key=lambda value: stored_form(value) if is_state(value) else repr(value)))
+    return tuple(values)

@@ -4,69 +4,24 @@
 says which state or event it is about, what is true, and what would work. Rules do not build on each other:
 each passes over what another one reports.
 
-`Machine` calls this module when it is made, so the classes of `machine` are known here as types only.
+`Machine` calls this module when it is made, so `machine` is not imported here.
 """
 
 from __future__ import annotations
 
 import enum
-import inspect
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
 
 from ..errors.texts import State, listed, shown, stored_form
-from .states import FORCED, find_state, is_state, parameters, spelled
-
-if TYPE_CHECKING:
-    from .events import Event, Transition
+from . import validation_of_functions as functions
+from .declaration import Declaration, arrow, repeated
+from .names import look_alikes, name_problems
+from .states import FORCED, AnyState, find_state, is_state, spelled
 
 # https://dev.mysql.com/doc/refman/en/string-type-syntax.html: "An ENUM column can have a maximum of 65,535
 # distinct elements."
 MAX_STATES = 65_535
-MAX_NAME_CHARACTERS = 64
-
-# fire, fire_where, claim and force_state take these keywords for themselves.
-RESERVED_NAMES = frozenset({
-    "actor", "batch_size", "column", "criteria", "details", "event", "key", "limit", "max_rows", "model",
-    "order_by", "progress", "session", "token",
-})  # fmt: skip
-RESERVED_PREFIX = "fsm_"
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A machine as its author wrote it, right or wrong.
-
-    `states` are the states given, or those that appear in the events when none were given; `declared` maps
-    each that can be a state at all to itself. `strangers` are the given events that are no `Event`. `aliases`
-    and `retired` are as given, a string as an exact one.
-    """
-
-    states: Sequence[object]
-    initial: object
-    events: Sequence[Event]
-    strangers: Sequence[object]
-    declared: Mapping[State, State]
-    aliases: Mapping[Any, Any] = field(default_factory=dict)  # Any: as written, right or wrong
-    retired: Sequence[object] = ()
-
-    def transitions(self) -> Iterator[tuple[Event, Transition]]:
-        """Every transition as it was written, with its event."""
-        return ((event, transition) for event in self.events for transition in event.transitions)
-
-    def event_names(self) -> list[object]:
-        """The names of the events as given, which need not be strings."""
-        return [event.name for event in self.events]
-
-    def known(self) -> str:
-        """The declared states, for a message."""
-        return listed(map(spelled, self.declared)) or "none"
 
 
 def problems(declaration: Declaration) -> list[str]:
@@ -102,10 +57,10 @@ def number_of_states(declaration: Declaration) -> Iterator[str]:
 def state_names(declaration: Declaration) -> Iterator[str]:
     """States are stored under names that survive every storage and collation."""
     for state in declaration.declared:
-        yield from name_problems(f"state {spelled(state)}", stored_form(state))
+        yield from name_problems(f"state {spelled(state)}", stored_form(state), any_script=True)
     aliases = [alias for alias in declaration.aliases if isinstance(alias, str)]
     for alias in aliases:
-        yield from name_problems(f"alias {shown(alias)}", alias)
+        yield from name_problems(f"alias {shown(alias)}", alias, any_script=True)
     known = set(map(stored_form, declaration.declared))
     # An alias that is a state's own name is told by `aliases`.
     others = [(shown(alias), alias) for alias in aliases if alias not in known]
@@ -124,42 +79,6 @@ def event_names(declaration: Declaration) -> Iterator[str]:
     yield from look_alikes("events", [(shown(name), name) for name in names])
 
 
-def name_problems(what: str, name: str) -> Iterator[str]:
-    """What keeps *name* from being stored and found again unchanged.
-
-    >>> list(name_problems("state ' 7'", " 7"))
-    ["state ' 7' begins or ends with a space: strip it"]
-    """
-    if not name:
-        yield f"{what} is empty: give it a name"
-    if len(name) > MAX_NAME_CHARACTERS:
-        yield f"{what} is {len(name)} characters long: {MAX_NAME_CHARACTERS} is the most"
-    if not (name.isascii() and name.isprintable()):
-        yield f"{what} is not all printable ASCII: use letters, digits, punctuation and inner spaces"
-    if name != name.strip(" "):
-        yield f"{what} begins or ends with a space: strip it"
-    # MySQL takes an unquoted number, and at times a quoted one, for the index of an ENUM's value.
-    if name.isascii() and name.isdigit():
-        yield f"{what} is made only of digits, which MySQL can take for an ENUM's index: add a letter"
-
-
-def look_alikes(what: str, names: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Names, as spelled and as stored, that a collation which ignores case would merge.
-
-    >>> list(look_alikes("states", [("'Ready'", "Ready"), ("'READY'", "READY"), ("'Stopped'", "Stopped")]))
-    ["states 'Ready', 'READY' differ only in case, which most collations ignore: rename all but one"]
-    """
-    alike: dict[str, list[tuple[str, str]]] = {}
-    for spelling, name in names:
-        alike.setdefault(name.casefold(), []).append((spelling, name))
-    for group in alike.values():
-        spellings = listed(spelling for spelling, _ in group)
-        if len({name for _, name in group}) > 1:
-            yield f"{what} {spellings} differ only in case, which most collations ignore: rename all but one"
-        elif len(group) > 1:
-            yield f"{what} {spellings} are stored alike, as {shown(group[0][1])}: rename all but one"
-
-
 def repetitions(declaration: Declaration) -> Iterator[str]:
     """A state, an event, or a source within one transition, is named once."""
     for state in repeated(filter(is_state, declaration.states)):
@@ -169,16 +88,6 @@ def repetitions(declaration: Declaration) -> Iterator[str]:
     for event, transition in declaration.transitions():
         for source in repeated(transition.written_sources()):
             yield f"{arrow(event, transition)} names {spelled(source)} more than once: leave one"
-
-
-def repeated(values: Iterable[object]) -> list[object]:
-    """The values that come more than once, each once.
-
-    >>> repeated("abcacc")
-    ['a', 'c']
-    """
-    counts = Counter(values)
-    return [value for value, count in counts.items() if count > 1]
 
 
 def initial_state(declaration: Declaration) -> Iterator[str]:
@@ -203,6 +112,55 @@ def aliases(declaration: Declaration) -> Iterator[str]:
             )
 
 
+def initial_states(declaration: Declaration) -> Iterator[str]:
+    """Further states that rows begin in are declared, and some event leaves each for another."""
+    left = {
+        source
+        for _, ways in declaration.spread
+        for transition, sources in ways
+        for source in sources
+        if source != find_state(declaration.declared, transition.target)
+    }
+    retired = {find_state(declaration.declared, state) for state in declaration.retired}
+    for twice in repeated(filter(is_state, declaration.initial_states)):
+        yield f"initial state {spelled(twice)} is named more than once: leave one"
+    for given in dict.fromkeys(filter(is_state, declaration.initial_states)):
+        state = find_state(declaration.declared, given)
+        if state is None:
+            yield f"initial state {spelled(given)} is not declared; the states are {declaration.known()}"
+        elif state in retired:
+            yield f"initial state {spelled(given)} is retired: rows could not begin in it"
+        elif state not in left:
+            yield f"initial state {spelled(given)} is never left by an event: a row born in it could not move; add one"
+    for stranger in declaration.initial_states:
+        if not is_state(stranger):
+            yield f"initial state {shown(stranger)} is neither a str nor a hashable member of an Enum class"
+
+
+def groups(declaration: Declaration) -> Iterator[str]:
+    """A group is a name for states, of which there is one at least, and no state itself."""
+    known = {stored_form(state) for state in declaration.declared} | {
+        alias for alias in declaration.aliases if isinstance(alias, str)
+    }
+    names = declaration.groups.written
+    in_circles = set(chain.from_iterable(declaration.groups.circles()))
+    for name, members in names.items():
+        what = f"group {shown(name)}"
+        yield from name_problems(what, name, any_script=True)
+        if name in known:
+            yield f"{what} is a state too: rename the group"
+        for member in repeated(filter(_is_hashable, members)):
+            yield f"{what} names {spelled(member)} more than once: leave one"
+        for member in members:
+            if declaration.groups.named(member) is None and find_state(declaration.declared, member) is None:
+                yield f"{what} names {spelled(member)}, which is not declared; {declaration.known_names()}"
+        if not members:
+            yield f"{what} is empty: name a state at least, or drop the group"
+    for circle in declaration.groups.circles():
+        yield f"groups {listed(map(shown, circle))} contain each other: a group cannot contain itself"
+    yield from look_alikes("groups", [(shown(name), name) for name in names if name not in in_circles])
+
+
 def retired_states(declaration: Declaration) -> Iterator[str]:
     """A retired state is left, and never entered: not by an event from another state, and not by a new row."""
     retired = {find_state(declaration.declared, state) for state in declaration.retired} - {None}
@@ -213,8 +171,8 @@ def retired_states(declaration: Declaration) -> Iterator[str]:
         yield f"retired state {spelled(state)} is named more than once: leave one"
     if find_state(declaration.declared, declaration.initial) in retired:
         yield f"the initial state {spelled(declaration.initial)} is retired: rows could not begin in it"
-    for event in declaration.events:
-        for transition, sources in event.spread(declaration.declared):
+    for event, ways in declaration.spread:
+        for transition, sources in ways:
             target = find_state(declaration.declared, transition.target)
             if target in retired and any(source != target for source in sources):
                 yield f"{arrow(event, transition)} leads to a retired state: drop it, or do not retire the state"
@@ -229,21 +187,23 @@ def empty_events(declaration: Declaration) -> Iterator[str]:
 
 def unknown_states(declaration: Declaration) -> Iterator[str]:
     """Transitions lead from declared states to declared states."""
-    known = declaration.known()
+    known = declaration.known_names()
     for event, transition in declaration.transitions():
+        what = f"event {shown(event.name)}"
         for state in (*transition.written_sources(), transition.target):
-            if find_state(declaration.declared, state) is None:
-                yield (
-                    f"event {shown(event.name)} names the state {spelled(state)}, which is not declared;"
-                    f" the states are {known}"
-                )
+            if find_state(declaration.declared, state) is not None:
+                continue
+            if declaration.groups.named(state) is None:
+                yield f"{what} names the state {spelled(state)}, which is not declared; {known}"
+        if declaration.groups.named(transition.target) is not None:
+            yield f"{what} leads to the group {spelled(transition.target)}: a row is in one state, so name that"
 
 
 def idle_transitions(declaration: Declaration) -> Iterator[str]:
     """Every transition can win; one without a guard always does, so nothing comes after it."""
-    for event in declaration.events:
+    for event, ways in declaration.spread:
         settled: set[State] = set()
-        for transition, sources in event.spread(declaration.declared):
+        for transition, sources in ways:
             lost = [source for source in sources if source in settled]
             if lost:
                 yield (
@@ -256,9 +216,9 @@ def idle_transitions(declaration: Declaration) -> Iterator[str]:
 
 def sourceless_transitions(declaration: Declaration) -> Iterator[str]:
     """Every transition has a source; ANY covers what the event's other transitions leave."""
-    for event in declaration.events:
-        for transition, sources in event.spread(declaration.declared):
-            if not sources and not transition.written_sources():
+    for event, ways in declaration.spread:
+        for transition, sources in ways:
+            if not sources and (isinstance(transition.source, AnyState) or not transition.written_sources()):
                 yield (
                     f"{arrow(event, transition)} can never win: it covers no state, as every state has a"
                     " transition of its own, or none is named; drop it"
@@ -266,13 +226,13 @@ def sourceless_transitions(declaration: Declaration) -> Iterator[str]:
 
 
 def unreachable_states(declaration: Declaration) -> Iterator[str]:
-    """Every state can come about from the initial one, or from a retired one, which rows still hold."""
+    """Every state can come about from an initial one, or from a retired one, which rows still hold."""
     initial = find_state(declaration.declared, declaration.initial)
     if initial is None:
         return
     leads = edges(declaration)
-    retired = [find_state(declaration.declared, state) for state in declaration.retired]
-    reached = reachable(initial, leads).union(*(reachable(state, leads) for state in retired if state is not None))
+    born = [find_state(declaration.declared, state) for state in (*declaration.retired, *declaration.initial_states)]
+    reached = reachable([initial, *(state for state in born if state is not None)], leads)
     lost = [state for state in declaration.declared if state not in reached]
     if lost and reached == {initial} and any(leads.values()):
         # Most often the initial state is misspelt, and not each of the others unreachable for a reason of its own.
@@ -292,22 +252,22 @@ def unreachable_states(declaration: Declaration) -> Iterator[str]:
 def edges(declaration: Declaration) -> dict[State, set[State]]:
     """The declared states that some event leads to, by the state that it leaves."""
     found: dict[State, set[State]] = {}
-    for event in declaration.events:
-        for transition, sources in event.spread(declaration.declared):
+    for _, ways in declaration.spread:
+        for transition, sources in ways:
             target = find_state(declaration.declared, transition.target)
             for source in sources:
                 found.setdefault(source, set()).update(() if target is None else (target,))
     return found
 
 
-def reachable(start: State, edges: Mapping[State, Iterable[State]]) -> set[State]:
-    """*start* and all that *edges* lead to from there.
+def reachable(starts: Iterable[State], edges: Mapping[State, Iterable[State]]) -> set[State]:
+    """*starts* and all that *edges* lead to from there.
 
-    >>> sorted(reachable("a", {"a": ["b"], "b": ["c"], "d": ["a"]}))
+    >>> sorted(reachable(["a"], {"a": ["b"], "b": ["c"], "d": ["a"]}))
     ['a', 'b', 'c']
     """
-    reached = {start}
-    waiting = [start]
+    reached = set(starts)
+    waiting = list(reached)
     while waiting:
         fresh = set(edges.get(waiting.pop(), ())) - reached
         reached |= fresh
@@ -315,54 +275,13 @@ def reachable(start: State, edges: Mapping[State, Iterable[State]]) -> set[State
     return reached
 
 
-def payload_names(declaration: Declaration) -> Iterator[str]:
-    """Guards and effects take the mapped class, then the payload by name."""
-    for event in declaration.events:
-        for role, function in event.callables():
-            for problem in parameter_problems(function):
-                yield f"event {shown(event.name)}: {role} {problem}"
-
-
-def parameter_problems(function: Callable[..., object]) -> Iterator[str]:
-    """What keeps *function* from being called with the mapped class and a payload by name.
-
-    >>> list(parameter_problems(lambda order, *amounts: order.total))
-    ['takes *amounts: name each value of the payload']
-    """
+def _is_hashable(value: object) -> bool:
     try:
-        model, *payload = parameters(function)
-    except (TypeError, ValueError):
-        yield "has no first parameter for the mapped class, or no signature to read: wrap it in a lambda"
-        return
-    if model.kind not in POSITIONAL:
-        yield f"does not take the mapped class by position: {model} comes first"
-    for parameter in payload:
-        yield from payload_problems(parameter)
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
-
-def payload_problems(parameter: inspect.Parameter) -> Iterator[str]:
-    """What keeps *parameter* from being a name of the payload."""
-    name = parameter.name
-    if parameter.kind not in NAMED:
-        yield REFUSED_KINDS[parameter.kind].format(name)
-    elif name in RESERVED_NAMES:
-        yield f"takes {name!r}, which is an option of fire: rename it"
-    elif name.startswith(RESERVED_PREFIX):
-        yield f"takes {name!r}: names that begin with {RESERVED_PREFIX!r} are the library's own; rename it"
-
-
-def arrow(event: Event, transition: Transition) -> str:
-    """*transition* of *event*, for a message."""
-    sources = transition.source if isinstance(transition.source, tuple) else (transition.source,)
-    origin = listed(map(spelled, sources)) or "()"
-    return f"event {shown(event.name)}: the transition from {origin} to {spelled(transition.target)}"
-
-
-REFUSED_KINDS = {
-    inspect.Parameter.POSITIONAL_ONLY: "takes {!r} by position only: the payload comes by name",
-    inspect.Parameter.VAR_POSITIONAL: "takes *{}: name each value of the payload",
-    inspect.Parameter.VAR_KEYWORD: "takes **{}: name each value of the payload",
-}
 
 RULES: tuple[Callable[[Declaration], Iterable[str]], ...] = (
     kinds,
@@ -372,12 +291,19 @@ RULES: tuple[Callable[[Declaration], Iterable[str]], ...] = (
     reserved_events,
     repetitions,
     initial_state,
+    initial_states,
     aliases,
     retired_states,
+    groups,
+    functions.border_effects,
     empty_events,
     unknown_states,
     idle_transitions,
     sourceless_transitions,
     unreachable_states,
-    payload_names,
+    functions.payload_names,
+    functions.guard_names,
+    functions.unrecorded_events,
+    functions.timed_events,
+    functions.descriptions,
 )

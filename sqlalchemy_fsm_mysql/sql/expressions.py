@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, cast
@@ -28,6 +28,7 @@ from sqlalchemy import (
     Table,
     Time,
     TypeCoerce,
+    and_,
     bindparam,
     false,
     literal,
@@ -41,12 +42,15 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from ..errors import InvalidMachine
 from ..errors.texts import State
-from ..machine import Machine
+from ..machine import BorderEffect, Machine, Transition
 from .events import PAYLOAD, Branch, EventSQL, StateRow, Takes
 
 # Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
 # ValueError for a state that the other machine does not declare.
 StateValue = Callable[[Column[Any], Any], "ColumnElement[Any] | None"]
+
+
+Effects = dict[Column[Any], "ColumnElement[Any]"]
 
 
 def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> EventSQL:
@@ -69,14 +73,17 @@ class _Builder:
         self.parameters: dict[str, str] = {}
         self.takes: dict[str, Takes] = {}
         self.problems: list[str] = []
+        self._guards: dict[int, ColumnElement[bool]] = {}  # by the function's id
+        self._assigned: dict[int, Effects] = {}
 
     def build(self) -> EventSQL:
         machine = self.machine
-        common = self._effects(machine.events[self.event].effect)
-        ways = [
-            (transition, self._guard(transition.guard), common | self._effects(transition.effect))
-            for transition in machine.transitions(self.event)
-        ]
+        common = self._effects(machine.events[self.event].effect, "effect")
+        ways = []
+        for transition in machine.transitions(self.event):
+            guards = [self._guard(guard.function) for guard in transition.guards]
+            own = common | self._effects(transition.effect, "effect")
+            ways.append((transition, _all_of(guards), self._crossing(transition, own) | own))
         spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
         branches = tuple(
             Branch(source, machine.stored(transition.target), guard, effects, number=i)
@@ -90,32 +97,60 @@ class _Builder:
             built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
         return built
 
-    def _guard(self, guard: Callable[..., Any] | None) -> ColumnElement[bool] | None:
-        if guard is None:
-            return None
+    def _crossing(self, transition: Transition, own: Effects) -> Effects:
+        """The effects of the borders that *transition* crosses; of several on one column, the most specific.
+
+        Columns that the transition's *own* effects write are not looked at: those win.
+        """
+        borders = self.machine.borders
+        chosen: dict[Column[Any], tuple[BorderEffect, ColumnElement[Any]]] = {}
+        for border in borders.crossed(cast(State, transition.source), transition.target):
+            for column, value in self._effects(border.function, f"on_{border.role} of {border}").items():
+                if column in own:
+                    continue
+                first, _ = chosen.setdefault(column, (border, value))
+                if borders.conflicts(first, border):
+                    self.problems.append(
+                        f"on_{border.role} of {first} and of {border} both set {column.name!r}, and neither group is"
+                        " inside the other: leave one, or set it by an effect of the state or the event"
+                    )
+        return {column: value for column, (_, value) in chosen.items()}
+
+    # A transition from many sources has been spread, and borders are crossed by many: each function is called once.
+    def _guard(self, guard: Callable[..., Any]) -> ColumnElement[bool]:
+        if id(guard) not in self._guards:
+            self._guards[id(guard)] = self._called_guard(guard)
+        return self._guards[id(guard)]
+
+    def _effects(self, effect: Callable[..., Any] | None, role: str) -> Effects:
+        if effect is None:
+            return {}
+        if id(effect) not in self._assigned:
+            self._assigned[id(effect)] = self._called_effect(effect, role)
+        return self._assigned[id(effect)]
+
+    def _called_guard(self, guard: Callable[..., Any]) -> ColumnElement[bool]:
         value = self._call(guard, "guard")
         if isinstance(value, bool):
             return true() if value else false()
         if not isinstance(_element(value), ColumnElement):
             self._problem("guard", f"returned {type(value).__name__}; it has to return a SQL expression")
-            return None
+            return false()
         return self._core(_element(value), "guard")
 
-    def _effects(self, effect: Callable[..., Any] | None) -> dict[Column[Any], ColumnElement[Any]]:
-        if effect is None:
-            return {}
-        values = self._call(effect, "effect")
+    def _called_effect(self, effect: Callable[..., Any], role: str) -> Effects:
+        values = self._call(effect, role)
         if not isinstance(values, Mapping):
             self._problem(
-                "effect",
+                role,
                 f"returned {type(values).__name__}; it has to return a dict of attribute name to SQL",
             )
             return {}
         assigned = {}
         for attribute, value in values.items():
-            column = self._assignable(attribute)
+            column = self._assignable(attribute, role)
             if column is not None:
-                assigned[column] = self._value(column, value)
+                assigned[column] = self._value(column, value, role)
         return assigned
 
     def _call(self, function: Callable[..., Any], role: str) -> Any:
@@ -133,27 +168,27 @@ class _Builder:
                 [f"event {self.event!r}: its {role} raised {error!r}{hint}"], self.machine.name
             ) from error
 
-    def _assignable(self, attribute: Any) -> Column[Any] | None:
+    def _assignable(self, attribute: Any, role: str) -> Column[Any] | None:
         column = self.row.columns.get(attribute) if isinstance(attribute, str) else None
         if column is None:
             known = ", ".join(repr(name) for name in self.row.columns)
             self._problem(
-                "effect",
+                role,
                 f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}",
             )
         elif column is self.row.state:
-            self._problem("effect", f"sets {attribute!r}, the machine's own state: only the transition's target does")
+            self._problem(role, f"sets {attribute!r}, the machine's own state: only the transition's target does")
         elif column in self.row.key or column is self.row.version:
-            self._problem("effect", f"sets {attribute!r}, the row's key or version")
+            self._problem(role, f"sets {attribute!r}, the row's key or version")
         else:
             return column
         return None
 
-    def _value(self, column: Column[Any], value: Any) -> ColumnElement[Any]:
+    def _value(self, column: Column[Any], value: Any, role: str) -> ColumnElement[Any]:
         try:
             state = self.state_value(column, value)
         except ValueError as error:
-            self._problem("effect", str(error))
+            self._problem(role, str(error))
             return null()
         if state is not None:
             return state
@@ -164,7 +199,7 @@ class _Builder:
             return literal(value, column.type)
         if isinstance(element, BindParameter) and element.type._isnull:
             element = type_coerce(element, column.type)
-        return self._core(element, "effect")
+        return self._core(element, role)
 
     def _core(self, expression: ColumnElement[Any], role: str) -> ColumnElement[Any]:
         """*expression* in Core terms, with the payload under names that no column can have.
@@ -195,6 +230,10 @@ class _Builder:
 
     def _problem(self, role: str, what: str) -> None:
         self.problems.append(f"event {self.event!r}: its {role} {what}")
+
+
+def _all_of(guards: Sequence[ColumnElement[bool]]) -> ColumnElement[bool] | None:
+    return and_(*guards) if len(guards) > 1 else next(iter(guards), None)
 
 
 def _takes(type_: TypeEngine[Any]) -> Takes:

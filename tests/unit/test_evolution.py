@@ -152,10 +152,10 @@ def test_json_comes_back_as_the_same_machine():
 
 
 def test_guard_from_json_cannot_be_called():
-    guard = Machine.from_json(guarded().to_json()).transitions("Fail")[0].guard
+    (guard,) = Machine.from_json(guarded().to_json()).transitions("Fail")[0].guards
 
     with pytest.raises(TypeError, match="cannot be fired"):
-        guard(object, most=3)
+        guard.function(object, most=3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 
 from sqlalchemy_fsm_mysql.errors import InvalidMachine, UnknownEvent
 from sqlalchemy_fsm_mysql.machine import ANY, Event, Machine, Transition
-from sqlalchemy_fsm_mysql.machine.validation import MAX_STATES, RESERVED_NAMES
+from sqlalchemy_fsm_mysql.machine.payload import RESERVED_NAMES
+from sqlalchemy_fsm_mysql.machine.validation import MAX_STATES
 
 STATES = ("Initializing", "Running", "Error", "Stopped", "Deleted")
 
@@ -471,7 +472,7 @@ def test_payload_is_the_union_of_all_names_by_first_appearance():
     event = Event(
         "go",
         [
-            Transition("a", "b", guard=is_cheap, effect=lambda order, *, note: {"note": note}),
+            Transition("a", "b", guard=is_cheap, effect=lambda order, note: {"note": note}),
             Transition("a", "a", guard=lambda order, limit_, amount: order.limit < limit_ - amount),
         ],
         effect=book,
@@ -483,9 +484,43 @@ def test_event_without_callables_has_no_payload(machine):
     assert machine.payload("Stop") == ()
 
 
-def test_parameter_with_a_default_is_payload_too():
-    guard = lambda order, /, amount=0: order.total == amount  # noqa: E731 - a guard is written like this
+def test_parameter_with_a_default_is_optional_payload():
+    def guard(order, /, amount=0):
+        return order.total == amount
+
+    machine = two_states(events=[Event("go", [Transition("a", "b", guard=guard)])])
+
     assert Machine.callable_payload(guard) == ("amount",)
+    assert (machine.payload("go"), machine.optional_payload("go")) == (("amount",), {"amount": 0})
+
+
+def test_name_that_one_function_requires_is_required():
+    machine = two_states(
+        events=[Event("go", {"a": "b"}, guard=lambda order, by=None: True, effect=lambda order, by: {"by": by})]
+    )
+
+    assert (machine.payload("go"), machine.optional_payload("go")) == (("by",), {})
+
+
+def test_keyword_only_parameter_is_the_functions_own():
+    events = [Event(name, {"a": "b"}, effect=lambda order, *, to=name: {"went": to}) for name in ("left", "right")]
+
+    assert [two_states(events=events).payload(event) for event in events] == [(), ()]
+    assert [event.effect(None) for event in events] == [{"went": "left"}, {"went": "right"}]
+
+
+def test_keyword_only_parameter_without_a_default_cannot_be_filled():
+    (problem,) = problems(events=[Event("go", {"a": "b"}, effect=lambda order, *, note: {"note": note})])
+
+    assert problem.startswith("event 'go': the effect takes 'note' by keyword only, which makes it the function's own")
+
+
+def test_payload_with_two_defaults():
+    found = problems(
+        events=[Event("go", {"a": "b"}, guard=lambda order, n=1: True, effect=lambda order, n=2: {"n": n})]
+    )
+
+    assert found == ["event 'go': payload 'n' has two defaults, 1 and 2: leave one"]
 
 
 def test_guard_may_be_a_bound_method_or_a_partial():
@@ -497,17 +532,15 @@ def test_guard_may_be_a_bound_method_or_a_partial():
         Transition("a", "b", guard=Limits().guard),
         Transition("a", "a", guard=functools.partial(book, reason="none")),
     ]
-    assert Machine(initial="a", events=[Event("go", transitions)]).payload("go") == ("amount", "reason")
+    assert Machine(initial="a", events=[Event("go", transitions)]).payload("go") == ("amount",)
 
 
 # Wrong types, told where they are written
 
 
-@pytest.mark.parametrize(
-    "source", [None, 1, b"a", ["a"], {"a"}, ("a", 1), ("a", ANY), ("a", ("b",)), NoHash.A, object()]
-)
+@pytest.mark.parametrize("source", [None, 1, b"a", ("a", 1), ["a", ANY], ("a", ("b",)), NoHash.A, object()])
 def test_source_that_is_no_state_is_a_type_error(source):
-    with pytest.raises(TypeError, match="the source of a transition is a state, a tuple of states, or ANY"):
+    with pytest.raises(TypeError, match="the source of a transition is a state, a group, an iterable of these, or ANY"):
         Transition(source, "b")
 
 
@@ -518,9 +551,9 @@ def test_target_that_is_no_state_is_a_type_error(target):
 
 
 @pytest.mark.parametrize("option", ["guard", "effect"])
-@pytest.mark.parametrize("value", [True, "order.total > 0", {"total": 1}, 0])
+@pytest.mark.parametrize("value", [True, "order.total > 0", {"total": 1}, {1: len}, {}, 0])
 def test_guard_or_effect_that_is_no_function_is_a_type_error(option, value):
-    with pytest.raises(TypeError, match=rf"the {option} is .*: give a function"):
+    with pytest.raises(TypeError, match=rf"the {option} |guards are named by str"):
         Transition("a", "b", **{option: value})
 
 
@@ -690,9 +723,10 @@ def test_guarded_transitions_before_an_unguarded_one_can_all_win():
 WRONG_NAMES = [
     ("", "is empty"),
     ("x" * 65, "is 65 characters long: 64 is the most"),
-    ("caf\u00e9", "is not all printable ASCII"),
-    ("a\tb", "is not all printable ASCII"),
-    ("a\x7f", "is not all printable ASCII"),
+    ("a\tb", "is not all printable"),
+    ("a\x7f", "is not all printable"),
+    ("a\u200b", "is not all printable"),
+    ("a\ud800", "is not all printable"),
     (" x", "begins or ends with a space"),
     ("x ", "begins or ends with a space"),
     ("007", "is made only of digits"),
@@ -711,6 +745,31 @@ def test_event_with_a_wrong_name(name, told):
     (problem,) = problems(events=[Event(name, {"a": "b"})])
     assert problem.startswith("event '")
     assert told in problem
+
+
+def test_event_in_another_script():
+    (problem,) = problems(events=[Event("öffnen", {"a": "b"})])
+    assert problem.startswith("event 'öffnen' is not all printable ASCII")
+
+
+@pytest.mark.parametrize("name", ["überfällig", "已支付", "оплачен", "πληρωμένο", "مدفوع", "支払い済み", "🚀"])
+def test_state_in_any_script(name):
+    assert two_states(events=[Event("go", {"a": name})]).states == ("a", name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("überfällig", "uberfallig"), ("Straße", "STRASSE"), ("ø", "o"), ("ガ", "か"), ("ﬁn", "fin"), ("é", "e\u0301")],
+)
+def test_states_that_differ_only_in_accents(one, other):
+    (problem,) = problems(events=[Event("go", {"a": one, one: other})])
+    assert "differ only in case" in problem
+
+
+@pytest.mark.parametrize("name", ["७", "\uff17\uff17", "²"])
+def test_state_of_digits_in_another_script(name):
+    (problem,) = problems(events=[Event("go", {"a": name})])
+    assert "is made only of digits" in problem
 
 
 def test_enum_member_with_a_wrong_name():

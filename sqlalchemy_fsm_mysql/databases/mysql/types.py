@@ -18,7 +18,10 @@ __all__ = ["MariaDBTypes", "MySQLTypes"]
 
 
 class MySQLTypes(ColumnTypes):
-    """ENUM in ascii_bin, or VARCHAR in a binary collation without padding: 'ready' and 'ready ' are different."""
+    """ENUM or VARCHAR in a binary collation; that of VARCHAR does not pad: 'ready' and 'ready ' are different.
+
+    States in ASCII make an ENUM in ``ascii_bin``; states in another script need ``utf8mb4``.
+    """
 
     has_enum = True
     # The character set and collation of a VARCHAR of states, and the collation of any other exact text. MySQL has no
@@ -29,9 +32,11 @@ class MySQLTypes(ColumnTypes):
     def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
         from sqlalchemy.dialects import mysql
 
+        is_ascii = all(map(str.isascii, states))
         if storage == "enum":
-            return mysql.ENUM(*_doubled(states, dialect), charset="ascii", collation="ascii_bin")
-        charset, collation = self.state_charset
+            charset, collation = ("ascii", "ascii_bin") if is_ascii else ("utf8mb4", self.exact_collation)
+            return mysql.ENUM(*_doubled(states, dialect), charset=charset, collation=collation)
+        charset, collation = self.state_charset if is_ascii else ("utf8mb4", self.exact_collation)
         return mysql.VARCHAR(max(map(len, states)), charset=charset, collation=collation)
 
     def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:

@@ -1,0 +1,165 @@
+"""Effects of entering and leaving, in every way a row moves: in the same statement, the most specific first."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sqlalchemy_fsm_mysql import (
+    ANY,
+    Event,
+    InvalidMachine,
+    Machine,
+    StateMachineColumn,
+    Transition,
+    claim,
+    fire_key,
+    fire_where,
+)
+from tests.conformance.support import stored
+
+
+class Base(DeclarativeBase):
+    """The tables of this module."""
+
+
+def sets(**values):
+    return lambda job: values
+
+
+machine = Machine(
+    initial="queued",
+    groups={"active": ("running", "paused"), "over": ["done", "failed"], "all": ["active", "over"]},
+    events=[
+        Event("Start", {"queued": "running"}),
+        Event("Pause", {"running": "paused"}, effect=sets(by="event")),
+        Event("Resume", {"paused": "running"}),
+        Event("Beat", {"running": "running"}),
+        Event("Finish", [Transition("active", "done", effect=sets(by="transition"))], effect=sets(by="event")),
+        Event("Fail", {"active": "failed"}),
+        Event("Retry", {"over": "queued"}),
+    ],
+    on_enter={
+        ANY: lambda job: {"changes": job.changes + 1},
+        "all": sets(by="outer", box="all"),
+        "active": sets(by="inner"),
+        "running": lambda job: {"runs": job.runs + 1},
+        "failed": sets(by="state"),
+    },
+    on_exit={"active": sets(box="left active"), "queued": sets(box="left queued")},
+)
+
+
+class Job(Base):
+    __tablename__ = "border_jobs"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(machine)
+    changes: Mapped[int] = mapped_column(default=0)
+    runs: Mapped[int] = mapped_column(default=0)
+    by: Mapped[str | None] = mapped_column(String(20))
+    box: Mapped[str | None] = mapped_column(String(20))
+
+
+class Plain(Base):
+    __tablename__ = "border_plain"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(Machine(initial="queued", events=[Event("Start", {"queued": "running"})]))
+
+
+VALUES = ("state", "changes", "runs", "by", "box")
+
+
+def values(session: Session, key: int = 1) -> tuple[object, ...]:
+    row = stored(session, Job)[key,]
+    return tuple(row[name] for name in VALUES)
+
+
+@pytest.fixture
+def job(session: Session) -> Job:
+    job = Job(id=1)
+    session.add_all([job, Plain(id=1)])
+    session.flush()
+    return job
+
+
+def test_making_a_row_enters_nothing(session, job):
+    assert values(session) == ("queued", 0, 0, None, None)
+
+
+def test_the_most_specific_effect_wins(session, job):
+    """A state before a group, an inner group before an outer one; of the same rank, entering before leaving."""
+    job.fire("Start")
+    assert values(session) == ("running", 1, 1, "inner", "left queued")
+
+
+def test_a_border_is_crossed_from_outside_to_inside_only(session, job):
+    for event in ("Start", "Pause", "Resume", "Beat"):
+        job.fire(event)
+    assert values(session) == ("running", 3, 2, "event", "left queued")
+
+
+def test_the_transition_wins_over_the_event_and_the_borders(session, job):
+    job.fire("Start")
+    job.fire("Finish")
+    assert values(session) == ("done", 2, 1, "transition", "left active")
+
+
+def test_the_state_wins_over_its_groups(session, job):
+    job.fire("Start")
+    job.fire("Fail")
+    assert values(session) == ("failed", 2, 1, "state", "left active")
+
+
+def test_instance_shows_the_values(session, job):
+    job.fire("Start")
+    assert (job.changes, job.runs, job.by, job.box) == (1, 1, "inner", "left queued")
+
+
+def test_key_set_and_claim_write_them(session):
+    session.add_all(Job(id=key) for key in (1, 2, 3))
+    session.flush()
+
+    fire_key(Job, 1, "Start", session)
+    fire_where(Job, "Start", session, Job.id == 2)
+    (claimed,) = claim(Job, "Start", session, Job.id == 3, limit=1)
+
+    assert {values(session, key) for key in (1, 2, 3)} == {("running", 1, 1, "inner", "left queued")}
+    assert (claimed.runs, claimed.box) == (1, "left queued")
+
+
+def test_one_statement(session, job, sent):
+    """As many as a fire without any effect: by the locking read and on SQLite that is two."""
+    with sent() as with_effects:
+        fire_key(Job, 1, "Start", session)
+    with sent() as without:
+        fire_key(Plain, 1, "Start", session)
+    assert with_effects.number == without.number
+
+
+def test_groups_that_are_not_inside_each_other_conflict():
+    """Unless what is more specific than both settles it."""
+    clash = Machine(
+        initial="a",
+        events=[Event("Go", {"a": "b"}), Event("Settled", {"a": "b"}, effect=sets(by="event"))],
+        groups={"left": ("b", "c"), "right": ("b", "d")},
+        states=["a", "b", "c", "d"],
+        initial_states=(),
+        retired=["c", "d"],
+        on_enter={"left": sets(by="left"), "right": sets(by="right")},
+    )
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Thing(Own):
+        __tablename__ = "border_things"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        by: Mapped[str | None] = mapped_column(String(20))
+        state: Mapped[str] = StateMachineColumn(clash)
+
+    state = vars(Thing)["__state_machines__"]["state"]
+
+    with pytest.raises(InvalidMachine, match="on_enter of group 'left' and of group 'right' both set 'by'"):
+        state.event("Go")
+    assert state.event("Settled").branches[0].effects
