@@ -1,32 +1,23 @@
-"""What the three web examples share: devices of a plant, their machine, and what an error means in HTTP.
+"""Devices of a plant and their machine, for the three web examples.
 
 The page that FastAPI and Flask show has a button for each event that leaves the device's state. It may be old when it
-is clicked: the row decides, and a refusal is answered with 409 and its reason.
+is clicked: the row decides, and the page tells why a click did not move the device.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 from sqlalchemy import Engine, String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
     Event,
-    FSMError,
-    LockTimeout,
     Machine,
     Moved,
-    NotWritable,
-    OutcomeUnknown,
-    RowNotFound,
     Stateful,
     StateMachineColumn,
-    TokenConflict,
-    TransactionAborted,
     TransitionHistory,
-    TransitionNotAllowed,
-    UnknownEvent,
     fire_key,
 )
 
@@ -59,33 +50,17 @@ class DeviceTransition(TransitionHistory, Base):
     __records__ = "Device.state"
 
 
-# What a client may send as a token: a name that says nothing, and fits the history's column.
-TOKEN = r"^[!-~]{1,64}$"  # noqa: S105 - what a token looks like
+# The token of one click: no message, and short enough for the history's column.
+TOKEN = r"^[!-~]{1,64}$"  # noqa: S105 - a pattern
 
-# The first that fits. GuardNotSatisfied is a TransitionNotAllowed.
-STATUS: dict[type[FSMError], int] = {
-    RowNotFound: 404,
-    TransitionNotAllowed: 409,
-    TokenConflict: 409,
-    UnknownEvent: 422,
-    LockTimeout: 503,
-    NotWritable: 503,
-    OutcomeUnknown: 503,
-    TransactionAborted: 503,
-}
+# An INT of MySQL, as text. A path that is no such number is no device's, so it is 404.
+_KEY = re.compile("[1-9][0-9]{0,9}", re.ASCII)
+_LARGEST = 2**31 - 1
 
 
-def status_of(error: FSMError) -> int:
-    """The HTTP status that tells a client what to do: 404 and 422 ask better, 409 look again, 503 come again later."""
-    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
-
-
-def problem(error: FSMError) -> dict[str, Any]:
-    """What a client may know of it. The text holds no SQL and no values, so all of it may be shown."""
-    body: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-    if isinstance(error, TransitionNotAllowed):
-        body |= {"state": error.state, "allowed_from": error.allowed_from}
-    return body
+def key_of(text: str) -> int | None:
+    """The device's key that *text*, a part of a path, is; None if it is no key."""
+    return int(text) if _KEY.fullmatch(text) and int(text) <= _LARGEST else None
 
 
 def open_engine(url: str) -> Engine:
@@ -100,5 +75,8 @@ def open_engine(url: str) -> Engine:
 
 
 def fire(session: Session, key: int, event: str, token: str | None) -> Moved[Device]:
-    """One click. Its token comes with the page, so a click that is sent twice moves once."""
+    """Fire *event* for one click. Its token comes with the page, so a click that is sent twice moves once.
+
+    An application with a login checks here that this user may do this, and passes the user's name as *actor*.
+    """
     return fire_key(Device, key, event, session, token=token, actor="web")

@@ -144,7 +144,7 @@ def is_async(url: URL) -> bool:
 def own_database(url: URL) -> Iterator[URL]:
     """A URL of the same server with a database that nobody else uses, dropped at the end."""
     # Two containers can have the same process id and share one server, hence the random part.
-    name = f"fsm_test_{os.getpid()}_{secrets.token_hex(2)}"
+    name = f"fsm_test_{os.getpid()}_{secrets.token_hex(4)}"
     execute(url, f"CREATE DATABASE {name}")
     try:
         yield url.set(database=name)

@@ -10,44 +10,86 @@ protected and cannot be edited, so it is left out of the form. In production giv
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from sqladmin import Admin, Flash, ModelView, expose
+from sqladmin.helpers import get_object_identifier
+from sqlalchemy import inspect
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import sessionmaker
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from examples.devices import Device, open_engine
-from sqlalchemy_fsm_mysql import FSMError, Moved, fire_key, run_transaction
+from examples.pages import FRAMING, TOO_OLD, answer_to, form_token, is_genuine
+from sqlalchemy_fsm_mysql import FSMError, Moved, UnknownEvent, fire_key, run_transaction
 
 
 class EventsView(ModelView):
-    """A view whose details page has the buttons. What an event answers is shown as SQLAdmin's flash message."""
+    """A view whose details page has the buttons. The outcome of an event is shown as SQLAdmin's flash message.
+
+    A button moves a row, so it needs the rights to see and to edit this row.
+    """
 
     details_template = "events_details.html"
 
-    # By POST, as SQLAdmin's own actions are not: to follow a link must not move a row.
+    # By POST, unlike SQLAdmin's own actions: to follow a link must not move a row.
     @expose("/fire/{pk}/{event}", methods=["POST"])
     async def fire_event(self, request: Request) -> Response:
         key, event = request.path_params["pk"], request.path_params["event"]
+        row = await self._editable(request, key)
+        details = RedirectResponse(
+            request.url_for("admin:details", identity=self.identity, pk=key).path, HTTPStatus.SEE_OTHER
+        )
+        if not is_genuine(request.session, (await request.form()).get("form_token")):
+            Flash.error(request, TOO_OLD)
+            return details
         try:
-            moved = await run_in_threadpool(self._fire, key, event)
+            moved = await run_in_threadpool(self._fire, inspect(row).identity, event)
+        except UnknownEvent:
+            raise HTTPException(HTTPStatus.NOT_FOUND) from None
         except FSMError as error:
-            Flash.error(request, str(error))
+            Flash.error(request, answer_to(error).sentence)
         else:
             Flash.success(request, f"{moved.event}: {moved.source} → {moved.target}")
-        return RedirectResponse(request.url_for("admin:details", identity=self.identity, pk=key), status_code=303)
+        return details
 
-    def _fire(self, key: str, event: str) -> Moved[Any]:
-        (column,) = self.pk_columns
-        value = column.type.python_type(key)
+    async def _editable(self, request: Request, key: str) -> Any:
+        """The row of this key. Raises: HTTPException, 403 or 404, unless the view lets this user see and edit it."""
+        if not self.has_buttons(request):
+            raise HTTPException(HTTPStatus.FORBIDDEN)
+        try:
+            # Each query may leave out rows that this user must not see or edit.
+            rows = [await self.get_object_for_details(request), await self.get_object_for_edit(request)]
+        except (ValueError, OverflowError, DataError):  # the path has no value of the key's type
+            rows = [None]
+        if any(row is None or str(get_object_identifier(row)) != key for row in rows):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        if hasattr(self, "check_can_edit") and await self.check_can_edit(request, rows[0]) is not True:
+            raise HTTPException(HTTPStatus.FORBIDDEN)
+        return rows[0]
+
+    def has_buttons(self, request: Request) -> bool:
+        """Whether this user may fire events by this view."""
+        return bool(self.can_view_details and self.can_edit and self.is_accessible(request))
+
+    def form_token(self, request: Request) -> str:
+        return form_token(request.session)
+
+    def _fire(self, identity: tuple[Any, ...], event: str) -> Moved[Any]:
+        key = identity if len(identity) > 1 else identity[0]
+        # With a login: actor=request.session["user"], or whatever names the user.
         return run_transaction(
-            self.session_maker, lambda session: fire_key(self.model, value, event, session, actor="admin")
+            self.session_maker, lambda session: fire_key(self.model, key, event, session, actor="admin")
         )
 
 
@@ -57,17 +99,24 @@ class DeviceAdmin(EventsView, model=Device):
     name_plural = "Devices"
 
 
+async def protect(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Add the headers that keep other sites from framing the admin."""
+    response = await call_next(request)
+    response.headers.update(FRAMING)
+    return response
+
+
 def create_app(url: str | None = None, secret: str | None = None) -> Starlette:
     """The application on the database at *url*, and *secret* to sign its cookies; else DATABASE_URL and SECRET_KEY."""
     engine = open_engine(url or os.environ["DATABASE_URL"])
-    app = Starlette()
+    app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=protect)])
     app.state.engine = engine
-    # Flash messages are kept in the session.
-    middlewares = [Middleware(SessionMiddleware, secret_key=secret or os.environ["SECRET_KEY"])]
+    # The flash messages and the token of the forms are in the session.
+    session = Middleware(SessionMiddleware, secret_key=secret or os.environ["SECRET_KEY"], https_only=True)
     admin = Admin(
         app,
         session_maker=sessionmaker(engine),
-        middlewares=middlewares,
+        middlewares=[session],
         templates_dir=str(Path(__file__).parent / "templates"),
     )
     admin.add_view(DeviceAdmin)

@@ -1,10 +1,11 @@
-"""A click moves the row, a refusal says why, and of two clicks at once one moves and the other is told."""
+"""A click moves the row, a refusal says why, and of two clicks at once one moves. Other sites move nothing."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from selenium.common.exceptions import WebDriverException
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.servers_only
 
 SECONDS = 20
 ROUNDS = 5
-REFUSAL = "devices 1 refused 'Stop': it is 'Stopped'; 'Stop' leaves 'Running'."
+REFUSAL = "Stop is not possible now: the state is Stopped."
+HTML_NAME = '<img src=x onerror="document.title=1">'
 
 
 class Page:
@@ -106,6 +108,59 @@ def test_a_refused_event_shows_why(site: Site, pages: tuple[Page, Page]) -> None
     assert page.message() == REFUSAL
     assert page.state(1) == "Stopped"
     assert stored(site) == ("Stopped", ["Stop"])
+
+
+def test_a_reload_sends_no_form_again(site: Site, pages: tuple[Page, Page]) -> None:
+    site.put(1, "Running")
+    page, _ = pages
+    page.open(1)
+    page.click(1, "Stop")
+    page.browser.refresh()
+
+    assert page.state(1) == "Stopped"
+    assert page.browser.find_elements(By.CSS_SELECTOR, "#message, .toast-body") == []
+    assert stored(site) == ("Stopped", ["Stop"])
+
+
+def test_a_form_of_another_site_moves_nothing(site: Site, pages: tuple[Page, Page]) -> None:
+    """The visitor has a session, and clicks a button that sends a form to the application."""
+    site.put(1, "Running")
+    page, _ = pages
+    page.open(1)
+    path = "/admin/device/fire/1/Stop" if page.is_admin else "/devices/1/Stop"
+    form = (
+        f'<form method="post" action="{page.address}{path}"><input name="token" value="t"><button>win</button></form>'
+    )
+    page.browser.get(f"data:text/html,{quote(form)}")
+    button = page.browser.find_element(By.TAG_NAME, "button")
+    button.click()
+    page.until(expected_conditions.staleness_of(button))
+
+    assert stored(site) == ("Running", [])
+
+
+def test_a_frame_of_another_site_stays_empty(site: Site, pages: tuple[Page, Page]) -> None:
+    page, _ = pages
+    page.open(1)
+    frame = f'<iframe src="{page.browser.current_url}"></iframe>'
+    page.browser.get(f"data:text/html,{quote(frame)}")
+    page.browser.switch_to.frame(0)
+    shown = page.browser.find_elements(By.CSS_SELECTOR, "button, table")
+    page.browser.switch_to.default_content()
+
+    assert shown == []
+
+
+def test_a_name_that_is_html_runs_no_script(site: Site, pages: tuple[Page, Page]) -> None:
+    with Session(site.engine) as session:
+        session.get_one(Device, 1).name = HTML_NAME
+        session.commit()
+    page, _ = pages
+    page.open(1)
+
+    assert HTML_NAME in page.browser.find_element(By.TAG_NAME, "body").text
+    assert page.browser.title != "1"
+    assert page.browser.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
 
 
 def clicks_at_once(site: Site, pages: tuple[Page, Page]) -> list[str]:
