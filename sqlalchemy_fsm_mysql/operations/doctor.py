@@ -336,12 +336,29 @@ def _durability(known: Settings) -> Iterator[Finding]:
         yield Finding("note", "durability", what, "set both to 1, unless that is meant")
 
 
+def _character_set(known: Settings) -> Iterator[Finding]:
+    other = sorted(
+        {
+            known.variables[name]
+            for name in ("character_set_client", "character_set_connection", "character_set_results")
+            if known.variables.get(name, "utf8mb4") not in ("utf8mb4", "")
+        }
+    )
+    if other:
+        what = (
+            f"the connection's character set is {listed(other)}: it cannot send every text, and mysqlclient cannot "
+            "read every error message of the server"
+        )
+        yield Finding("note", "character set", what, "add ?charset=utf8mb4 to the URL")
+
+
 _SETTINGS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _strictness,
     _found_rows,
     _isolation,
     _writable,
     _clusters,
+    _character_set,
     _durability,
 )
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Connection,
     Dialect,
     Enum,
     Integer,
@@ -33,8 +34,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, conv
 from sqlalchemy.types import TypeEngine
 
-from ..databases import backend_of_dialect
-from ..databases.enforcers import enforcer_of
+from ..databases import enforcer_of, require_database, types_of
 from ..databases.triggers import KINDS, CreateTrigger, short_identifier
 from ..errors import InvalidMachine, StateAssignmentError, UnknownEvent
 from ..errors.texts import State, shown, stored_form
@@ -128,7 +128,7 @@ class StateType(TypeDecorator[Any]):
         return copied
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        type_ = backend_of_dialect(dialect).column_type(dialect, self.machine.stored_states, self.storage)
+        type_ = types_of(dialect).state(dialect, self.machine.stored_states, self.storage)
         return dialect.type_descriptor(type_)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
@@ -168,8 +168,14 @@ def add_check(type_: Any, column: Column[Any]) -> None:
         # rule, as Enum's is: ddl_if() is not asked where Alembic adds a column.
         check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
         table.append_constraint(check)
+        event.listen(table, "before_create", _require_database)
 
     event.listen(column, "after_parent_attach", attached)
+
+
+def _require_database(_: Table, connection: Connection, **__: Any) -> None:
+    """Refuse to create the table in a database that the library does not support."""
+    require_database(connection)
 
 
 class _CheckRule:
@@ -179,7 +185,7 @@ class _CheckRule:
         self.target = type_
 
     def __call__(self, compiler: Any) -> bool:
-        return backend_of_dialect(compiler.dialect).needs_check(self.target.storage)
+        return types_of(compiler.dialect).needs_check(self.target.storage)
 
 
 def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:

@@ -348,6 +348,7 @@ def test_the_flag_that_counts_found_rows(patient: Engine, is_set: bool) -> None:
         ({"read_only": "ON"}, "error", "read only"),
         ({"read_only": "NO_LOCK_NO_ADMIN"}, "error", "read only"),
         ({"sync_binlog": "0", "log_bin": "ON"}, "note", "durability"),
+        ({"character_set_client": "sjis"}, "note", "character set"),
         ({"sync_binlog": "0", "log_bin": "OFF"}, None, None),
         ({"transaction_isolation": "REPEATABLE-READ", "innodb_snapshot_isolation": "ON"}, "warning", "isolation level"),
         ({"transaction_isolation": "READ-UNCOMMITTED"}, "warning", "isolation level"),
