@@ -72,9 +72,8 @@ class Notes:
 def current_notes(connection: Connection) -> Notes | None:
     """The notes on the transaction that *connection* is in; None when there are none."""
     notes: Notes | None = connection.__dict__.get(_KEY)
-    if notes is not None and notes.transaction() is connection.get_transaction():
-        return notes
-    return None
+    transaction = connection.get_transaction()
+    return notes if notes is not None and transaction is not None and notes.transaction() is transaction else None
 
 
 def notes_of(connection: Connection) -> Notes:

@@ -1,4 +1,4 @@
-"""Hooks that do not act while a test runs: no mail is sent, and the test sees which would have been."""
+"""Hooks in tests: kept from acting, so that a test sees the calls; or called although a fixture never commits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from ..core.hooks import Hook
 from ..orm.column import MappedState, attribute_state
+from ..orm.journal import early_commits
 from ..outcomes import Moved
 
-__all__ = ["HookCall", "frozen_hooks"]
+__all__ = ["HookCall", "frozen_hooks", "hooks_follow_session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,39 @@ def frozen_hooks(*columns: Any) -> Iterator[list[HookCall]]:
     finally:
         for mapped, hooks in kept:
             _thaw(mapped, hooks, calls)
+
+
+@contextmanager
+def hooks_follow_session() -> Iterator[None]:
+    """Within the block the functions of ``on_committed`` are called when a *session* commits, COMMIT or not.
+
+    Use it in a suite whose fixture begins a transaction on the connection, lets the session join it, and rolls it back
+    after each test. Nothing is committed there, so without this block the functions are not called.
+
+    >>> from sqlalchemy.orm import Session
+    >>> from sqlalchemy_fsm_mysql import fire_key, on_committed, remove_hook
+    >>> from sqlalchemy_fsm_mysql.demo import Base, Order
+    >>> from sqlalchemy_fsm_mysql.testing import sqlite_engine
+    >>> engine, mails = sqlite_engine(Base), []
+    >>> @on_committed(Order.state)
+    ... def send_mail(moved):
+    ...     mails.append(moved.key)
+    >>> with engine.connect() as connection, connection.begin() as outer, hooks_follow_session():
+    ...     with Session(connection, join_transaction_mode="create_savepoint") as session:
+    ...         session.add(Order(id=1))
+    ...         moved = fire_key(Order, 1, "Ready", session)
+    ...         session.commit()
+    ...     outer.rollback()
+    >>> mails
+    [1]
+    >>> remove_hook(Order.state, send_mail)
+    """
+    block = object()
+    early_commits.append(block)
+    try:
+        yield
+    finally:
+        early_commits.remove(block)
 
 
 def _frozen(hook: Hook, calls: list[HookCall]) -> Hook:

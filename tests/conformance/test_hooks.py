@@ -539,16 +539,6 @@ def test_sessions_made_with_the_info_of_another_have_hooks_of_their_own(
     assert events(calls) == ["Ready"]
 
 
-def test_in_autocommit_the_calls_come_with_the_sessions_commit(database: Engine, schemas: None) -> None:
-    key = create(database, Plain)
-    with heard(on_committed) as calls, Session(database) as session:
-        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        fire_key(Plain, key, "Ready", session)
-        session.commit()
-
-    assert events(calls) == ["Ready"]
-
-
 def test_an_async_session_calls_both_kinds_of_hooks(tmp_path: Any) -> None:
     told: list[Any] = []
 
