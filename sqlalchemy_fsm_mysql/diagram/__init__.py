@@ -5,14 +5,15 @@ from __future__ import annotations
 from .dot import dot
 from .graph import Arrow, Counts, Edge, Graph, Rows
 from .mermaid import mermaid
-from .notebook import html, html_table
-from .picture import png, svg
+from .notebook import html, html_table, markdown
+from .picture import DrawingTimeout, png, svg
 from .table import REFUSED, cells, markdown_table
 
 __all__ = [
     "REFUSED",
     "Arrow",
     "Counts",
+    "DrawingTimeout",
     "Edge",
     "Graph",
     "Rows",
@@ -20,6 +21,7 @@ __all__ = [
     "dot",
     "html",
     "html_table",
+    "markdown",
     "markdown_table",
     "mermaid",
     "png",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
-from ..errors.texts import escaped
-from .graph import Arrow, Counts, Graph, Rows, graph_of, heat, rows_label
+from .escaping import dot as escape
+from .graph import Arrow, Box, Counts, Graph, Rows, graph_of, heat, rows_label
 from .mermaid import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ _WIDTHS = ("0.8", "1.2", "2.0", "3.0", "4.2", "5.5")
 
 # No state's name has a blank at its edge.
 _BEGIN = '" begin"'
+# Graphviz reads no name of more than 16,384 bytes.
+_NAME_CHARACTERS = 256
 
 
 def dot(
@@ -63,12 +66,17 @@ def dot(
     rows: Rows | None = None,
     direction: str = "TB",
     theme: str = "light",
+    guards: bool = True,
+    effects: bool = True,
+    borders: bool = False,
 ) -> str:
     """*machine* in DOT; needs nothing installed.
 
     *counts* and *rows* are shown as by ``mermaid()``. *direction* is TB (top to bottom), LR, BT or RL,
     *theme* ``"light"`` or ``"dark"``. The initial state has an arrow from a dot, final states have a double border.
-    Dashed is what the machine does not declare.
+    Dashed is what the machine does not declare. A group is a box; of two groups that overlap, the larger one. *guards*
+    and *effects* are named on the arrows, with *borders* the effects of `on_enter` and `on_exit` in states and boxes.
+    Descriptions of events are tooltips.
 
     Raises: ValueError for another *direction* or *theme*.
     """
@@ -76,37 +84,68 @@ def dot(
         raise ValueError(f"direction={direction!r}; there are {', '.join(map(repr, DIRECTIONS))}")
     if theme not in THEMES:
         raise ValueError(f"theme={theme!r}; there are {', '.join(map(repr, THEMES))}")
-    graph = graph_of(machine).with_figures(counts, rows)
+    graph = graph_of(machine).with_details(guards=guards, effects=effects, borders=borders).with_figures(counts, rows)
     lines = [*_settings(direction, THEMES[theme]), *_states(graph, rows, THEMES[theme])]
     lines += _arrows(graph, counts, THEMES[theme])
-    return "\n".join([f"digraph {_quoted(graph.name or 'machine')} {{", *(f"  {line};" for line in lines), "}", ""])
+    name = _quoted((graph.name or "machine")[:_NAME_CHARACTERS])
+    return "\n".join([f"digraph {name} {{", *(f"  {line}" for line in lines), "}", ""])
 
 
 def _settings(direction: str, theme: Theme) -> Iterator[str]:
-    yield f'graph [rankdir={direction}, bgcolor="{theme.paper}", pad=0.3, nodesep=0.5, ranksep=0.6]'
+    yield f'graph [rankdir={direction}, bgcolor="{theme.paper}", pad=0.3, nodesep=0.5, ranksep=0.6];'
     yield (
         f'node [shape=box, style="rounded,filled", fillcolor="{theme.fill}", color="{theme.border}",'
-        f' fontcolor="{theme.text}", fontname="Helvetica,Arial,sans-serif", fontsize=13, margin="0.2,0.1"]'
+        f' fontcolor="{theme.text}", fontname="Helvetica,Arial,sans-serif", fontsize=13, margin="0.2,0.1"];'
     )
     yield (
         f'edge [color="{theme.line}", fontcolor="{theme.label}", fontname="Helvetica,Arial,sans-serif", fontsize=11,'
-        " arrowsize=0.8]"
+        " arrowsize=0.8];"
     )
 
 
 def _states(graph: Graph, rows: Rows | None, theme: Theme) -> Iterator[str]:
-    yield f'{_BEGIN} [shape=point, width=0.15, label="", color="{theme.line}", fillcolor="{theme.line}", class=begin]'
+    yield f'{_BEGIN} [shape=point, width=0.15, label="", color="{theme.line}", fillcolor="{theme.line}", class=begin];'
+    boxes = graph.boxes()
+    inside = {state for box in boxes for state in graph.groups[box.group]}
+    final = frozenset(graph.final)
+    nodes = {state: _node(graph, state, rows, is_final=state in final) for state in graph.states}
     for state in graph.states:
-        double = ", peripheries=2" if state in graph.final else ""
-        yield f"{_quoted(state)} [label={_quoted(*_state(state, rows))}{double}]"
+        if state not in inside:
+            yield nodes[state]
+    numbers = count()
+    for box in boxes:
+        yield from _cluster(graph, box, nodes, theme, numbers)
     for state in graph.strangers:
         strange = f'style="rounded,dashed", color="{theme.strange}", class=strange'
-        yield f"{_quoted(state)} [label={_quoted(*_state(state, rows))}, {strange}]"
-    yield f"{_BEGIN} -> {_quoted(graph.initial)}"
+        yield f"{_quoted(state)} [label={_quoted(*_state(graph, state, rows))}, {strange}];"
+    yield f"{_BEGIN} -> {_quoted(graph.initial)};"
+    for state in graph.initial_states:
+        yield f"{_BEGIN} -> {_quoted(state)};"
 
 
-def _state(state: str, rows: Rows | None) -> tuple[str, ...]:
-    return (state,) if rows is None else (state, rows_label(state, rows))
+def _node(graph: Graph, state: str, rows: Rows | None, *, is_final: bool) -> str:
+    double = ", peripheries=2" if is_final else ""
+    return f"{_quoted(state)} [label={_quoted(*_state(graph, state, rows))}{double}];"
+
+
+def _cluster(graph: Graph, box: Box, nodes: Mapping[str, str], theme: Theme, numbers: Iterator[int]) -> Iterator[str]:
+    """A group; Graphviz draws a box around a subgraph whose name begins with ``cluster``."""
+    label = _quoted(box.group, *graph.border_lines(box.group))
+    yield f"subgraph cluster_{next(numbers)} {{"
+    yield (
+        f'  graph [label={label}, labeljust=l, style="rounded,dashed", color="{theme.line}",'
+        f' fontcolor="{theme.label}", fontname="Helvetica,Arial,sans-serif", fontsize=11];'
+    )
+    for state in box.states:
+        yield f"  {nodes[state]}"
+    for within in box.boxes:
+        yield from (f"  {line}" for line in _cluster(graph, within, nodes, theme, numbers))
+    yield "}"
+
+
+def _state(graph: Graph, state: str, rows: Rows | None) -> tuple[str, ...]:
+    figures = () if rows is None else (rows_label(state, rows),)
+    return (state, *figures, *graph.border_lines(state))
 
 
 def _arrows(graph: Graph, counts: Counts | None, theme: Theme) -> Iterator[str]:
@@ -115,8 +154,15 @@ def _arrows(graph: Graph, counts: Counts | None, theme: Theme) -> Iterator[str]:
     for arrow in arrows:
         # The blank keeps the text off the line.
         label = _quoted(*(f" {edge.label(counts)} " for edge in arrow.edges))
-        looks = "".join(f", {look}" for look in _looks(arrow, counts, most, theme))
-        yield f"{_quoted(arrow.source)} -> {_quoted(arrow.target)} [label={label}{looks}]"
+        looks = "".join(f", {look}" for look in (*_looks(arrow, counts, most, theme), *_tooltip(graph, arrow)))
+        yield f"{_quoted(arrow.source)} -> {_quoted(arrow.target)} [label={label}{looks}];"
+
+
+def _tooltip(graph: Graph, arrow: Arrow) -> Iterator[str]:
+    events = dict.fromkeys(edge.event for edge in arrow.edges)
+    texts = [f"{event}: {graph.descriptions[event]}" for event in events if event in graph.descriptions]
+    if texts:
+        yield f"tooltip={_quoted(*texts)}, labeltooltip={_quoted(*texts)}"
 
 
 def _looks(arrow: Arrow, counts: Counts | None, most: int, theme: Theme) -> Iterator[str]:
@@ -130,6 +176,5 @@ def _looks(arrow: Arrow, counts: Counts | None, most: int, theme: Theme) -> Iter
 
 
 def _quoted(*lines: str) -> str:
-    """*lines* as one DOT string. Graphviz takes ``&lt;`` for ``<`` in it, and a backslash begins an escape."""
-    quoted = (escaped(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
-    return '"' + "\\n".join(quoted) + '"'
+    """*lines* as one DOT string."""
+    return '"' + "\\n".join(map(escape, lines)) + '"'

@@ -7,9 +7,12 @@ that a drawing of the same machine is the same text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from ..errors.texts import State
 
 if TYPE_CHECKING:  # a machine shows itself by this package
     from ..machine import Machine, Transition
@@ -69,10 +72,22 @@ class Arrow:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A group as a drawing has it: `states` are those in no box within it, `boxes` the groups inside."""
+
+    group: str
+    states: tuple[str, ...]
+    boxes: tuple[Box, ...] = ()
+
+
+# Not slotted: a cached property needs a dict.
+@dataclass(frozen=True)
 class Graph:
     """A machine's states, events and edges. Edges come by event, then by source, then in winning order.
 
-    `strangers` are states that rows hold, or held, and that the machine does not declare.
+    `strangers` are states that rows hold, or held, and that the machine does not declare. `groups` are the states of
+    each group, `descriptions` the texts of events, by name. `borders` names the effects of entering and leaving: by
+    ``"enter"`` or ``"exit"``, and the state, the group, or None for every state.
     """
 
     states: tuple[str, ...]
@@ -82,6 +97,10 @@ class Graph:
     edges: tuple[Edge, ...]
     name: str | None = None
     strangers: tuple[str, ...] = ()
+    initial_states: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    borders: Mapping[tuple[str, str | None], tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, machine: Machine) -> Graph:
@@ -101,11 +120,67 @@ class Graph:
             events=tuple(machine.events),
             edges=tuple(_edges(machine)),
             name=machine.name,
+            initial_states=tuple(map(machine.stored, machine.initial_states)),
+            groups={name: tuple(map(machine.stored, states)) for name, states in machine.groups.items()},
+            descriptions={
+                name: " ".join(event.description.split()) for name, event in machine.events.items() if event.description
+            },
+            borders=_borders(machine),
         )
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """The number of each event, from 0."""
+        return {event: number for number, event in enumerate(self.events)}
+
+    @cached_property
+    def _by_state(self) -> Mapping[str, Mapping[str, list[Edge]]]:
+        found: dict[str, dict[str, list[Edge]]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.source, {}).setdefault(edge.event, []).append(edge)
+        return found
+
+    def from_state(self, state: str) -> Mapping[str, list[Edge]]:
+        """The edges that leave *state*, by event; those of one event in winning order."""
+        return self._by_state.get(state, {})
 
     def leaving(self, state: str, event: str) -> list[Edge]:
         """The edges that *event* may take from *state*, in winning order; none when it refuses."""
-        return [edge for edge in self.edges if (edge.source, edge.event) == (state, event)]
+        return list(self.from_state(state).get(event, ()))
+
+    def boxes(self) -> list[Box]:
+        """The groups as boxes within boxes.
+
+        A drawing has each state in one place, so of two groups that overlap, the one with fewer states is not drawn.
+        """
+        drawn: dict[str, set[str]] = {}
+        for name, states in sorted(self.groups.items(), key=lambda group: -len(group[1])):
+            mine = set(states)
+            if all(mine <= other or not mine & other for other in drawn.values()):
+                drawn[name] = mine
+        return _boxes(drawn, [name for name in self.groups if name in drawn], self.states)
+
+    def with_details(self, *, guards: bool = True, effects: bool = True, borders: bool = False) -> Graph:
+        """The same with no more details than these on its edges and borders."""
+        return replace(
+            self,
+            edges=tuple(
+                replace(edge, guard=edge.guard if guards else None, effects=edge.effects if effects else ())
+                for edge in self.edges
+            )
+            if not (guards and effects)
+            else self.edges,
+            borders=self.borders if borders else {},
+        )
+
+    def border_lines(self, name: str | None) -> list[str]:
+        """The effects of the border of the state or group *name*, a line for entering and one for leaving.
+
+        >>> Graph((), "", (), (), (), borders={("enter", "paid"): ("stamp",)}).border_lines("paid")
+        ['enter / stamp']
+        """
+        found = ((role, self.borders.get((role, name))) for role in ("enter", "exit"))
+        return [f"{role} / {', '.join(names)}" for role, names in found if names]
 
     def arrows(self) -> list[Arrow]:
         """The edges, those between the same two states together, in the order in which they first appear."""
@@ -150,6 +225,37 @@ def rows_label(state: str, rows: Rows) -> str:
 def graph_of(machine: Machine | Graph) -> Graph:
     """*machine*, drawn or not yet."""
     return machine if isinstance(machine, Graph) else Graph.of(machine)
+
+
+def _boxes(drawn: Mapping[str, set[str]], names: Iterable[str], order: Iterable[str]) -> list[Box]:
+    """The boxes of *names*, which are all groups of one level and below."""
+    names = list(names)
+    # Of two groups with the same states, the one declared first is outside.
+    outermost = [
+        name
+        for position, name in enumerate(names)
+        if not any(
+            drawn[name] < drawn[other] or (drawn[name] == drawn[other] and at < position)
+            for at, other in enumerate(names)
+            if other != name
+        )
+    ]
+    boxes = []
+    for name in outermost:
+        inside = [other for other in names if other not in outermost and drawn[other] <= drawn[name]]
+        within = _boxes(drawn, inside, order)
+        elsewhere = {state for other in inside for state in drawn[other]}
+        boxes.append(Box(name, tuple(s for s in order if s in drawn[name] and s not in elsewhere), tuple(within)))
+    return boxes
+
+
+def _borders(machine: Machine) -> dict[tuple[str, str | None], tuple[str, ...]]:
+    found: dict[tuple[str, str | None], tuple[str, ...]] = {}
+    for border in machine.borders.effects:
+        is_any = border.of not in machine.states and not border.is_group
+        of = None if is_any else str(border.of) if border.is_group else machine.stored(cast(State, border.of))
+        found[border.role, of] = _names("effect", border.function)
+    return found
 
 
 def _edges(machine: Machine) -> Iterator[Edge]:

@@ -6,11 +6,12 @@ machine with counts is one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import TYPE_CHECKING
 
-from .graph import Arrow, Counts, Graph, Rows, graph_of, heat, rows_label
+from .escaping import mermaid as _escaped
+from .graph import Arrow, Box, Counts, Graph, Rows, graph_of, heat, rows_label
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -31,18 +32,25 @@ _LINES = (
 )
 _STRANGE_LINE = "stroke:#a371f7,stroke-dasharray:6 4"
 
-# Mermaid reads #code; as the character; what may mean something to it, or to the HTML it makes, is written so.
-_SPECIAL = re.compile(r"[^A-Za-z0-9 .,/×–]")
-
 
 def mermaid(
-    machine: Machine | Graph, *, counts: Counts | None = None, rows: Rows | None = None, direction: str = "LR"
+    machine: Machine | Graph,
+    *,
+    counts: Counts | None = None,
+    rows: Rows | None = None,
+    direction: str = "LR",
+    guards: bool = True,
+    effects: bool = True,
+    borders: bool = False,
 ) -> str:
     """*machine* in Mermaid's language.
 
     *counts* tells how often each edge was taken, *rows* how many rows each state has now; both are shown, and with
     *counts* an arrow is the wider and redder the more often it was taken. *direction* is LR (left to right), TB (top to
     bottom), RL or BT; from top to bottom, Mermaid 11 writes the labels of two opposite arrows over each other.
+
+    A group is a composite state; of two groups that overlap, the larger one. *guards* and *effects* are named on the
+    arrows, with *borders* the effects of `on_enter` and `on_exit` in the states and boxes.
 
     >>> from sqlalchemy_fsm_mysql import Event, Machine
     >>> print(mermaid(Machine(initial="new", events=[Event("Pay", {"new": "paid"})])))
@@ -58,7 +66,7 @@ def mermaid(
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"direction={direction!r}; there are {', '.join(map(repr, DIRECTIONS))}")
-    graph = graph_of(machine).with_figures(counts, rows)
+    graph = graph_of(machine).with_details(guards=guards, effects=effects, borders=borders).with_figures(counts, rows)
     names = {state: f"s{number}" for number, state in enumerate((*graph.states, *graph.strangers))}
     lines = _state_diagram(graph, names, rows) if counts is None else _flowchart(graph, names, counts, rows)
     first = "stateDiagram-v2\n    direction " if counts is None else f"{_SPACED}\nflowchart "
@@ -66,9 +74,10 @@ def mermaid(
 
 
 def _state_diagram(graph: Graph, names: dict[str, str], rows: Rows | None) -> Iterator[str]:
-    for state, name in names.items():
-        yield f'state "{_state(state, rows)}" as {name}'
-    yield f"[*] --> {names[graph.initial]}"
+    nodes = {state: f'state "{_state(graph, state, rows)}" as {name}' for state, name in names.items()}
+    yield from _boxed(graph, names, nodes, ("state {name} {{", "}}"))
+    for state in (graph.initial, *graph.initial_states):
+        yield f"[*] --> {names[state]}"
     for arrow in graph.arrows():
         yield f"{names[arrow.source]} --> {names[arrow.target]} : {_labels(arrow, None)}"
     for state in graph.final:
@@ -77,29 +86,55 @@ def _state_diagram(graph: Graph, names: dict[str, str], rows: Rows | None) -> It
 
 def _flowchart(graph: Graph, names: dict[str, str], counts: Counts, rows: Rows | None) -> Iterator[str]:
     yield "begin(( ))"
+    final = frozenset(graph.final)
+    nodes = {}
     for state, name in names.items():
-        left, right = ("([", "])") if state not in graph.final else ("[[", "]]")
-        yield f'{name}{left}"{_state(state, rows)}"{right}'
-    yield f"begin --> {names[graph.initial]}"
+        left, right = ("([", "])") if state not in final else ("[[", "]]")
+        nodes[state] = f'{name}{left}"{_state(graph, state, rows)}"{right}'
+    yield from _boxed(graph, names, nodes, ('subgraph {name} ["{label}"]', "end"))
+    begins = (graph.initial, *graph.initial_states)
+    for state in begins:
+        yield f"begin --> {names[state]}"
     arrows = graph.arrows()
     most = max((arrow.times(counts) for arrow in arrows), default=0)
     for arrow in arrows:
         yield f'{names[arrow.source]} -->|"{_labels(arrow, counts)}"| {names[arrow.target]}'
     yield "classDef begin fill:#8b949e,stroke:#8b949e"
     yield "class begin begin"
-    for number, arrow in enumerate(arrows, start=1):
+    for number, arrow in enumerate(arrows, start=len(begins)):
         style = _LINES[heat(arrow.times(counts), most)]
         yield f"linkStyle {number} {style if arrow.is_declared else f'{style},{_STRANGE_LINE}'}"
 
 
-def _state(state: str, rows: Rows | None) -> str:
-    number = "" if rows is None else f"<br/>{rows_label(state, rows)}"
-    return f"{_escaped(state)}{number}"
+def _boxed(graph: Graph, names: Mapping[str, str], nodes: Mapping[str, str], marks: tuple[str, str]) -> Iterator[str]:
+    """The nodes: first those in no box, then the boxes with theirs. *marks* open and close a box."""
+    boxes = graph.boxes()
+    inside = {state for box in boxes for state in graph.groups[box.group]}
+    yield from (node for state, node in nodes.items() if state not in inside)
+    numbers = count()
+    for box in boxes:
+        yield from _box(graph, box, nodes, marks, numbers)
+
+
+def _box(
+    graph: Graph, box: Box, nodes: Mapping[str, str], marks: tuple[str, str], numbers: Iterator[int]
+) -> Iterator[str]:
+    name, label = f"g{next(numbers)}", "<br/>".join(map(_escaped, [box.group, *graph.border_lines(box.group)]))
+    opening, closing = marks
+    if opening.startswith("state"):
+        yield f'state "{label}" as {name}'
+    yield opening.format(name=name, label=label)
+    for state in box.states:
+        yield f"    {nodes[state]}"
+    for within in box.boxes:
+        yield from (f"    {line}" for line in _box(graph, within, nodes, marks, numbers))
+    yield closing.format()
+
+
+def _state(graph: Graph, state: str, rows: Rows | None) -> str:
+    figures = [] if rows is None else [rows_label(state, rows)]
+    return "<br/>".join([_escaped(state), *figures, *map(_escaped, graph.border_lines(state))])
 
 
 def _labels(arrow: Arrow, counts: Counts | None) -> str:
     return "<br/>".join(_escaped(edge.label(counts)) for edge in arrow.edges)
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", text)

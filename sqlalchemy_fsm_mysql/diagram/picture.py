@@ -6,14 +6,24 @@ The extra ``diagram`` installs the package. The program ``dot`` comes from the s
 
 from __future__ import annotations
 
+import math
+import subprocess
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import GraphvizMissing
+from ..errors import FSMError, GraphvizMissing
+from ..errors.texts import shown
 from .dot import THEMES, Theme, dot
 from .graph import Counts, Graph, Rows
 
 if TYPE_CHECKING:
     from ..machine import Machine
+
+
+_DPI = range(10, 1201)
+
+
+class DrawingTimeout(FSMError, TimeoutError):
+    """Graphviz was stopped because it took too long; a table shows a machine of any size."""
 
 
 def svg(
@@ -23,17 +33,21 @@ def svg(
     rows: Rows | None = None,
     direction: str = "TB",
     theme: str = "auto",
+    borders: bool = False,
+    timeout: float | None = 60.0,
 ) -> str:
     """*machine* as SVG text; the arguments are those of ``dot()``.
+
+    *timeout* is in seconds, None for no limit: Graphviz draws 50 states in less than one, and hundreds in hours.
 
     *theme* ``"auto"`` is light, and dark where the reader's system is. The same machine gives the same picture with the
     same version of Graphviz.
 
-    Raises: GraphvizMissing, telling what to install.
+    Raises: GraphvizMissing, telling what to install. DrawingTimeout, a TimeoutError, after *timeout* seconds.
     """
     chosen = "light" if theme == "auto" else theme
-    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=chosen)
-    drawn = _draw(text, "svg").decode("utf-8")
+    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=chosen, borders=borders)
+    drawn = _draw(text, "svg", timeout).decode("utf-8")
     _, _, root = drawn.partition("<svg ")
     opening, _, rest = root.partition(">")
     style = f"\n<style>{_dark_style(THEMES['dark'])}</style>" if theme == "auto" else ""
@@ -48,30 +62,43 @@ def png(
     direction: str = "TB",
     theme: str = "light",
     dpi: int = 144,
+    borders: bool = False,
+    timeout: float | None = 60.0,
 ) -> bytes:
     """*machine* as a PNG with *dpi* pixels an inch; else as :func:`svg`, with a *theme* of ``"light"`` or ``"dark"``.
 
-    Raises: GraphvizMissing, telling what to install.
+    Raises: as :func:`svg`; ValueError for a *dpi* that is no whole number from 10 to 1200.
     """
-    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=theme)
-    return _draw(text.replace("graph [", f"graph [dpi={dpi}, ", 1), "png")
+    if type(dpi) is not int or dpi not in _DPI:
+        raise ValueError(f"dpi={shown(dpi)}: give a whole number from {_DPI[0]} to {_DPI[-1]}")
+    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=theme, borders=borders)
+    return _draw(text.replace("graph [", f"graph [dpi={dpi}, ", 1), "png", timeout)
 
 
-def _draw(text: str, format_: Literal["svg", "png"]) -> bytes:
+def _draw(text: str, format_: Literal["svg", "png"], timeout: float | None) -> bytes:
+    given: object = timeout
+    if given is not None and not (isinstance(given, (int, float)) and 0 < given < math.inf):
+        raise ValueError(f"timeout={shown(timeout)}: give seconds, or None for no limit")
     try:
         import graphviz  # type: ignore[import-untyped]  # it has no stubs
     except ModuleNotFoundError as error:
         raise GraphvizMissing(
             "the Python package graphviz is", "pip install 'sqlalchemy-fsm-mysql[diagram]'"
         ) from error
+    # graphviz.Source.pipe() has no time limit, so the program is run here.
+    command = [str(graphviz.DOT_BINARY), f"-T{format_}"]
     try:
-        drawn: bytes = graphviz.Source(text).pipe(format=format_, quiet=True)
-    except graphviz.ExecutableNotFound as error:
+        done = subprocess.run(command, input=text.encode(), capture_output=True, check=True, timeout=timeout)  # noqa: S603 - no shell
+    except subprocess.TimeoutExpired as error:
+        raise DrawingTimeout(
+            f"Graphviz is stopped after {timeout} seconds; show the machine as a table, or give a longer timeout"
+        ) from error
+    except FileNotFoundError as error:
         raise GraphvizMissing(
             "Graphviz's program 'dot' is",
             "apt install graphviz, brew install graphviz, or https://graphviz.org/download",
         ) from error
-    return drawn
+    return done.stdout
 
 
 def _dark_style(theme: Theme) -> str:

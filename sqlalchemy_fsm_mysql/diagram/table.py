@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors.texts import escaped
+from .escaping import markdown
 from .graph import Counts, Edge, Graph, Rows, graph_of, rows_label
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 REFUSED = "–"
 
-# What Markdown gives a meaning in running text. An underscore within a word has none.
-_SPECIAL = re.compile(r"[\\`*<>\[\]|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# Blanks that line up the columns are for people; of a table with more cells than this they are most of the text.
+_ALIGNED_CELLS = 100_000
 
 
 def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows: Rows | None = None) -> str:
-    """*machine* as a Markdown table that lines up in plain text, too.
+    """*machine* as a Markdown table that lines up in plain text, too, unless it has more than 100,000 cells.
 
     *counts* tells how often each edge was taken, *rows* how many rows each state has now. A dash is an event that the
     state refuses. Several targets are alternatives with their guards, the first that holds wins; effects come after a
@@ -34,8 +34,10 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
     | paid | –            | –        |
     | void | –            | –        |
     """
-    lines = [[_escaped(cell) for cell in line] for line in cells(graph_of(machine), counts, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = cells(graph_of(machine), counts, rows)
+    lines = [[cell if cell is REFUSED else markdown(cell) for cell in line] for line in lines]
+    is_aligned = len(lines) * len(lines[0]) <= _ALIGNED_CELLS
+    widths = [max(map(len, column)) if is_aligned else 1 for column in zip(*lines, strict=True)]
     header, *body = (_line([cell.ljust(width) for cell, width in zip(line, widths, strict=True)]) for line in lines)
     rule = "|".join(["", *("-" * (width + 2) for width in widths), ""])
     return "\n".join([header, rule, *body])
@@ -49,7 +51,7 @@ def cells(graph: Graph, counts: Counts | None = None, rows: Rows | None = None) 
     return [
         header,
         *(
-            [escaped(_state(state, rows)), *(_cell(graph, state, event, counts) for event in graph.events)]
+            [escaped(_state(state, rows)), *_line_of(graph, state, counts)]
             for state in (*graph.states, *graph.strangers)
         ),
     ]
@@ -59,8 +61,12 @@ def _state(state: str, rows: Rows | None) -> str:
     return state if rows is None else f"{state} ({rows_label(state, rows)})"
 
 
-def _cell(graph: Graph, state: str, event: str, counts: Counts | None) -> str:
-    return ", ".join(_label(edge, counts) for edge in graph.leaving(state, event)) or REFUSED
+def _line_of(graph: Graph, state: str, counts: Counts | None) -> list[str]:
+    """The cells of *state*; most of a large table's are refusals, and cost nothing."""
+    line = [REFUSED] * len(graph.events)
+    for event, edges in graph.from_state(state).items():
+        line[graph.position[event]] = ", ".join(_label(edge, counts) for edge in edges)
+    return line
 
 
 def _label(edge: Edge, counts: Counts | None) -> str:
@@ -68,10 +74,6 @@ def _label(edge: Edge, counts: Counts | None) -> str:
     times = "" if counts is None else f" × {counts.get((edge.event, edge.source, edge.target), 0):,}"
     effects = f" / {', '.join(edge.effects)}" if edge.effects else ""
     return f"{escaped(edge.target)}{guard}{effects}{times}"
-
-
-def _escaped(cell: str) -> str:
-    return _SPECIAL.sub(r"\\\g<0>", cell)
 
 
 def _line(padded: Sequence[str]) -> str:

@@ -301,9 +301,9 @@ class Machine:
         return html(self)
 
     def _repr_markdown_(self) -> str:
-        from ..diagram import markdown_table
+        from ..diagram import markdown
 
-        return markdown_table(self)
+        return markdown(self)
 
     def to_json(self) -> str:
         """This machine as JSON, for a CI job to compare with the last release's by `diff_machines`.
