@@ -7,7 +7,18 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 """
 
 from ..orm.history import ExactText, Timestamp
-from . import compare, enforcing, implementation, ops, render
+from . import adopting, adoption, compare, enforcing, implementation, ops, render
 from .types import States
 
-__all__ = ["ExactText", "States", "Timestamp", "compare", "enforcing", "implementation", "ops", "render"]
+__all__ = [
+    "ExactText",
+    "States",
+    "Timestamp",
+    "adopting",
+    "adoption",
+    "compare",
+    "enforcing",
+    "implementation",
+    "ops",
+    "render",
+]

@@ -1,0 +1,402 @@
+"""How an adoption is done: the DDL of each phase, the triggers, the fill, and what is a reason to refuse.
+
+The order keeps every row right at every moment. The triggers come before the fill, so a row that is written meanwhile
+is in step already, and a batch passes over it. New code reads NULL in a row that is not filled yet, which no event
+moves. Nothing of the old column is changed before the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from alembic.operations import Operations
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, text
+from sqlalchemy.exc import DBAPIError
+
+from ..core.failures import error_code
+from ..databases import backend_of_dialect
+from ..databases.adopting import (
+    KINDS,
+    Adoption,
+    Index,
+    OldValue,
+    adoption_of,
+    becomes,
+    create_triggers,
+    foreign_keys,
+    free_name,
+    indexes,
+    spelled,
+)
+from ..databases.exact import AsBytes
+from ..databases.shape import ColumnShape, column_shape, copy_remark
+from ..errors import MigrationRefused
+from ..operations.adoption import Look, disagreeing, look, shown
+from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
+from .batches import CHUNK, Walk, committing, go_through, self_updating_columns
+from .databases import ServerPlace, log, place_of, quoted, writing_dialect
+
+# "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
+_ALGORITHM_REFUSED = (1845, 1846, 4092)
+
+
+@Operations.implementation_for(AdoptColumnOp)
+def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
+    table = _Table(operations, op)
+    found = look(
+        table.connection,
+        op.table_name,
+        op.column_name,
+        op.new,
+        states=op.states,
+        mapping=op.mapping,
+        unknown=op.unknown,
+        schema=table.schema,
+    )
+    _require_mapping(found, op)
+    _add_column(table, found, op)
+    _create_triggers(table, found)
+    for one in found.values:
+        if op.unknown is not None and one.value not in dict(found.adoption.mapping):
+            log.info("%s: %d rows hold %r, which stands for %r", found.label, one.rows, shown(one.value), op.unknown)
+    with committing(operations, found.label):
+        filled = _fill(table, found.adoption, op.batch_size)
+    log.info("%s: %d rows filled; %s is in step with it", found.label, filled, op.new)
+
+
+@Operations.implementation_for(AbandonAdoptionOp)
+def abandon_adoption(operations: Operations, op: AbandonAdoptionOp) -> None:
+    table = _Table(operations, op)
+    old, new = table.shape(op.column_name), table.shape(op.new)
+    going = adoption_of(table.connection, op.table_name, op.column_name, op.new, table.schema)
+    if new is not None and ((going is None and not new.is_nullable) or old is None or old.is_generated):
+        raise MigrationRefused(
+            op.label, f"the adoption by {op.new} is finished, or has begun to be", "only a new adoption leads back"
+        )
+    drops = [f"DROP TRIGGER IF EXISTS {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
+    if drops:
+        table.locked(drops)
+    if new is not None:
+        table.alter(f"DROP COLUMN {table.quote(op.new)}", "INSTANT", "INPLACE, LOCK=NONE")
+    log.info("%s: the adoption by %s is abandoned", op.label, op.new)
+
+
+@Operations.implementation_for(FinishAdoptionOp)
+def finish_adoption(operations: Operations, op: FinishAdoptionOp) -> None:
+    table = _Table(operations, op)
+    old, new = table.shape(op.column_name), table.shape(op.new)
+    going = adoption_of(table.connection, op.table_name, op.column_name, op.new, table.schema)
+    waiting = table.shape(table.spare)
+    if new is None:
+        raise MigrationRefused(op.label, f"the table has no column {op.new}", "op.adopt_column() adds it")
+    if going is None and not new.is_nullable and (old is None or old.is_generated) and waiting is None:
+        log.info("%s: the adoption by %s is finished already", op.label, op.new)
+        return
+    if going is None and (new.is_nullable or (waiting is None and not op.drop)):
+        raise MigrationRefused(op.label, f"no triggers keep it in step with {op.new}", "op.adopt_column() makes them")
+    if going is not None and old is not None:
+        _require_step(table, going, op)
+    of_old = _own_indexes(table, op) if old is not None and not old.is_generated else []
+    default = None if going is None or old is None else _default(going, old)
+    # 1. NOT NULL, while the triggers still supply the state of old code's rows.
+    if new.is_nullable:
+        type_ = f"MODIFY COLUMN {table.quote(op.new)} {new.full_type} NOT NULL{_comment(new)}"
+        table.alter(type_, "INPLACE, LOCK=NONE")
+    # 2. The column for readers waits under a name of its own, so that a crash cannot lose what it shows.
+    if going is not None and old is not None and not op.drop and waiting is None:
+        table.alter(f"ADD COLUMN {table.quote(table.spare)} {_generated(table, going, old)}", "INSTANT")
+    # 3. What stands in the way of dropping the old column by ALGORITHM=INSTANT.
+    _drop_keys(table, op, of_old)
+    # 4. For a moment nobody writes: either the triggers keep both in step, or the old column is gone.
+    table.locked(_last_steps(table, op, going, old, default))
+    # 5. Readers find by the generated column what they found by the old one.
+    if not op.drop:
+        for one in of_old:
+            columns = ", ".join(map(table.quote, one.columns))
+            unique = "UNIQUE " if one.is_unique else ""
+            table.alter(f"ADD {unique}INDEX {table.quote(one.name)} ({columns})", "INPLACE, LOCK=NONE")
+    log.info("%s: %s has taken its place", op.label, op.new)
+
+
+class _Table:
+    """The table of an operation, and the statements that alter it."""
+
+    def __init__(self, operations: Operations, op: AdoptionOp) -> None:
+        if operations.get_context().as_sql:
+            raise MigrationRefused(
+                op.label,
+                "--sql cannot look at the rows that a mapping has to cover",
+                "run this revision online; the rest of the script can be written from the next one on",
+            )
+        place = place_of(operations.get_bind(), op.table_name, op.new, op.schema)
+        if not isinstance(place, ServerPlace):
+            name = operations.get_context().dialect.name
+            raise MigrationRefused(
+                op.label, f"an adoption needs triggers of MySQL or MariaDB, and this is {name}", "write it by hand"
+            )
+        self.op, self.place, self.connection, self.schema = op, place, place.connection, place.schema
+        preparer = writing_dialect(self.connection.dialect).identifier_preparer
+        self.quote: Callable[[str], str] = preparer.quote_identifier
+        self.prefix = "" if self.schema is None else f"{self.quote(self.schema)}."
+        self.name = f"{self.prefix}{self.quote(op.table_name)}"
+        digest = hashlib.sha256(f"{op.table_name}.{op.column_name}".encode()).hexdigest()[:12]
+        self.spare = f"fsm_{op.column_name[:40]}_{digest}"
+
+    def shape(self, column: str) -> ColumnShape | None:
+        return column_shape(self.connection, self.op.table_name, column, self.schema)
+
+    def run(self, *statements: str) -> None:
+        """Run *statements* in a session that is pinned, again and again while others hold the table."""
+
+        def once() -> None:
+            with self.place.pinned(self.op.lock_wait_timeout):
+                for statement in statements:
+                    self._execute(statement)
+
+        self.place.patiently(self.op.attempts, self.op.lock_wait_timeout, once)
+
+    def alter(self, clause: str, *algorithms: str) -> None:
+        """ALTER TABLE by the first of *algorithms* that the server can do."""
+        for algorithm in algorithms:
+            try:
+                self.run(f"ALTER TABLE {self.name} {clause}, ALGORITHM={algorithm}")
+            except DBAPIError as error:
+                if error_code(error) not in _ALGORITHM_REFUSED or algorithm == algorithms[-1]:
+                    raise
+            else:
+                return
+
+    def locked(self, statements: Sequence[str]) -> None:
+        """Run *statements* while nobody else writes the table."""
+
+        def once() -> None:
+            with self.place.pinned(self.op.lock_wait_timeout):
+                self._execute(f"LOCK TABLES {self.name} WRITE")
+                try:
+                    for statement in statements:
+                        self._execute(statement)
+                finally:
+                    if not self.connection.invalidated:
+                        self._execute("UNLOCK TABLES")
+
+        self.place.patiently(self.op.attempts, self.op.lock_wait_timeout, once)
+
+    def _execute(self, statement: str) -> None:
+        self.connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+# --- op.adopt_column
+
+
+def _require_mapping(found: Look, op: AdoptColumnOp) -> None:
+    if found.unknown:
+        raise MigrationRefused(
+            found.label,
+            "the mapping lacks values that rows hold",
+            'add them to mapping=, or give unknown="state"; nothing was changed',
+            rows=found.unknown,
+        )
+    missing = found.unspelled(op.states)
+    if missing:
+        raise MigrationRefused(
+            found.label,
+            f"the mapping has no value that the column could hold for {', '.join(map(repr, missing))}",
+            f"map one to it, for rows that new code moves there; the column is {found.shape.type}"
+            f"{'' if found.referred is None else ' with a foreign key'}; nothing was changed",
+        )
+
+
+def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
+    there = table.shape(op.new)
+    if there is not None:
+        held = table.place.held()
+        is_ours = held is not None and there.is_nullable and set(op.states) >= set(held.states or op.states)
+        if not is_ours:
+            what = f"the table has a column {op.new} already ({there.type}{'' if there.is_nullable else ' NOT NULL'})"
+            raise MigrationRefused(
+                found.label, what, "name another; if op.finish_adoption() was interrupted, run that again"
+            )
+        return
+    dialect = writing_dialect(table.connection.dialect)
+    type_ = backend_of_dialect(dialect).column_type(dialect, op.states, op.storage).compile(dialect=dialect)
+    clause = f"ADD COLUMN {table.quote(op.new)} {type_} NULL"
+    algorithms = ("INSTANT", "INPLACE, LOCK=NONE", "COPY") if op.copies_table else ("INSTANT",)
+    try:
+        table.alter(clause, *algorithms)
+    except DBAPIError as error:
+        if error_code(error) not in _ALGORITHM_REFUSED:
+            raise
+        raise MigrationRefused(
+            found.label,
+            f"the server cannot add {op.new} by ALGORITHM=INSTANT ({error.orig})",
+            "copies_table=True has it rebuild or copy the table instead:"
+            f" {copy_remark(table.connection, op.table_name, table.schema)}; nothing was changed",
+        ) from error
+
+
+def _create_triggers(table: _Table, found: Look) -> None:
+    """Make the triggers, unless they are there; those of another mapping are replaced while nobody writes."""
+    adoption, op = found.adoption, table.op
+    going = adoption_of(table.connection, op.table_name, adoption.old, op.new, table.schema)
+    if going is not None and len(going.names) == len(KINDS) and replace(going, names=()) == replace(adoption, names=()):
+        return
+    drops = [f"DROP TRIGGER {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
+    if drops:
+        names = dict.fromkeys(KINDS, "")
+        for kind in KINDS:
+            own = [name for name in going.names if name.partition(f"_{kind}")[1]] if going else []
+            names[kind] = own[0] if own else free_name(table.connection, adoption, kind, table.schema)
+    else:
+        names = {kind: free_name(table.connection, adoption, kind, table.schema) for kind in KINDS}
+    made = create_triggers(adoption, found.spelling, table.quote, table.schema, names)
+    if drops:
+        table.locked([*drops, *made])
+    else:
+        for statement in made:
+            table.run(statement)
+
+
+class _FillWalk(Walk):
+    """The rows whose new column does not say yet what the old one does."""
+
+    done = "filled"
+
+    def __init__(self, table: _Table, adoption: Adoption, batch_size: int) -> None:
+        self.kept = self_updating_columns(table.place)
+        super().__init__(table.place, batch_size, f"{adoption.old} to {adoption.new}")
+        self.state: ColumnElement[str] = literal_column(f"({becomes(table.quote(adoption.old), adoption)})")
+        key = ", ".join(table.quote(name) for name in self.key)
+        keys = f"({key})" if len(self.key) > 1 else key
+        kept = "".join(f", {table.quote(name)} = {table.quote(name)}" for name in self.kept)
+        value = becomes(table.quote(adoption.old), adoption)
+        # Names, and literals that are made of the mapping: no value of a row.
+        self.update = f"UPDATE {table.name} SET {table.quote(adoption.new)} = {value}{kept} WHERE {keys} IN "  # noqa: S608
+
+    def picked(self) -> list[ColumnElement[bool]]:
+        differs = AsBytes(self.row.state).is_distinct_from(AsBytes(self.state))
+        return [differs, self.state.is_not(None)]
+
+    def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
+        keys = [key for _, key in rows]
+        update = text(self.update.replace("\\", "\\\\").replace(":", "\\:") + ":keys")
+        statement = update.bindparams(bindparam("keys", expanding=True))
+        for some in (keys[first : first + CHUNK] for first in range(0, len(keys), CHUNK)):
+            values = [key[0] if len(key) == 1 else key for key in some]
+            self.connection.execute(statement, {"keys": values})
+
+
+def _fill(table: _Table, adoption: Adoption, batch_size: int) -> int:
+    walk = _FillWalk(table, adoption, batch_size)
+
+    def left() -> int:
+        query = select(func.count()).select_from(walk.row.table).where(*walk.picked())
+        return int(table.connection.execute(query).scalar_one())
+
+    def refuse() -> Any:
+        raise MigrationRefused(
+            table.op.label,
+            f"{left()} rows are not filled yet",
+            "an open transaction holds them; end it, and run it again",
+        )
+
+    go_through(walk, left, refuse)
+    if unknown := disagreeing(table.connection, adoption, table.schema):
+        raise MigrationRefused(
+            table.op.label,
+            f"{unknown} rows have got a value that the mapping lacks, before the triggers were there",
+            'add it to mapping=, or give unknown="state", and run it again',
+        )
+    return walk.moved
+
+
+# --- op.finish_adoption
+
+
+def _require_step(table: _Table, going: Adoption, op: FinishAdoptionOp) -> None:
+    if left := disagreeing(table.connection, going, table.schema):
+        raise MigrationRefused(
+            op.label,
+            f"{left} rows are not in step with {op.new}",
+            "run op.adopt_column() to its end; nothing was changed",
+        )
+
+
+def _own_indexes(table: _Table, op: FinishAdoptionOp) -> list[Index]:
+    """The indexes of the old column alone.
+
+    Raises: MigrationRefused when it is part of others, or other tables refer to it.
+    """
+    keys = foreign_keys(table.connection, op.table_name, table.schema)
+    inward = [key.name for key in keys if key.table != op.table_name and op.column_name in key.referred_columns]
+    wide = [
+        key.name
+        for key in keys
+        if key.table == op.table_name and op.column_name in key.columns and len(key.columns) > 1
+    ]
+    found = [one for one in indexes(table.connection, op.table_name, table.schema) if op.column_name in one.columns]
+    shared = [one.name for one in found if len(one.columns) > 1]
+    if inward or wide or shared:
+        raise MigrationRefused(
+            op.label,
+            f"it is part of {', '.join([*inward, *wide, *shared])}",
+            f"make these on {op.new} and drop them, as by op.create_index() and op.drop_index(); nothing was changed",
+        )
+    return found
+
+
+def _drop_keys(table: _Table, op: FinishAdoptionOp, of_old: Sequence[Index]) -> None:
+    for key in foreign_keys(table.connection, op.table_name, table.schema):
+        if key.table == op.table_name and key.columns == (op.column_name,):
+            table.alter(f"DROP FOREIGN KEY {table.quote(key.name)}", "INPLACE")
+    for one in of_old:
+        table.alter(f"DROP INDEX {table.quote(one.name)}", "INPLACE, LOCK=NONE")
+
+
+def _last_steps(
+    table: _Table, op: FinishAdoptionOp, going: Adoption | None, old: ColumnShape | None, default: str | None
+) -> list[str]:
+    alter, new = f"ALTER TABLE {table.name}", table.quote(op.new)
+    steps = [f"DROP TRIGGER {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
+    if old is not None and not old.is_generated:
+        steps.append(f"{alter} DROP COLUMN {table.quote(op.column_name)}, ALGORITHM=INSTANT")
+    if not op.drop:
+        steps.append(f"{alter} RENAME COLUMN {table.quote(table.spare)} TO {table.quote(op.column_name)}")
+    if default is not None:
+        steps.append(f"{alter} ALTER COLUMN {new} SET DEFAULT {quoted(default)}")
+    return steps
+
+
+def _default(going: Adoption, old: ColumnShape) -> str | None:
+    """The state that stands for the old column's default."""
+    states = dict(going.mapping)
+    if old.default is None:
+        return states.get(None) if old.is_nullable else None
+    value: OldValue = int(float(old.default)) if going.is_number else old.default
+    return states.get(value, going.unknown)
+
+
+def _generated(table: _Table, going: Adoption, old: ColumnShape) -> str:
+    holds = _holds(table, going, old)
+    return f"{old.full_type} AS ({spelled(table.quote(going.new), going.spelling(holds))}) VIRTUAL{_comment(old)}"
+
+
+def _holds(table: _Table, going: Adoption, old: ColumnShape) -> Callable[[OldValue], bool]:
+    states = list(going.states)
+    found = look(
+        table.connection,
+        going.table,
+        going.old,
+        going.new,
+        states=states,
+        mapping=dict(going.mapping),
+        unknown=going.unknown,
+        schema=table.schema,
+    )
+    return found.holds
+
+
+def _comment(shape: ColumnShape) -> str:
+    return f" COMMENT {quoted(shape.comment)}" if shape.comment else ""

@@ -1,0 +1,250 @@
+"""A machine takes over a column that a table has already, while old and new code write: the operations as data.
+
+==========================  ==========================================================================================
+``op.adopt_column``         adds the state column beside the old one, keeps both in step by triggers, and fills it
+``op.abandon_adoption``     takes that back: the triggers and the state column go, the old column stays as it is
+``op.finish_adoption``      the state column is NOT NULL, the old one is dropped or becomes a generated column
+==========================  ==========================================================================================
+
+All of them can be run again after a failure in the middle. How each is done is in :mod:`.adopting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrateOperation, Operations
+
+from ..errors.texts import stored_form
+from ..orm.column import Storage
+from .ops import IrreversibleOp, StatesOp, _names, _require_number
+
+__all__ = ["AbandonAdoptionOp", "AdoptColumnOp", "FinishAdoptionOp"]
+
+
+@dataclass(kw_only=True, eq=False)
+class AdoptionOp(StatesOp):
+    """What the three have in common: `column_name` is the old column, `new` the state column beside it."""
+
+    new: str
+    lock_wait_timeout: int = 1
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.new.lower() == self.column_name.lower():
+            raise ValueError(f"the state column needs a name of its own beside {self.column_name!r}")
+        for name in ("lock_wait_timeout", "attempts"):
+            _require_number(name, getattr(self, name))
+
+
+@Operations.register_operation("adopt_column")
+@dataclass(kw_only=True, eq=False)
+class AdoptColumnOp(AdoptionOp):
+    """The state column is added, kept in step and filled."""
+
+    states: tuple[str, ...]
+    mapping: Mapping[Any, Any]
+    storage: Storage = "enum"
+    batch_size: int = 5000  # rows
+    unknown: str | None = None
+    copies_table: bool = False
+    remarks: Sequence[str] = field(default_factory=tuple)  # for the revision: what the look has found
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.storage not in ("enum", "varchar"):
+            raise ValueError(f"storage={self.storage!r}; an adopted column is stored as 'enum' or 'varchar'")
+        if not self.mapping or not isinstance(self.mapping, Mapping):
+            raise ValueError('adopt_column takes mapping={old value: state}, such as {"Paid": "paid", None: "new"}')
+        _require_number("batch_size", self.batch_size)
+
+    @classmethod
+    def adopt_column(
+        cls,
+        operations: Operations,
+        table_name: str,
+        old: str,
+        new: str,
+        *,
+        states: Sequence[str],
+        mapping: Mapping[Any, Any],
+        storage: Storage = "enum",
+        schema: str | None = None,
+        batch_size: int = 5000,
+        unknown: str | None = None,
+        copies_table: bool = False,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Add the state column *new* beside *old*, keep both in step, and fill it; old and new code write side by side.
+
+        *mapping* is ``{old value: state}``, compared byte by byte whatever the collation; None and ``''`` are values
+        like any other. The first old value of a state is the one that *old* gets when new code moves a row, so each of
+        *states* needs one that the column, and its foreign key, can hold. While rows hold a value that *mapping* lacks,
+        nothing is changed; from then on such a value is refused in *old* with error 30046. With *unknown*, a state,
+        such values stay in *old*, stand for that state, and are listed in the log.
+
+        *new* is appended by ALGORITHM=INSTANT, without a default and with NULL until a batch has filled the row. If the
+        server can only copy the table, that is refused until *copies_table* is true. The fill goes along the primary
+        key in parts of *batch_size* rows, each transaction committed, and leaves ``ON UPDATE CURRENT_TIMESTAMP``
+        columns alone. After a crash, run it again. Deploy the code that uses *new* when the operation has ended.
+
+        Raises: MigrationRefused, with the number of rows of each unknown value; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=old,
+                new=new,
+                states=_names(states),
+                mapping=dict(mapping),
+                storage=storage,
+                schema=schema,
+                batch_size=batch_size,
+                unknown=unknown,
+                copies_table=copies_table,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> AbandonAdoptionOp:
+        return AbandonAdoptionOp(**self.where, new=self.new)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("adopt_column", self.schema, self.table_name, self.column_name, self.new)
+
+
+@Operations.register_operation("abandon_adoption")
+@dataclass(kw_only=True, eq=False)
+class AbandonAdoptionOp(AdoptionOp):
+    """The triggers and the state column go; the old column has everything."""
+
+    @classmethod
+    def abandon_adoption(
+        cls,
+        operations: Operations,
+        table_name: str,
+        old: str,
+        new: str,
+        *,
+        schema: str | None = None,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Take ``op.adopt_column`` back: drop its triggers and the column *new*.
+
+        *old* has been in step, so no row loses its state: a row that new code has moved holds the first old value of
+        its state. Stop the code that uses *new* before. Refused when the adoption is finished.
+
+        Raises: MigrationRefused; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=old,
+                new=new,
+                schema=schema,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> MigrateOperation:
+        return IrreversibleOp(f"{self.label}: the mapping of the adoption that was abandoned is not known")
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("abandon_adoption", self.schema, self.table_name, self.column_name, self.new)
+
+
+@Operations.register_operation("finish_adoption")
+@dataclass(kw_only=True, eq=False)
+class FinishAdoptionOp(AdoptionOp):
+    """The state column stands alone; the old one is dropped, or generated for readers."""
+
+    drop: bool = False
+
+    @classmethod
+    def finish_adoption(
+        cls,
+        operations: Operations,
+        table_name: str,
+        old: str,
+        new: str,
+        *,
+        drop: bool = False,
+        schema: str | None = None,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """End ``op.adopt_column``, when no code writes *old* any more.
+
+        *new* becomes NOT NULL, by a rebuild beside which writers go on (ALGORITHM=INPLACE, LOCK=NONE), and gets the
+        default that *old* had. Then, within one lock of the table that lasts for a moment, the triggers are dropped and
+        *old* becomes a generated column, which shows the first old value of each state to readers; with *drop* it is
+        dropped. Whoever writes *old* after that gets the server's error. A foreign key of *old* and its indexes are
+        dropped with it; on the generated column the indexes are made again. It can be run again after a crash, and
+        cannot be taken back.
+
+        Raises: MigrationRefused, with what stands in the way; the driver's error.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=old,
+                new=new,
+                drop=drop,
+                schema=schema,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> MigrateOperation:
+        return IrreversibleOp(f"{self.label}: the column that was replaced by {self.new} does not come back")
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("finish_adoption", self.schema, self.table_name, self.column_name, self.new)
+
+
+# --- as lines of a revision
+
+
+@renderers.dispatch_for(AdoptColumnOp)
+def _adopt(context: AutogenContext, op: AdoptColumnOp) -> list[str]:
+    mapping = {_literal(value): _literal(state) for value, state in op.mapping.items()}
+    options: dict[str, Any] = {"states": [*op.states], "mapping": mapping}
+    if op.storage != "enum":
+        options["storage"] = op.storage
+    if op.unknown is not None:
+        options["unknown"] = op.unknown
+    comments = [f"# {remark}" for remark in op.remarks]
+    return [*comments, _call(context, "adopt_column", op, options)]
+
+
+@renderers.dispatch_for(AbandonAdoptionOp)
+def _abandon(context: AutogenContext, op: AbandonAdoptionOp) -> str:
+    return _call(context, "abandon_adoption", op, {})
+
+
+@renderers.dispatch_for(FinishAdoptionOp)
+def _finish(context: AutogenContext, op: FinishAdoptionOp) -> list[str]:
+    comment = "# contract: once no code writes the old column any more; it cannot be taken back"
+    return [comment, _call(context, "finish_adoption", op, {"drop": op.drop})]
+
+
+def _literal(value: Any) -> Any:
+    """*value* as a revision writes it: of an Enum's member, what the database holds."""
+    return stored_form(value) if isinstance(value, str) else getattr(value, "value", value)
+
+
+def _call(context: AutogenContext, name: str, op: AdoptionOp, options: Mapping[str, Any]) -> str:
+    prefix = context.opts["alembic_module_prefix"] or ""
+    schema = {} if op.schema is None else {"schema": op.schema}
+    arguments = [repr(str.__str__(part)) for part in (op.table_name, op.column_name, op.new)]
+    lines = [*arguments, *(f"{key}={value!r}" for key, value in {**options, **schema}.items())]
+    return f"{prefix}{name}({', '.join(lines)})"
