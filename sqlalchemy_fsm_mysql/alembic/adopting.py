@@ -17,8 +17,9 @@ from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, t
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import error_code
-from ..databases import backend_of_dialect
-from ..databases.adopting import (
+from ..databases import name_of, types_of
+from ..databases.exact import AsBytes
+from ..databases.mysql.adoption import (
     KINDS,
     Adoption,
     Index,
@@ -31,13 +32,14 @@ from ..databases.adopting import (
     indexes,
     spelled,
 )
-from ..databases.exact import AsBytes
-from ..databases.shape import ColumnShape, column_shape, copy_remark
+from ..databases.mysql.ddl import writing_dialect
+from ..databases.mysql.literals import quoted
+from ..databases.mysql.shape import ColumnShape, column_shape, copy_remark
 from ..errors import MigrationRefused
 from ..operations.adoption import Look, disagreeing, look, shown
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
 from .batches import CHUNK, Walk, committing, go_through, self_updating_columns
-from .databases import ServerPlace, log, place_of, quoted, writing_dialect
+from .databases import ServerPlace, log, place_of
 
 # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
 _ALGORITHM_REFUSED = (1845, 1846, 4092)
@@ -133,7 +135,7 @@ class _Table:
             )
         place = place_of(operations.get_bind(), op.table_name, op.new, op.schema)
         if not isinstance(place, ServerPlace):
-            name = operations.get_context().dialect.name
+            name = name_of(operations.get_context().dialect)
             raise MigrationRefused(
                 op.label, f"an adoption needs triggers of MySQL or MariaDB, and this is {name}", "write it by hand"
             )
@@ -221,7 +223,7 @@ def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
             )
         return
     dialect = writing_dialect(table.connection.dialect)
-    type_ = backend_of_dialect(dialect).column_type(dialect, op.states, op.storage).compile(dialect=dialect)
+    type_ = types_of(dialect).state(dialect, op.states, op.storage).compile(dialect=dialect)
     clause = f"ADD COLUMN {table.quote(op.new)} {type_} NULL"
     algorithms = ("INSTANT", "INPLACE, LOCK=NONE", "COPY") if op.copies_table else ("INSTANT",)
     try:

@@ -33,8 +33,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchTableError, PendingRollbackError
 from sqlalchemy.types import NullType, TypeEngine
 
 from ..core.failures import Meaning, error_code, meaning
-from ..databases import backend_of
-from ..databases.enforcers import enforcer_of
+from ..databases import database_of, enforcer_of
 from ..databases.triggers import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
@@ -237,7 +236,7 @@ class Walk:
         locked = picked.limit(self.limit).with_for_update(skip_locked=self.place.has_skip_locked)
         self.place.begin_short()
         start = time.monotonic()
-        with backend_of(self.connection).transaction(self.connection):
+        with database_of(self.connection).transactions.together(self.connection):
             rows = [(state, tuple(key)) for state, *key in self.connection.execute(locked)]
             if rows:
                 self.change(rows)
@@ -276,22 +275,22 @@ class MigrationWalk(Walk):
         return [is_among(self.row.state, self.sources), *self.migration.criteria]
 
     def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
-        backend = backend_of(self.connection)
+        history = database_of(self.connection).history
         for i, source in enumerate(self.sources):
             held = [key for state, key in rows if state == source]
             for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
                 if self.history is not None:
                     recorded = self._recorded(self.event.branches[i])
-                    backend.record_keys(self.connection, self.history, self.row, some, recorded)
+                    history.record_keys(self.connection, self.history, self.row, some, recorded)
                 self._take(i, some)
 
     def _take(self, number: int, keys: Sequence[tuple[Any, ...]]) -> None:
         """Move the locked rows with these *keys*; through the machine's triggers, if they refuse the edge."""
-        backend, branch = backend_of(self.connection), self.event.branches[number]
+        sets, branch = database_of(self.connection).sets, self.event.branches[number]
         source = self.sources[number]
         if source not in self.refused:
             try:
-                backend.take_keys(self.connection, self.event, number, keys, {})
+                sets.take_keys(self.connection, self.event, number, keys, {})
             except (DBAPIError, RefusedByDatabase) as error:
                 if refusal_in(error) is None:
                     raise
@@ -300,7 +299,7 @@ class MigrationWalk(Walk):
                 return
         way = enforcer_of(self.connection.dialect)
         with way.permitted(self.connection, self.row.state, branch.source, branch.target, rows=len(keys)):
-            backend.take_keys(self.connection, self.event, number, keys, {})
+            sets.take_keys(self.connection, self.event, number, keys, {})
 
     def _recorded(self, branch: Branch) -> dict[str, Any]:
         said = {"actor": self.migration.actor, "details": self.migration.details, "token": None}

@@ -20,9 +20,8 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import AlterColumnOp, ModifyTableOps, UpgradeOps
 from sqlalchemy import Column, Select, literal_column, select
 
-from ..databases import backend_of
-from ..databases.enforcers import enforcer_of
-from ..databases.shape import copy_remark
+from ..databases import types_of
+from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from ..orm.column import EXTRAS, Extras, StateType
 from .databases import Held, Place, ServerPlace, place_of
@@ -84,11 +83,7 @@ def _is_left(context: AutogenContext, stored: Column[Any], declared: Column[Any]
 
 
 def _is_server(context: AutogenContext) -> bool:
-    return (
-        context.connection is not None
-        and enforcer_of(context.connection.dialect).can_enforce
-        and (backend_of(context.connection).has_enum)
-    )
+    return context.connection is not None and types_of(context.connection.dialect).has_enum
 
 
 @comparators.dispatch_for("schema", **_AT_THE_END)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import error_code
 from ..databases import name_of
-from ..databases.shape import copy_remark
+from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from .batches import Migration, committing, migrate
 from .databases import Held, Place, ServerPlace, Wanted, log, place_of

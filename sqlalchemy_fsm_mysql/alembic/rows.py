@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, LargeBinary, String, and_, false, func, literal, or_, select
 
 from ..databases.exact import AsBytes
-from ..databases.shape import column_shape, table_kind
+from ..databases.mysql.shape import column_shape, table_kind
 from ..errors import MigrationRefused
 from .databases import Held, Place, ServerPlace
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, MetaData, Table, func, literal_column, select
 
-from ..databases import backend_of
-from ..databases.adopting import (
+from ..databases import name_of, types_of
+from ..databases.exact import AsBytes
+from ..databases.mysql.adoption import (
     NUMBERS,
     TEXTS,
     Adoption,
@@ -28,8 +29,7 @@ from ..databases.adopting import (
     foreign_keys,
     indexes,
 )
-from ..databases.exact import AsBytes
-from ..databases.shape import ColumnShape, column_shape, table_kind, table_size
+from ..databases.mysql.shape import ColumnShape, column_shape, table_kind, table_size
 from ..errors import MigrationRefused
 from ..errors.texts import stored_form
 from ..machine import Machine
@@ -260,8 +260,8 @@ def _value_for(machine: Machine, found: Look, state: str, names: Mapping[OldValu
 
 
 def _shape(connection: Connection, label: str, table: str, old: str, schema: str | None) -> ColumnShape:
-    if not backend_of(connection).has_enum:
-        what = f"the triggers of an adoption are not known for {connection.dialect.name}"
+    if not types_of(connection.dialect).has_enum:
+        what = f"the triggers of an adoption are not known for {name_of(connection.dialect)}"
         raise MigrationRefused(label, what, "on SQLite, make the table again by op.batch_alter_table()")
     kind = table_kind(connection, table, schema)
     if kind != "BASE TABLE":
