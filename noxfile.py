@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -64,11 +65,33 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
+def masked(argument: str) -> str:
+    """*argument* for the log: a URL without its password and its options, which may have one too."""
+    if "://" not in argument:
+        return argument
+    return re.sub(r"\?.*", "?…", re.sub(r"(://[^:/]*):.*@", r"\1:***@", argument))
+
+
+def run_with_url(session: nox.Session, *arguments: str) -> None:
+    """Run the session's Python with *arguments*, one of which may be a URL.
+
+    Not by session.run: nox writes each command into its log, and a failed one with ``log=False`` as well.
+    """
+    session.log(" ".join(["python", *map(masked, arguments)]))
+    folder = session.bin_paths[0] if session.bin_paths else Path(sys.executable).parent
+    python = Path(folder) / "python"
+    environment = {name: value for name, value in {**os.environ, **session.env}.items() if value is not None}
+    command = [str(python), *arguments]
+    status = subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - the developer's own words
+    if status:
+        session.error(f"exit status {status}")
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Race events on a few rows, watch, check: needs nothing but Python."""
     session.install("--quiet", ".[cli,pymysql]")
-    session.run("python", "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
+    run_with_url(session, "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
 
 
 @nox.session(name="alembic-example")
@@ -76,7 +99,7 @@ def alembic_example(session: nox.Session) -> None:
     """A machine that changes from release to release, under a writer: on SQLite, and on the tests' servers."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
-    session.run("python", "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
+    run_with_url(session, "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
     if not session.posargs:
         session.run("python", "-m", "alembic_example", "--servers")
 
@@ -233,7 +256,7 @@ def bench(session: nox.Session) -> None:
     """Speeds side by side on the server of a URL, in five minutes; writes docs/performance.md. --help tells more."""
     session.install("--quiet", *group("bench"), *group("peers"), NEWEST, "--editable", ".")
     install_mysqlclient(session)
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    run_with_url(session, "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

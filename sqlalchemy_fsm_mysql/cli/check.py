@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..databases.urls import shown_url
 from ..errors.texts import counted
 from ..operations.doctor import SEVERITIES, Finding, check_database, described
 from ..operations.lookup import state_at
-from .database import UrlOption, database, shown_url
+from .database import UrlOption, database
 from .output import JsonOption, cell, print_json, tell
 from .status import Status
 from .targets import TargetArgument

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
@@ -12,6 +11,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ..databases import file_of
+from ..databases.urls import LOOKS, cause_of, problem_of, shown_url
 from ..errors import FSMError
 from .output import fail
 from .status import Status, status_of
@@ -53,34 +53,6 @@ def database(url: str | None) -> Iterator[Engine]:
         engine.dispose()
 
 
-def shown_url(url: URL) -> str:
-    """*url* for people: without its password, and without its options, which can hold one too."""
-    return url.set(query={}).render_as_string(hide_password=True)
-
-
-def cause_of(error: BaseException, url: URL) -> str:
-    """The driver's message of *error* in one line, without the statement, its values and the secrets of *url*."""
-    original = getattr(error, "orig", None) or error
-    text = next(iter(str(original).splitlines()), "") or type(original).__name__
-    for secret in _secrets(url):
-        text = text.replace(secret, "***")
-    return text
-
-
-_PORTS = 65_535
-_LOOKS = "A URL looks like mysql+pymysql://user@host:3306/database."
-# Options in which drivers take a password: PyMySQL's password=, mysqlclient's passwd=, ssl_key_password=, …
-_SECRET_OPTION = re.compile("pass|pwd|secret|token", re.IGNORECASE)
-
-
-def _secrets(url: URL) -> Iterator[str]:
-    if url.password:
-        yield str(url.password)
-    for name, values in url.query.items():
-        if _SECRET_OPTION.search(name):
-            yield from filter(None, (values,) if isinstance(values, str) else values)
-
-
 def _refuse(message: str) -> NoReturn:
     """Refuse the URL. Not ``from`` SQLAlchemy's error: some releases of it quote the URL with its password."""
     raise typer.BadParameter(message, param_hint="--url") from None
@@ -103,9 +75,9 @@ def _engine(text: str | None) -> Engine:
             " mysql+pymysql://…"
         )
     except NoSuchModuleError as error:
-        _refuse(f"{error} {_LOOKS}")
+        _refuse(f"{error} {LOOKS}")
     except (ArgumentError, TypeError, ValueError):
-        _refuse(f"this is no database's URL. {_LOOKS}")
+        _refuse(f"this is no database's URL. {LOOKS}")
 
 
 def _check(url: URL) -> None:
@@ -114,12 +86,8 @@ def _check(url: URL) -> None:
     Raises: typer.BadParameter for a password that was not escaped, whose rest stands in the host's or the database's
     place, and without a database; typer.Exit where the file of a SQLite database does not exist.
     """
-    if url.host and "@" in f"{url.host}{url.database}":
-        _refuse("more than one @: in a password, write @ as %40, / as %2F and : as %3A.")
-    if url.host and not url.database:
-        _refuse(f"the URL names no database. {_LOOKS}")
-    if url.port is not None and not 0 < url.port <= _PORTS:
-        _refuse(f"a port is a number from 1 to {_PORTS}.")
+    if problem := problem_of(url):
+        _refuse(problem)
     # SQLite makes a file that does not exist, and an empty database hides a misspelt path.
     path = file_of(url)
     if path is not None and not path.is_file():

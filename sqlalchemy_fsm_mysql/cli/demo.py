@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .output import fail
+from .status import Status
+
 # typer reads these annotations at run time, so nothing here is imported for type checkers only.
 
 
@@ -25,14 +28,16 @@ def demo(
 ) -> None:
     """Let processes race events on a few shared rows, watch them, and check what they reported.
 
-    The exit status is 0 when all that was checked holds, 1 when something does not, 2 when the database
-    cannot be used.
+    The exit status is 0 when every check passes, 1 when one fails, 2 when the call is wrong, and 4 when the database
+    cannot be reached or used.
     """
     from ..demo.play import play
-    from ..demo.stage import NoStage
+    from ..demo.stage import NoDatabase, NoStage
 
     try:
         status = play(Console(), url=url, workers=workers, rows=rows, seconds=seconds)
+    except NoDatabase as error:
+        fail(str(error), Status.DATABASE)
     except NoStage as error:
         raise typer.BadParameter(str(error), param_hint="--url") from error
     raise typer.Exit(status)

@@ -13,13 +13,14 @@ from sqlalchemy import ColumnElement, Engine, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from ..databases.urls import cause_of, shown_url
 from ..errors import FSMError
 from ..errors.texts import counted, escaped, stored_form
 from ..operations.lookup import state_at
 from ..orm import sets as bulk
 from ..orm.column import MappedState
 from ..sql.events import EventSQL
-from .database import UrlOption, cause_of, database, shown_url
+from .database import UrlOption, database
 from .output import JsonOption, fail, print_json, print_table, tell
 from .status import Status, status_of
 from .targets import (

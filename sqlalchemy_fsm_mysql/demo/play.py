@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Engine
 
+from ..databases.urls import shown_url
 from ..errors.texts import counted
 from .check import Finding, Stored, findings
 from .orders import TABLE, machine
@@ -37,7 +38,7 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     show_findings(console, found)
     console.print()
-    return _verdict(console, race, found, took, where="SQLite" if url is None else engine.url.render_as_string())
+    return _verdict(console, race, found, took, where="SQLite" if url is None else shown_url(engine.url))
 
 
 def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
@@ -49,7 +50,7 @@ def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: in
             " transaction.",
         )
     )
-    console.print(Text(f"Table {TABLE} in {engine.url.render_as_string()}", "dim"), soft_wrap=True)
+    console.print(Text(f"Table {TABLE} in {shown_url(engine.url)}", "dim"), soft_wrap=True)
 
 
 def _wait_for_all(console: Console, race: Race, workers: int) -> None:

@@ -12,12 +12,17 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ..databases import is_in_memory
+from ..databases.urls import cause_of, problem_of, shown_url
 from .orders import COMMENT, TABLE, Base, Order
-from .race import first_line, make_engine
+from .race import make_engine
 
 
 class NoStage(Exception):
-    """The demo cannot be played there; the text says why, and what to do."""
+    """The demo cannot be played there. The text has the reason and a remedy, and no password."""
+
+
+class NoDatabase(NoStage):
+    """The database of the demo cannot be reached or used."""
 
 
 @contextmanager
@@ -43,8 +48,10 @@ def _parsed(text: str) -> URL:
         ) from error
     if is_in_memory(url):
         raise NoStage("Processes cannot share a SQLite database in memory: leave --url out, or name a file.")
+    if problem := problem_of(url):
+        raise NoStage(problem)
     if not url.database:
-        raise NoStage(f"The URL names no database: add one, as in {url.set(database='test')}")
+        raise NoStage(f"The URL names no database: add one, as in {shown_url(url.set(database='test'))}")
     return url
 
 
@@ -58,7 +65,11 @@ def _set(url: URL, rows: int) -> Iterator[Engine]:
                 session.add_all([Order() for _ in range(rows)])
                 session.commit()
         except SQLAlchemyError as error:
-            raise NoStage(f"{url} cannot be used: {first_line(error)}") from error
+            raise NoDatabase(f"{shown_url(url)} cannot be used: {cause_of(error, url)}") from error
+        except (TypeError, ValueError, LookupError, OSError) as error:  # options that the driver does not take
+            raise NoStage(
+                f"The driver does not take the URL: {type(error).__name__}: {cause_of(error, url)}"
+            ) from error
         try:
             yield engine
         finally:
@@ -78,20 +89,21 @@ def _engine(url: URL) -> Engine:
             " 'sqlalchemy-fsm-mysql[pymysql]', and a URL that begins with mysql+pymysql://"
         ) from error
     except (NoSuchModuleError, ArgumentError) as error:
-        raise NoStage(f"{url} cannot be used: {first_line(error)}") from error
+        raise NoStage(f"{shown_url(url)} cannot be used: {cause_of(error, url)}") from error
 
 
 def _clear(engine: Engine) -> None:
     """Drop what a killed demo left behind.
 
-    Raises: NoStage when the table there is somebody else's.
+    Raises: NoStage when the table there is not the demo's.
     """
     there = inspect(engine)
     if not there.has_table(TABLE):
         return
     if not _is_ours(engine):
         raise NoStage(
-            f"{engine.url} has a table {TABLE} that is not the demo's, and it is left alone: name another database."
+            f"{shown_url(engine.url)} has a table {TABLE} that is not the demo's. It is left alone: name another"
+            " database."
         )
     Base.metadata.drop_all(engine)
 
