@@ -59,11 +59,12 @@ def hooks_follow_session() -> Iterator[None]:
     Use it in a suite whose fixture begins a transaction on the connection, lets the session join it, and rolls it back
     after each test. Nothing is committed there, so without this block the functions are not called.
 
+    >>> from sqlalchemy import create_engine
     >>> from sqlalchemy.orm import Session
     >>> from sqlalchemy_fsm_mysql import fire_key, on_committed, remove_hook
     >>> from sqlalchemy_fsm_mysql.demo import Base, Order
-    >>> from sqlalchemy_fsm_mysql.testing import sqlite_engine
-    >>> engine, mails = sqlite_engine(Base), []
+    >>> engine, mails = create_engine("sqlite://"), []
+    >>> Base.metadata.create_all(engine)
     >>> @on_committed(Order.state)
     ... def send_mail(moved):
     ...     mails.append(moved.key)
