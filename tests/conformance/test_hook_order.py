@@ -16,7 +16,7 @@ from sqlalchemy_fsm_mysql import Moved, TransactionAborted, fire_key, on_committ
 from sqlalchemy_fsm_mysql.core.hooks import Hook, announce
 from sqlalchemy_fsm_mysql.orm.journal import journal_of
 from sqlalchemy_fsm_mysql.testing import frozen_hooks, hooks_follow_session
-from tests.conformance.history_models import Base, Order, Plain  # noqa: F401 - Base names the module's tables
+from tests.conformance.history_models import Order, Plain
 from tests.conformance.session_support import create, stored
 from tests.conformance.test_hooks import events, heard, hooked
 
