@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
+from tests.cluster.apart import ApartCluster
+from tests.cluster.network import obstacle
 from tests.cluster.nodes import KINDS, Cluster
 from tests.faults.ledger import Base
 
@@ -15,16 +17,22 @@ ASKED = [kind.strip() for kind in os.environ.get("FSM_CLUSTER", "").split(",") i
 
 collect_ignore_glob = [] if ASKED else ["test_*.py"]
 
+SECONDS = 5
+
 figures = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session", params=ASKED)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Each cluster that was asked for, in turn; one that runs already is used, and left running."""
+    """Each cluster that was asked for, in turn, in a network of its own where this machine can build one.
+
+    Elsewhere it is the shared script's: one that runs already is used, and left running.
+    """
     if request.param not in KINDS:
         raise pytest.UsageError(f"FSM_CLUSTER={request.param}: there are {', '.join(KINDS)}")
-    cluster = Cluster(request.param)
-    was_up = cluster.is_up()
+    is_apart = not obstacle()
+    cluster = ApartCluster(request.param) if is_apart else Cluster(request.param)
+    was_up = not is_apart and cluster.is_up()
     if not was_up:
         cluster.start()
     for node in range(3):
@@ -32,6 +40,20 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     yield cluster
     if not was_up:
         cluster.stop()
+
+
+@pytest.fixture
+def apart(cluster: Cluster) -> ApartCluster:
+    """The cluster, if its nodes can be cut off from each other."""
+    if not isinstance(cluster, ApartCluster):
+        pytest.skip(f"NOT COVERED BY THIS RUN: pauses and partitions: {obstacle()}")
+    return cluster
+
+
+@pytest.fixture
+def seconds() -> float:
+    """How long a race lasts: FSM_CLUSTER_SECONDS, as long as the usual run can afford when it is not set."""
+    return float(os.environ.get("FSM_CLUSTER_SECONDS", SECONDS))
 
 
 @pytest.fixture

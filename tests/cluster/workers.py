@@ -7,33 +7,36 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Engine, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqlalchemy_fsm_mysql import (
+    LockTimeout,
     Moved,
     NotWritable,
     OutcomeUnknown,
     Refused,
     TransactionAborted,
+    find_by_token,
     run_transaction,
     try_fire_key,
 )
 from tests.cluster.nodes import node_engine
-from tests.faults.ledger import Job, recorded
+from tests.faults.ledger import Job, JobStep, recorded
 from tests.race.checker import Call, Evidence, Recorded, Row
 from tests.reference import machine
 
 WEIGHTS = {"NotReady": 9, "Ready": 9, "Delete": 2}
-NO_SERVER = 2003  # nobody listens: nothing was sent
+# A call that fails so has sent nothing: nobody listens, or accepts a connection and then says nothing.
+NO_CONNECTION = (2003, 2013)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ class Assignment:
     settings: Sequence[str] = ()
     attempts: int = 20
     pause: float = 0.0  # seconds between two fires
+    pairs: float = 0.0  # how many of the units fire on two rows
+    looks: float = 0.0  # after how many of the moves the row is read on another node
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the engine
+    late_savepoints: bool = True  # whether a unit may set one after it has written, as a second fire with a token does
+
+
+class Look(NamedTuple):
+    """A plain read on another node, begun after a move was acknowledged."""
+
+    begin: int
+    key: int
+    sequence: int  # of the move
+    seen: int  # how many moves the row shows
+
+    @property
+    def is_stale(self) -> bool:
+        return self.seen < self.sequence
 
 
 @dataclass
@@ -54,6 +74,7 @@ class Log:
     """What the workers were told."""
 
     calls: list[Call] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     retried: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -94,6 +115,7 @@ def workers(assignments: Sequence[Assignment]) -> Iterator[Log]:
             if isinstance(part, str):
                 raise RuntimeError(part)
             log.calls += part.calls
+            log.looks += part.looks
             log.retried += part.retried
             log.errors += part.errors
         log.calls.sort(key=lambda call: call.begin)
@@ -107,9 +129,10 @@ def workers(assignments: Sequence[Assignment]) -> Iterator[Log]:
 
 def _work(assignment: Assignment, pipe: Connection) -> None:
     try:
-        import stamina  # noqa: F401 - so that the first fire does not wait for it
+        import stamina  # here, so that the first fire does not wait for it
 
-        engines = [node_engine(url, *assignment.settings) for url in assignment.urls]
+        stamina.instrumentation.set_on_retry_hooks([])  # it would print a line for each
+        engines = [node_engine(url, *assignment.settings, **assignment.options) for url in assignment.urls]
         pipe.send("ready")
         pipe.recv()
         pipe.send(_fire_for(assignment, engines))
@@ -122,50 +145,102 @@ def _fire_for(assignment: Assignment, engines: Sequence[Engine]) -> Log:
     node = assignment.number % len(engines)
     deadline = time.monotonic() + assignment.seconds
     while time.monotonic() < deadline:
-        (name,) = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
-        if not _fire(assignment, engines[node], dice.choice(assignment.keys), name, log):
+        rows = 2 if len(assignment.keys) > 1 and dice.random() < assignment.pairs else 1
+        keys = dice.sample(list(assignment.keys), rows)
+        names = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rows)
+        shots = [(key, name, uuid.uuid4().hex) for key, name in zip(keys, names, strict=True)]
+        if not _fire(assignment, engines[node], shots, log):
             node = (node + 1) % len(engines)
             time.sleep(0.1)
+        elif dice.random() < assignment.looks:
+            _look(engines[(node + 1) % len(engines)], log)
         time.sleep(assignment.pause)
     return log
 
 
-def _fire(assignment: Assignment, engine: Engine, key: int, name: str, log: Log) -> bool:
-    """Fire once, with a token of its own, and log it; whether the node is worth to be asked again."""
-    token = uuid.uuid4().hex
+def _fire(assignment: Assignment, engine: Engine, shots: Sequence[tuple[int, str, str]], log: Log) -> bool:
+    """Fire once on each row, all in one unit, and log each; whether the node is worth to be asked again."""
     runs = 0
 
-    def unit(session: Session) -> Moved[Job] | Refused[Job]:
+    def unit(session: Session) -> list[Moved[Job] | Refused[Job]]:
         nonlocal runs
         runs += 1
-        return try_fire_key(Job, key, name, session, token=token)
+        later = "token" if assignment.late_savepoints else "actor"
+        return [
+            try_fire_key(Job, key, name, session, **{later if number else "token": token})
+            for number, (key, name, token) in enumerate(shots)
+        ]
 
-    said: dict[str, Any]
+    said: list[dict[str, Any]]
     begin = time.monotonic_ns()
-    is_worth_it = True
+    is_worth_it = False
     try:
-        outcome = run_transaction(sessionmaker(engine), unit, attempts=assignment.attempts)
+        outcomes = run_transaction(sessionmaker(engine), unit, attempts=assignment.attempts)
     except OutcomeUnknown as error:
-        said, is_worth_it = {"outcome": "unknown", "code": error.code}, False
+        said = [{"outcome": "unknown", "code": error.code}] * len(shots)
         log.errors[f"OutcomeUnknown {error.code}"] += 1
-    except (TransactionAborted, NotWritable) as error:
-        said, is_worth_it = {"outcome": "failed", "code": error.code}, False
+    except (TransactionAborted, LockTimeout, NotWritable) as error:
+        said = [{"outcome": "failed", "code": error.code}] * len(shots)
         log.errors[f"{type(error).__name__} {error.code}"] += 1
     except DBAPIError as error:
         code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-        if code != NO_SERVER:
+        if code not in NO_CONNECTION:
             raise
+        said = [{"outcome": "failed", "code": code}] * len(shots)
         log.errors["no server"] += 1
-        return False
     else:
-        said = (
-            {"outcome": "moved", "source": outcome.source, "target": outcome.target, "sequence": outcome.sequence}
-            if isinstance(outcome, Moved)
-            else {"outcome": "refused", "state": outcome.state}
-        )
+        said, is_worth_it = [_said(outcome) for outcome in outcomes], True
     log.retried += max(runs - 1, 0)
-    log.calls.append(Call(assignment.number, begin, time.monotonic_ns(), key, name, token=token, **said))
+    end = time.monotonic_ns()
+    log.calls += [
+        Call(assignment.number, begin, end, key, name, token=token, **what)
+        for (key, name, token), what in zip(shots, said, strict=True)
+    ]
     return is_worth_it
+
+
+def _said(outcome: Moved[Job] | Refused[Job]) -> dict[str, Any]:
+    if isinstance(outcome, Refused):
+        return {"outcome": "refused", "state": outcome.state}
+    return {
+        "outcome": "moved",
+        "source": outcome.source,
+        "target": outcome.target,
+        "sequence": outcome.sequence,
+    }
+
+
+def _look(other: Engine, log: Log) -> None:
+    """Read the row of the last call, if that moved it, on another node."""
+    call = log.calls[-1]
+    if call.outcome != "moved" or call.sequence is None:
+        return
+    begin = time.monotonic_ns()
+    with suppress(SQLAlchemyError), Session(other) as session:
+        seen = session.scalars(select(Job.steps).where(Job.id == call.key)).one()
+        log.looks.append(Look(begin, call.key, call.sequence, seen))
+
+
+def resolve(engine: Engine, log: Log) -> int:
+    """Ask for each unknown call by its token, and complete it; how many had applied."""
+    by_token = {token_of(step): step for step in recorded(engine)}
+    applied = 0
+    with Session(engine) as session:
+        for number, call in enumerate(log.calls):
+            if call.outcome != "unknown":
+                continue
+            step = by_token.get(call.token)
+            found = find_by_token(Job.state, call.token or "", session)
+            assert step is None or step.token is None or found is not None
+            known = {"source": step.source, "target": step.target, "sequence": step.sequence} if step else {}
+            log.calls[number] = call._replace(resolved=step is not None, **known)
+            applied += step is not None
+    return applied
+
+
+def token_of(step: JobStep) -> str | None:
+    """What a call is known by in the history: its token, or the actor's name in its place."""
+    return step.token or step.actor
 
 
 def evidence(engine: Engine, log: Log) -> Evidence:
@@ -173,7 +248,7 @@ def evidence(engine: Engine, log: Log) -> Evidence:
     with Session(engine) as session:
         rows = {job.id: Row(job.state, job.steps) for job in session.scalars(select(Job))}
     history = [
-        Recorded(step.record_id, step.sequence, step.event, step.source, step.target, step.token)
+        Recorded(step.record_id, step.sequence, step.event, step.source, step.target, token_of(step))
         for step in recorded(engine)
     ]
     return Evidence(machine, log.calls, rows, history)

@@ -1,0 +1,79 @@
+"""Races on all nodes while nodes are killed, stopped and cut off: the anomalies that Jepsen found in Galera 12.1.2 to
+12.2.2 (https://jepsen.io/analyses/mariadb-galera-cluster-12.1.2), looked for through the library.
+
+A lost acknowledged move, a lost update, an edge that two callers were told, and half of a unit each break one of
+the checks of `tests.race.checker`: every acknowledged token is recorded once, each history is numbered without a gap and
+replays to its row, and as many moves were reported as the row has counted. FSM_CLUSTER_SECONDS=600 races for ten
+minutes per test, FSM_CLUSTER_FAULTS=kill,pause,partition has all of them in one race.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.nemesis import FAULTS, plague
+from tests.cluster.nodes import CURRENT
+from tests.cluster.workers import Assignment, evidence, lost_and_doubled, resolve, workers
+from tests.faults.ledger import fresh_jobs
+from tests.race.checker import violations
+
+WORKERS, ROWS = 6, 5
+
+ASKED = os.environ.get("FSM_CLUSTER_FAULTS")
+RACES = [ASKED] if ASKED else list(FAULTS)
+
+
+def assignments(cluster, keys, seconds):
+    """Two workers a node, one of which fires by the locking backend."""
+    locking = {"execution_options": {"fsm_backend": "locking"}}
+    return [
+        Assignment(
+            number,
+            cluster.urls,
+            keys,
+            seconds,
+            [CURRENT[cluster.kind]],
+            pause=0.005,
+            pairs=0.2,
+            looks=0.2,
+            options=locking if number >= WORKERS // 2 else {},
+            # test_savepoints.py shows what these do to a group.
+            late_savepoints=cluster.kind == "galera",
+        )
+        for number in range(WORKERS)
+    ]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("faults", RACES)
+def test_faults_lose_nothing_that_was_acknowledged(apart, database, report, seconds, faults):
+    keys = fresh_jobs(database, ROWS)
+    with workers(assignments(apart, keys, seconds + 6)) as log:
+        done = plague(apart, faults.split(","), seconds)
+    apart.wait_until(apart.is_up)
+    engines = [apart.engine(node, CURRENT[apart.kind]) for node in range(3)]
+    applied = resolve(engines[0], log)
+    found = [evidence(engine, log) for engine in engines]
+    for engine in engines:
+        engine.dispose()
+    wrong = violations(found[0])
+    lost, doubled = lost_and_doubled(found[0])
+    longest = max(call.end - call.begin for call in log.calls) / 1e9
+    stale = sum(look.is_stale for look in log.looks)
+    report(
+        f"{dict(done)}: {log.counts()}; of the unknown {applied} had applied; lost {lost}, doubled {doubled}; "
+        f"stale reads {stale} of {len(log.looks)}; longest call {longest:.1f} s; "
+        f"violations {dict(Counter(violation.check for violation in wrong))}"
+    )
+    if wrong and (folder := os.environ.get("FSM_CLUSTER_EVIDENCE")):
+        Path(folder, f"{apart.kind}-{faults}.txt").write_text("\n".join(map(str, wrong)))
+
+    assert [violations(one) for one in found] == [[], [], []]
+    assert (lost, doubled) == (0, 0)
+    assert found[0].rows == found[1].rows == found[2].rows
+    assert {call.outcome for call in log.calls} >= {"moved", "refused"}
+    assert stale == 0
