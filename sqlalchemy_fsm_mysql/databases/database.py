@@ -98,9 +98,9 @@ _MYSQL_ENFORCER, _SQLITE_ENFORCER = MySQLEnforcer(), SQLiteEnforcer()
 MYSQL: Final = replace(
     _locking("mysql", Transactions(), _MYSQL_ENFORCER),
     rows=MySQLRows(Transactions(), _MYSQL_ENFORCER),
-    sets=MySQLSets(),
+    sets=MySQLSets(Transactions()),
     history=MySQLHistory(),
-    upsert=MySQLUpsert(),
+    upsert=MySQLUpsert(Transactions()),
     types=MySQLTypes(),
     catalogue=MySQLCatalogue(),
 )

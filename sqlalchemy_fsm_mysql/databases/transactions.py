@@ -10,6 +10,9 @@ from sqlalchemy import Connection, Engine
 
 __all__ = ["Transactions", "is_autocommit"]
 
+# In the info of a connection in AUTOCOMMIT, while it has a transaction of ours.
+_IS_OPEN = "fsm_is_open"
+
 
 class Transactions:
     """The transactions of a database with row locks."""
@@ -18,18 +21,30 @@ class Transactions:
 
     @contextmanager
     def together(self, connection: Connection) -> Iterator[None]:
-        """Run the block's statements in one transaction; the caller's own, unless *connection* is in AUTOCOMMIT."""
-        if not is_autocommit(connection):
+        """Run the block's statements in one transaction; the caller's own, unless *connection* is in AUTOCOMMIT.
+
+        A block within a block joins its transaction: the servers commit an open one when another begins.
+        """
+        if not is_autocommit(connection) or self.is_together(connection):
             yield
             return
-        connection.exec_driver_sql(self.begin)
+        info = connection.info
+        info[_IS_OPEN] = True
         try:
-            yield
-        except BaseException:
-            if not connection.invalidated:
-                connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql(self.begin)
+            try:
+                yield
+            except BaseException:
+                if not connection.invalidated:
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+        finally:
+            del info[_IS_OPEN]
+
+    def is_together(self, connection: Connection) -> bool:
+        """Whether a block of :meth:`together` has begun a transaction on *connection*, which is in AUTOCOMMIT."""
+        return bool(connection.info.get(_IS_OPEN))
 
     def abandon(self, connection: Connection) -> None:
         """Make sure that nothing of this transaction is committed: every later statement needs a rollback first."""

@@ -424,3 +424,16 @@ class OutcomeUnknown(_ServerError):
         if self.token is None:
             return "roll back, and look into the database before the unit of work is run again"
         return self._remedy
+
+
+class OutcomeHidden(OutcomeUnknown):
+    """A fire in AUTOCOMMIT moved the row, and the answer does not contain the state that the row had before.
+
+    This happens once, when the table has got a trigger since the last fire of the event. Later fires of the event run
+    in a transaction of their own, whose answer is complete.
+    """
+
+    _what = "the row moved, but a new trigger on its table hides the state that the row had before"
+
+    def _advice(self) -> str:
+        return "the move is committed; read the row"

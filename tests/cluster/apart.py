@@ -289,11 +289,13 @@ class ApartCluster(Cluster):
                 probe.connect(path)
             except OSError as error:
                 raise pymysql.OperationalError(2002, str(error)) from error
-        with pymysql.connect(unix_socket=path, user="root", autocommit=True) as connection:
-            with connection.cursor() as cursor:
-                for statement in statements:
-                    cursor.execute(statement)
-                row = cursor.fetchone()
+        with (
+            pymysql.connect(unix_socket=path, user="root", autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            for statement in statements:
+                cursor.execute(statement)
+            row = cursor.fetchone()
         return row[-1] if row else None
 
     def _process(self, node: int) -> int | None:

@@ -108,4 +108,6 @@ def obstacle() -> str:
 
 def _ip(*commands: str) -> None:
     for command in commands:
-        subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.run(
+            ["ip", *command.split()], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )

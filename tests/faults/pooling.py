@@ -1,9 +1,10 @@
 """A proxy that shares few server connections among many clients, transaction by transaction, as ProxySQL, RDS Proxy and
 MaxScale do.
 
-A client has a server connection for the length of a transaction. Outside of one, each of its statements may go to another
-connection, which other clients use too: ``LAST_INSERT_ID()`` and ``@variables`` are then those of any of them. The
-settings that drivers make (SET NAMES, autocommit, the isolation level) follow the client to each connection.
+A client has a server connection for the length of a transaction; without autocommit that is from its first statement to
+COMMIT or ROLLBACK. Outside of one, each of its statements may go to another connection, which other clients use too:
+``LAST_INSERT_ID()`` and ``@variables`` are then those of any of them. The settings that drivers make (SET NAMES,
+autocommit, the isolation level) follow the client to each connection.
 
 `PoolingProxy.pins` and `PoolingProxy.delay` are the two ways in which ProxySQL keeps a client on its connection
 (https://proxysql.com/documentation/multiplexing/). Both are off unless a test asks for them. The proxy reads packets, so
@@ -44,13 +45,14 @@ CAPABILITIES = (
 
 # A setting that follows its client, and the statement that a connection without it needs.
 SETTINGS = {
-    "autocommit": (re.compile(r"SET\s+(SESSION\s+)?AUTOCOMMIT\b", re.I), "SET AUTOCOMMIT = 1"),
-    "names": (re.compile(r"SET\s+NAMES\b", re.I), "SET NAMES utf8mb4"),
+    "autocommit": (re.compile(r"SET\s+(SESSION\s+)?AUTOCOMMIT\b", re.IGNORECASE), "SET AUTOCOMMIT = 1"),
+    "names": (re.compile(r"SET\s+NAMES\b", re.IGNORECASE), "SET NAMES utf8mb4"),
     "isolation": (
-        re.compile(r"SET\s+SESSION\s+TRANSACTION\b", re.I),
+        re.compile(r"SET\s+SESSION\s+TRANSACTION\b", re.IGNORECASE),
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     ),
 }
+END = re.compile(r"\s*(COMMIT|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
 VARIABLE = re.compile(r"(?<!@)@\w")
 
 
@@ -222,8 +224,11 @@ class Client:
         send(self.connection, self._ok(), login[1] + 1)
 
     def _ok(self) -> bytes:
-        is_autocommit = "0" not in self.settings["autocommit"]
-        return b"\0\0\0" + struct.pack("<H", SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT * is_autocommit) + b"\0\0"
+        status = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT * self._is_autocommit()
+        return b"\0\0\0" + struct.pack("<H", status) + b"\0\0"
+
+    def _is_autocommit(self) -> bool:
+        return "0" not in self.settings["autocommit"]
 
     def _serve(self) -> bool:
         """Answer one command; whether another may follow."""
@@ -264,7 +269,8 @@ class Client:
             self.proxy.replace(None)
         self.stays = self.proxy.delay if answer.remembered else max(self.stays - 1, 0)
         assert self.server is not None
-        if not self.server.in_transaction and not self.is_pinned and not self.stays:
+        is_over = self._is_autocommit() or END.match(statement)
+        if is_over and not self.server.in_transaction and not self.is_pinned and not self.stays:
             self.proxy.give_back(self.server)
             self.server = None
 

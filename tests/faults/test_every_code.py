@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.servers_only, pytest.mark.every_driver]
 # As the servers' manuals have them, written down a second time: the table is what is tested.
 ABORTED = {1213, 1020, 3101, 8002, 8005, 8022, 9007, 6235}
 ALIVE = {1205, 1317, 1969, 3024, 3572}
-READ_ONLY = {1290, 1836, 1792, 1047, 3100}
+READ_ONLY = {1290, 1836, 1792, 1047, 3100, 3796, 3797, 3798, 3799}
 LOST = {2006, 2013, 2055, 1927}
 # The node lost the others in the middle of the COMMIT: they may have it.
 UNSURE = {1047, 3100}

@@ -80,6 +80,7 @@ EXAMPLES = [
     NotWritable(code=1290),
     OutcomeUnknown(**TOKENS, code=2013),
     OutcomeUnknown(),
+    errors.OutcomeHidden(**ROW),
 ]
 
 
@@ -112,6 +113,7 @@ def unpickled(value, protocol=None):
         (LockTimeout, (FireError,)),
         (NotWritable, (FireError,)),
         (OutcomeUnknown, (FireError,)),
+        (errors.OutcomeHidden, (OutcomeUnknown,)),
     ],
 )
 def test_error_is_caught_as_its_parents(error, parents):

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Executable, func, select, update
+from sqlalchemy import Connection, Dialect, Executable, func, select, update
 
+from ...errors import OutcomeHidden
 from ...sql.code import HIDDEN, OFFSET, TAKEN, Reading
 from ...sql.events import Chosen, EventSQL, number
 from ..ready import ReadyStatement, built_once
 from ..rows import RowStatements
+from ..transactions import is_autocommit
 
 __all__ = ["REMEMBERED", "MySQLRows"]
 
@@ -35,16 +38,47 @@ class MySQLRows(RowStatements):
         *,
         known_version: bool = False,
     ) -> Reading:
+        # A table with an UPDATE trigger needs a second look. A proxy that shares server connections sends it to another
+        # session, unless it is in the UPDATE's transaction. So in AUTOCOMMIT there is a transaction until an answer has
+        # contained a code.
+        if connection.dialect in self.answering(event) or not is_autocommit(connection):
+            return self._fire(connection, event, parameters, known_version=known_version)
+        with self.transactions.together(connection):
+            return self._fire(connection, event, parameters, known_version=known_version)
+
+    def _fire(
+        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool
+    ) -> Reading:
         result = self.ready_fire(event, known_version=known_version).execute(connection, parameters)
         code = (result.lastrowid or 0) - OFFSET
         if code >= HIDDEN:
+            if result.rowcount:
+                self.answering(event).add(connection.dialect)
             return event.read(code)
         # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
         if result.rowcount:
-            return event.read(int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET)
+            return self._second_look(connection, event, parameters)
         # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and not
         # found rows. The UPDATE has changed nothing, so the locking read can decide.
         return super().fire(connection, event, parameters, known_version=known_version)
+
+    def _second_look(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Reading:
+        """The code that the session remembers, after an UPDATE that moved the row and whose answer did not contain it.
+
+        Raises: OutcomeHidden in AUTOCOMMIT outside of a transaction, since the session may be another one by now.
+        """
+        if connection.dialect in self.answering(event) and is_autocommit(connection):  # the trigger is new
+            self.answering(event).discard(connection.dialect)
+            if not self.transactions.is_together(connection):
+                keys = tuple(parameters[f"fsm_key_{i}"] for i in range(len(event.row.key)))
+                key = keys[0] if len(keys) == 1 else keys
+                raise OutcomeHidden(table=event.row.table.name, key=key, event=event.name)
+        return event.read(int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET)
+
+    @built_once
+    def answering(self, event: EventSQL) -> WeakSet[Dialect]:
+        """The dialects, and so the engines, on which the UPDATE's answer contains the code."""
+        return WeakSet()
 
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.fire_statement(event, known_version=False)]

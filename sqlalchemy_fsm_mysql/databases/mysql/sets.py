@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -22,11 +23,13 @@ from sqlalchemy import (
 from ...sql.code import OFFSET
 from ...sql.events import Branch, EventSQL, number, state_literal
 from ..sets import SetStatements
+from ..transactions import Transactions
 from .rows import REMEMBERED
 
 __all__ = ["MySQLSets"]
 
 
+@dataclass(frozen=True, eq=False)
 class MySQLSets(SetStatements):
     """Counts in session variables while the UPDATE assigns the state.
 
@@ -34,6 +37,8 @@ class MySQLSets(SetStatements):
     """
 
     can_sweep = True
+
+    transactions: Transactions
 
     def sweep(
         self,
@@ -48,9 +53,11 @@ class MySQLSets(SetStatements):
             assignments = event.branch_assignments(event.branches[0])
             return {0: connection.execute(statement.ordered_values(*assignments), parameters).rowcount}
         counters = [literal_column(f"@fsm_taken_{i}", Integer()) for i in range(1, len(event.branches))]
-        connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
-        moved = connection.execute(statement.ordered_values(*_counting(event, counters)), parameters).rowcount
-        counted = [int(count) for count in connection.execute(select(*counters)).one()]
+        # Outside of a transaction, a proxy may send each of these statements to another session, with other variables.
+        with self.transactions.together(connection):
+            connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
+            moved = connection.execute(statement.ordered_values(*_counting(event, counters)), parameters).rowcount
+            counted = [int(count) for count in connection.execute(select(*counters)).one()]
         # Counting costs some percent of the statement, so the first branch has no counter: it gets the remainder.
         return {i: count for i, count in enumerate([moved - sum(counted), *counted]) if count}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Executable, bindparam, case, func, select
@@ -11,12 +12,16 @@ from ...sql.code import CREATED, HIDDEN, NONCE_BITS, OFFSET, TAKEN, Created, Rea
 from ...sql.events import VALUE, EventSQL, number, state_literal
 from ..history import KEEP_ROWCOUNT
 from ..ready import built_once
+from ..transactions import Transactions
 
 __all__ = ["MySQLUpsert"]
 
 
+@dataclass(frozen=True, eq=False)
 class MySQLUpsert:
     """One statement. Its code contains a nonce, because the session may still remember an earlier upsert's answer."""
+
+    transactions: Transactions
 
     def upsert(
         self,
@@ -39,15 +44,17 @@ class MySQLUpsert:
         import secrets  # imports OpenSSL's hashes, so only the programs that upsert pay for it
 
         mark = nonce(secrets.randbits(NONCE_BITS))
-        result = connection.execute(
-            self.upsert_statement(event, names, target),
-            {**parameters, "fsm_nonce": mark},
-            execution_options=KEEP_ROWCOUNT,
-        )
-        remembered = result.lastrowid or 0
-        is_new_id = result.rowcount == 1 and remembered and not is_cut(remembered, mark)
-        if remembered < OFFSET and not is_new_id:
-            remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
+        # Outside of a transaction, a proxy may ask another session than the one that has inserted.
+        with self.transactions.together(connection):
+            result = connection.execute(
+                self.upsert_statement(event, names, target),
+                {**parameters, "fsm_nonce": mark},
+                execution_options=KEEP_ROWCOUNT,
+            )
+            remembered = result.lastrowid or 0
+            is_new_id = result.rowcount == 1 and remembered and not is_cut(remembered, mark)
+            if remembered < OFFSET and not is_new_id:
+                remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
         code = answered(remembered, mark)
         return CREATED if code is None else event.read(code)
 
