@@ -34,7 +34,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from ..core.failures import Meaning, error_code, meaning
 from ..databases import database_of, enforcer_of
-from ..databases.triggers import refusal_in
+from ..databases.messages import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
 from ..orm.sets import is_beyond

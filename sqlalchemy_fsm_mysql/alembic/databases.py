@@ -23,8 +23,8 @@ from ..databases import MARIADB, MYSQL, SQLITE, Database, supported, types_of
 from ..databases.mysql.ddl import writing_dialect
 from ..databases.mysql.literals import quoted
 from ..errors import MigrationRefused
-from ..orm.column import Storage, check_name, states_check
-from .definition import StoredColumn, mysql_column, sqlite_table
+from ..orm.column import Storage, check_names, states_check
+from .definition import SQLiteTable, StoredColumn, mysql_column, sqlite_table
 
 __all__ = ["Held", "Place", "Wanted", "place_of"]
 
@@ -81,7 +81,7 @@ class Place:
         self.table = state_table(table, column, self.schema)
         self.column = self.table.c[column]
         self.label = ".".join(part for part in (self.schema, table, column) if part)
-        self.check = check_name(table, column)
+        self.checks = check_names(table, column)
 
     def held(self) -> Held | None:
         """What the column holds; None when there is no such column, or one of another kind."""
@@ -201,7 +201,9 @@ class ServerPlace(Place):
     def _stored(self) -> StoredColumn | None:
         preparer = writing_dialect(self.connection.dialect).identifier_preparer
         created = self._execute(f"SHOW CREATE TABLE {preparer.format_table(self.table)}").one()
-        return mysql_column(str(created[1]).split("\n"), self.column.name, self.check)
+        lines = str(created[1]).split("\n")
+        found = [mysql_column(lines, self.column.name, check) for check in self.checks]
+        return next((one for one in found if one is not None and one.check is not None), found[0])
 
     def _run(self, alter: AlterColumn) -> None:
         self._execute(str(alter.compile(dialect=writing_dialect(self.connection.dialect))))
@@ -253,22 +255,26 @@ class SQLitePlace(Place):
         sql = self._sql()
         if sql is None or self.column.name not in self._columns():
             return None
-        found = sqlite_table(sql, self.check)
+        found = self._parts(sql)
         return Held("varchar" if found.has_check else "text", found.states, found.default_of(self.column.name))
 
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
         sql = self._sql()
         assert sql is not None
         constraint = constraint_text(states_check(self.column, wanted.states), sqlite.dialect())
-        changed = sqlite_table(sql, self.check).with_check(constraint, self.column.name, max(map(len, wanted.states)))
+        changed = self._parts(sql).with_check(constraint, self.column.name, max(map(len, wanted.states)))
         if wanted.default is not None:
-            changed = sqlite_table(changed, self.check).with_default(self.column.name, wanted.default)
+            changed = self._parts(changed).with_default(self.column.name, wanted.default)
         self._rewrite(changed)
 
     def set_default(self, default: str, *, lock_wait_timeout: int) -> None:
         sql = self._sql()
         assert sql is not None
-        self._rewrite(sqlite_table(sql, self.check).with_default(self.column.name, default))
+        self._rewrite(self._parts(sql).with_default(self.column.name, default))
+
+    def _parts(self, sql: str) -> SQLiteTable:
+        found = [sqlite_table(sql, check) for check in self.checks]
+        return next((one for one in found if one.has_check), found[0])
 
     def _columns(self) -> set[str]:
         return {str(row[1]) for row in self._pragma(f"table_info({self._quote(self.table.name)})")}

@@ -18,9 +18,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Mapper, Session
 
 from ..databases import has_server
+from ..databases.messages import REFUSED, read_message, refusal_in
 from ..databases.sqlite.errors import is_sqlite_error
 from ..databases.transactions import is_autocommit
-from ..databases.triggers import REFUSED, read_message, refusal_in
 from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 from ..errors.texts import row_label, shown
 from .notes import current_notes, notes_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -70,14 +70,19 @@ class Catalogue:
         unique += [tuple(one["column_names"]) for one in inspector.get_unique_constraints(table.name, schema=schema)]
         return TableFacts(columns, self.engine(inspector, table, schema), (key, *unique))
 
+    def column_names(self, connection: Connection, table: Table) -> set[str]:
+        """The names of the columns of *table*."""
+        found = inspect(connection).get_columns(table.name, schema=connection.schema_for_object(table))
+        return {str(column["name"]) for column in found}
+
     def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
         """The table's storage engine, where there are several."""
         return None
 
-    def column(self, connection: Connection, column: Column[Any], check: str | None = None) -> ColumnFacts | None:
+    def column(self, connection: Connection, column: Column[Any], checks: Sequence[str] = ()) -> ColumnFacts | None:
         """The facts about *column*, of a table that is there; None when there is no such column.
 
-        *check* is the name of the CHECK that lists the column's states, where it is not an ENUM.
+        *checks* are names of the CHECK that lists the column's states, where it is not an ENUM.
         """
         inspector, schema = inspect(connection), connection.schema_for_object(column.table)
         columns = {found["name"]: found for found in inspector.get_columns(column.table.name, schema=schema)}
@@ -86,7 +91,7 @@ class Catalogue:
             return None
         type_ = found["type"]
         enums = [self.enum_value(value) for value in getattr(type_, "enums", None) or ()]
-        states = tuple(enums) if enums else self._checked(inspector, column.table.name, schema, check)
+        states = tuple(enums) if enums else self._checked(inspector, column.table.name, schema, checks)
         default = found.get("default")
         return ColumnFacts(
             states=states,
@@ -106,12 +111,12 @@ class Catalogue:
         return None
 
     def _checked(
-        self, inspector: Inspector, table: str, schema: str | None, name: str | None
+        self, inspector: Inspector, table: str, schema: str | None, names: Sequence[str]
     ) -> tuple[str, ...] | None:
-        """The texts that the CHECK *name* lists; None when there is none."""
-        checks = inspector.get_check_constraints(table, schema=schema) if name else ()
-        found = next((str(check["sqltext"]) for check in checks if check["name"] == name), None)
-        return None if found is None else self.strings(found)
+        """The texts that the first CHECK of *names* lists; None when there is none."""
+        checks = inspector.get_check_constraints(table, schema=schema) if names else ()
+        by_name = {str(check["name"]): str(check["sqltext"]) for check in checks}
+        return next((self.strings(by_name[name]) for name in names if name in by_name), None)
 
     def strings(self, listed: str) -> tuple[str, ...]:
         """The string literals in *listed*, which the database has written."""
@@ -122,6 +127,6 @@ class Catalogue:
         version = connection.dialect.server_version_info or ()
         return Settings(".".join(map(str, version)))
 
-    def may_see_triggers(self, connection: Connection) -> bool:
-        """Whether the account would see a trigger, if there was one."""
+    def may_see_triggers(self, connection: Connection, table: Table) -> bool:
+        """Whether the account would see a trigger on *table*, if there was one."""
         return True

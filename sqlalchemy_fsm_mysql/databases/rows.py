@@ -12,9 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import RefusedByDatabase
 from ..sql.code import NO_ROW, Reading, Taken
 from ..sql.events import EventSQL
+from .messages import refusal_in
 from .ready import built_once
 from .transactions import Transactions
-from .triggers import Enforcer, refusal_in
+from .triggers import Enforcer
 
 __all__ = ["RowStatements"]
 

@@ -1,204 +1,180 @@
-"""The triggers that hold a table to a machine's :class:`~..rules.Rules`: what they have in common on all databases.
+"""The triggers that enforce a machine's :class:`~..rules.Rules` on a table: their common part on all databases.
 
-Two for each state column, BEFORE UPDATE and BEFORE INSERT: they refuse before anything is written, whatever the storage
-engine. Texts are compared as bytes, for the column's collation may take 'ready' for 'READY'. NULL and the empty text of
-a bad ENUM value follow nothing, so they are refused like any other.
+There are two for each state column, BEFORE UPDATE and BEFORE INSERT: they refuse before anything is written, whatever
+the storage engine. Texts are compared as bytes, because the column's collation may take 'ready' for 'READY'. NULL and
+the empty text of a bad ENUM value follow no state, so they are refused like any other.
 
-A trigger's name ends in its rules' fingerprint, so the triggers of two machines can be there at once: while one set
-takes the other's place, the table is never without. The fingerprint also stands in the trigger's text, where the doctor
-finds it under any name.
+A trigger is known by the mark in its text: a digest of its column, the fingerprint of its rules, and a digest of the
+table that it was made for. Names are unique in a schema, and a table that was renamed keeps its triggers under their
+names. So a name is made of the table, the column and both digests, and a free one is chosen where another table has it.
+The triggers of two machines can be on a table at once: while one set takes the other's place, the table is never
+without.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from ast import literal_eval
-from base64 import b64decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote, unquote
 
 from sqlalchemy import Column, Connection, Dialect, ExecutableDDLElement, String, Table
 from sqlalchemy.ext.compiler import compiles
 
-from ..errors import RefusedByDatabase
 from ..machine.rules import Rules
-from .sqlite.errors import is_sqlite_error
+from .messages import message_label
+
+__all__ = [
+    "KINDS",
+    "CreateTrigger",
+    "DropTrigger",
+    "Enforcer",
+    "ForeignTrigger",
+    "InstalledTrigger",
+    "Kind",
+    "Mode",
+    "Spelling",
+    "TriggerDDL",
+    "column_digest",
+    "name_digest",
+    "ours_among",
+    "short_identifier",
+]
 
 Kind = Literal["update", "insert"]
 KINDS: tuple[Kind, ...] = ("update", "insert")
 
-# The number of the error that the triggers raise on MySQL and MariaDB: none of theirs, and below 2^15, because PyMySQL
-# reads it as a signed one.
-REFUSED = 30045
+Mode = Literal["refuse", "watch"]
+"""Whether a trigger refuses the edges that its rules do not allow, or writes them to a table and lets them pass."""
 
 IDENTIFIER_LENGTH = 64
-MESSAGE_LENGTH = 128  # MySQL keeps no more of MESSAGE_TEXT
-_LABEL_LENGTH = 38
-ELLIPSIS = "..."
-UNDECLARED = "an undeclared state"
-BASE64 = "base64:"
-_MARK = re.compile(r"fsm:([0-9a-f]{8}):([0-9a-f]{16})")
-_STATE = rf"('(?P<{{0}}>.*)'|{BASE64}(?P<{{0}}_base64>[A-Za-z0-9+/=]*)(?P<{{0}}_cut>\.\.\.)?|{UNDECLARED})"
-_MOVE = re.compile(
-    rf"(?P<label>.+?): {_STATE.format('source')} to {_STATE.format('target')} is no transition", re.DOTALL
-)
-_BEGIN = re.compile(rf"(?P<label>.+?): {_STATE.format('target')} is no initial state", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerMessage:
-    """The content of a trigger's message: the column, the two texts, and whether an INSERT was refused.
-
-    A text is None where the message names none.
-    """
-
-    label: str
-    source: str | None
-    target: str | None
-    is_new: bool = False
-
-
-def read_message(message: str) -> TriggerMessage | None:
-    """The content of *message*; None when it is not the message of a trigger of ours.
-
-    >>> read_message("orders.state: 'Deleted' to 'Running' is no transition")
-    TriggerMessage(label='orders.state', source='Deleted', target='Running', is_new=False)
-    >>> read_message("auftr%C3%A4ge.state: 'neu' to base64:ZsOkbGxpZw== is no transition")
-    TriggerMessage(label='aufträge.state', source='neu', target='fällig', is_new=False)
-    """
-    if found := _MOVE.fullmatch(message):
-        return TriggerMessage(unquote(found["label"]), _state_in(found, "source"), _state_in(found, "target"))
-    if found := _BEGIN.fullmatch(message):
-        return TriggerMessage(unquote(found["label"]), None, _state_in(found, "target"), is_new=True)
-    return None
-
-
-def _state_in(found: re.Match[str], name: str) -> str | None:
-    encoded = found[f"{name}_base64"]
-    if encoded is None:
-        return found[name]
-    # A text that was cut may end within a group of four characters, and within a character of the text.
-    text = b64decode(encoded[: len(encoded) // 4 * 4]).decode(errors="ignore")
-    return text + (found[f"{name}_cut"] or "")
-
-
-def refusal_in(error: BaseException) -> RefusedByDatabase | None:
-    """Our error for *error*, when a trigger of ours has raised *error*; None for any other.
-
-    Code that expects a refusal has to catch both errors: SQLAlchemy calls no listener for the errors of a connection
-    that has reflected a table.
-    """
-    if isinstance(error, RefusedByDatabase):
-        return error
-    driver = getattr(error, "orig", None) or error
-    code = getattr(driver, "errno", None) or (driver.args or (None,))[0]
-    is_numbered = code == REFUSED
-    if not is_numbered and not is_sqlite_error(driver):
-        return None
-    message = read_message(_message_of(driver))
-    if message is None:
-        return None
-    return RefusedByDatabase(
-        column=message.label,
-        source=message.source,
-        target=message.target,
-        is_new=message.is_new,
-        code=REFUSED if is_numbered else None,
-    )
-
-
-def _message_of(driver: BaseException) -> str:
-    """The message of a driver's error."""
-    # MySQL Connector/Python and MariaDB's connector have the message as an attribute, sqlite3 as its only argument.
-    message = getattr(driver, "msg", None)
-    if message is not None or is_sqlite_error(driver):
-        return str(message or driver)
-    # mysqlclient and PyMySQL have it as their second argument. It must not be read from `args`: mysqlclient 2.3.2
-    # leaves a NULL pointer there when it cannot decode a message, and indexing that ends the process. str() writes
-    # <NULL>, which is no Python literal.
-    try:
-        arguments = literal_eval(str(driver))
-    except (SyntaxError, ValueError):
-        return ""
-    return str(arguments[1]) if isinstance(arguments, tuple) and len(arguments) > 1 else ""
+_MARK = re.compile(r"fsm:([0-9a-f]{8}):([0-9a-f]{16})(?::([0-9a-f]{8}))?(:watch)?")
 
 
 def short_identifier(name: str) -> str:
-    """*name* within MySQL's 64 characters, and still one of its own."""
+    """*name* within MySQL's 64 characters; a digest of the whole name takes the place of the end that is cut off."""
     if len(name) <= IDENTIFIER_LENGTH:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: IDENTIFIER_LENGTH - 9]}_{digest}"
+    return f"{name[: IDENTIFIER_LENGTH - 9]}_{name_digest(name)}"
 
 
-def message_label(table: str, column: str) -> str:
-    """The column's name as messages have it: ASCII, without the characters that some character set lacks.
-
-    >>> message_label("orders", "state"), message_label("aufträge", "state")
-    ('orders.state', 'auftr%C3%A4ge.state')
-    """
-    signs = [quote(sign, safe=_PLAIN).replace("~", "%7E") for sign in f"{table}.{column}"]
-    if len("".join(signs)) <= _LABEL_LENGTH:
-        return "".join(signs)
-    while len("".join(signs)) > _LABEL_LENGTH - len(ELLIPSIS):
-        signs.pop()
-    return "".join(signs) + ELLIPSIS
+def name_digest(*names: str) -> str:
+    """Eight hexadecimal digits that stand for *names*."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:8]
 
 
-# The printable characters of ASCII without those that mean something in the label, and without the backslash and the
-# tilde: sjis has neither.
-_PLAIN = "".join(map(chr, range(0x20, 0x7F))).translate(dict.fromkeys(map(ord, "%\\~")))
+def column_digest(name: str) -> str:
+    """The digest of a column's name in the text of its triggers."""
+    return name_digest(name.lower())
+
+
+def table_digest(name: str) -> str:
+    """The digest of a table's name in the text of its triggers."""
+    return name_digest("table", name.lower())
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledTrigger:
-    """A trigger of ours that a table has: its name, which statements start it, its column's digest, its fingerprint."""
+    """A trigger of ours that a table has.
+
+    `column`, `fingerprint` and `table` are those of its mark; `table` is None in a trigger of an earlier format.
+    `definer` is the account whose rights it runs with, None where there is no such thing.
+    """
 
     name: str
     kind: str
     column: str
     fingerprint: str
+    table: str | None
+    mode: Mode
+    body: str
+    definer: str | None = None
 
     @classmethod
-    def of(cls, name: str, kind: str, body: str | None) -> InstalledTrigger | None:
-        """The trigger, unless its text shows that it is somebody else's.
+    def of(cls, name: str, kind: str, body: str | None, definer: str | None = None) -> InstalledTrigger | None:
+        """The trigger; None when its text has no mark of ours.
 
         MariaDB shows a trigger without its text, NULL, to an account that may write the table and lacks TRIGGER.
         """
         found = _MARK.search(body or "")
-        return None if found is None else cls(name, kind.lower(), found[1], found[2])
+        if found is None:
+            return None
+        mode: Mode = "watch" if found[4] else "refuse"
+        return cls(name, kind.lower(), found[1], found[2], found[3], mode, body or "", definer)
+
+    def is_as(self, wanted: CreateTrigger) -> bool:
+        """Whether this is the trigger that *wanted* creates, under whichever name."""
+        return (self.kind, self.mark) == (wanted.kind, wanted.mark)
+
+    @property
+    def mark(self) -> str:
+        """The mark in its text."""
+        return _mark(self.column, self.fingerprint, self.table, self.mode)
 
 
-def column_digest(name: str) -> str:
-    """What stands for a column's name in its triggers' text."""
-    return hashlib.sha256(name.lower().encode()).hexdigest()[:8]
+@dataclass(frozen=True, slots=True)
+class ForeignTrigger:
+    """A trigger on the table that is not ours; `order` is its place among those of its kind and timing."""
+
+    name: str
+    kind: str
+    timing: str
+    order: int
+    body: str
+
+
+def _mark(column: str, fingerprint: str, table: str | None, mode: Mode) -> str:
+    parts = ["fsm", column, fingerprint, *([] if table is None else [table]), *(["watch"] if mode == "watch" else [])]
+    return ":".join(parts)
 
 
 class TriggerDDL(ExecutableDDLElement):
     def __init__(self, table: Table, name: str) -> None:
         self.table, self.name = table, name
 
-    def qualified(self, compiler: Any) -> str:
-        """The trigger's name, in the schema of its table."""
+    def qualified(self, compiler: Any, name: str | None = None) -> str:
+        """The trigger's name, or another *name*, in the schema of its table."""
         table = compiler.preparer.format_table(self.table)
         schema = table.removesuffix(compiler.preparer.quote(self.table.name))
-        return f"{schema}{compiler.preparer.quote(self.name)}"
+        return f"{schema}{compiler.preparer.quote(self.name if name is None else name)}"
 
 
 class CreateTrigger(TriggerDDL):
-    """CREATE TRIGGER for one *kind* of statements on the table of *column*, which is held to *rules*."""
+    """CREATE TRIGGER for one *kind* of statements on the table of *column*, which enforces *rules*.
 
-    def __init__(self, column: Column[Any], rules: Rules, kind: Kind, *, if_missing: bool = False) -> None:
-        self.column, self.rules, self.kind = column, rules, kind
+    *taken* are the names of other tables' triggers in the same schema.
+    """
+
+    def __init__(
+        self,
+        column: Column[Any],
+        rules: Rules,
+        kind: Kind,
+        *,
+        mode: Mode = "refuse",
+        if_missing: bool = False,
+        taken: Collection[str] = (),
+    ) -> None:
+        self.column, self.rules, self.kind, self.mode = column, rules, kind, mode
         self.create = "CREATE TRIGGER IF NOT EXISTS" if if_missing else "CREATE TRIGGER"
-        stem = short_identifier(f"fsm_{column.table.name}_{column.name}_{kind}_{rules.fingerprint[:8]}")
-        super().__init__(column.table, stem)
-        self.mark = f"fsm:{column_digest(column.name)}:{rules.fingerprint}"
+        names = (trigger_name(column, rules, kind, mode, number) for number in count(1))
+        super().__init__(column.table, next(name for name in names if name.lower() not in taken))
+        self.mark = _mark(column_digest(column.name), rules.fingerprint, table_digest(column.table.name), mode)
         self.label = message_label(column.table.name, column.name)
+
+
+def trigger_name(column: Column[Any], rules: Rules, kind: Kind, mode: Mode = "refuse", number: int = 1) -> str:
+    """The trigger's name, with *number* for the second and later ones of the same schema.
+
+    ``orders.payment_state`` and ``orders_payment.state`` have different digests.
+    """
+    digest = name_digest(column.table.name.lower(), column.name.lower(), kind, mode)
+    end = f"_{digest}_{rules.fingerprint[:8]}" + ("" if number == 1 else f"_{number}")
+    stem = f"fsm_{column.table.name}_{column.name}"
+    return f"{stem[: IDENTIFIER_LENGTH - len(end) - len(kind) - 1]}_{kind}{end}"
 
 
 class DropTrigger(TriggerDDL):
@@ -225,6 +201,7 @@ class Spelling:
         return f"X'{value.encode().hex().upper()}'" if _is_delicate(value) else f"_binary{self.plain(value)}"
 
     def text(self, value: str) -> str:
+        """*value* as text; by way of hexadecimal where its spelling would depend on the sql_mode."""
         if _is_delicate(value):
             return f"CONVERT(X'{value.encode().hex().upper()}' USING utf8mb4)"
         return self.plain(value)
@@ -242,6 +219,18 @@ class Enforcer:
     def triggers(self, connection: Connection, table: Table) -> list[InstalledTrigger]:
         """The triggers on *table* that enforce a machine, as far as the account may see them."""
         return []
+
+    def foreign_triggers(self, connection: Connection, table: Table) -> list[ForeignTrigger]:
+        """The other triggers on *table*, as far as the account may see them."""
+        return []
+
+    def taken_names(self, connection: Connection, table: Table) -> set[str]:
+        """The names, in lower case, that triggers of other tables have in the schema of *table*."""
+        return set()
+
+    def allowed(self, trigger: InstalledTrigger) -> frozenset[tuple[str, ...]] | None:
+        """The edges, or the states of a new row, that *trigger* allows; None when its text cannot be read."""
+        return None
 
     def permitted(
         self, connection: Connection, column: Column[Any], source: str, target: str, *, rows: int
@@ -263,8 +252,8 @@ class Enforcer:
 
 
 def ours_among(found: Iterable[Any]) -> Iterator[InstalledTrigger]:
-    """The triggers of ours among *found*, which are tuples of name, kind and text."""
-    for name, kind, body in found:
-        trigger = InstalledTrigger.of(name, kind, body)
+    """The triggers of ours among *found*, which are tuples of name, kind, text and definer."""
+    for name, kind, body, *definer in found:
+        trigger = InstalledTrigger.of(name, kind, body, *definer)
         if trigger is not None:
             yield trigger

@@ -24,7 +24,7 @@ from .states import AnyState
 __all__ = ["Rules"]
 
 # Goes into the fingerprint: a release that writes other triggers for the same rules has another number here.
-TRIGGER_FORMAT = 1
+TRIGGER_FORMAT = 2
 _DIGITS = 16
 
 
@@ -62,6 +62,28 @@ class Rules:
         more = map(machine.loaded, map(machine.stored, initial_states))
         begin = [machine.initial, *machine.initial_states, *_reached_at_once(machine), *more]
         return cls(moves, tuple(dict.fromkeys(chain.from_iterable(map(machine.spellings, begin)))))
+
+    @classmethod
+    def of_edges(cls, edges: Mapping[str | None, Iterable[str]]) -> Rules:
+        """The rules that allow *edges*, ``{"new": ["paid"]}``; those from None are the texts of a new row.
+
+        >>> Rules.of_edges({"new": ["paid"], None: ["new"]})
+        Rules(moves={'new': ('paid',), 'paid': ()}, begins=('new',))
+        """
+        moves = {source: tuple(dict.fromkeys(targets)) for source, targets in edges.items() if source is not None}
+        begins = tuple(dict.fromkeys(edges.get(None, ())))
+        for text in dict.fromkeys(chain(chain.from_iterable(moves.values()), begins)):
+            moves.setdefault(text, ())
+        return cls(moves, begins)
+
+    def union(self, *others: Rules) -> Rules:
+        """The rules that allow each edge that these rules or one of *others* allow."""
+        moves: dict[str, dict[str, None]] = {}
+        for rules in (self, *others):
+            for text, targets in rules.moves.items():
+                moves.setdefault(text, {}).update(dict.fromkeys(targets))
+        begins = dict.fromkeys(chain.from_iterable(rules.begins for rules in (self, *others)))
+        return Rules({text: tuple(targets) for text, targets in moves.items()}, tuple(begins))
 
     @property
     def edges(self) -> list[tuple[str, str]]:

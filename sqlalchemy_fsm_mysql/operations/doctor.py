@@ -19,7 +19,7 @@ from ..databases.catalogue import ColumnFacts, Settings, TableFacts
 from ..databases.triggers import KINDS
 from ..errors import DatabaseUnfit
 from ..errors.texts import listed, shown
-from ..orm.column import MappedState, attribute_state, check_name
+from ..orm.column import MappedState, attribute_state, check_name, check_names
 from .enforcement import connected, own_triggers, rules_of
 
 __all__ = ["SEVERITIES", "Finding", "check_database", "require_database"]
@@ -81,8 +81,8 @@ def require_database(column: Any, bind: Connection | Engine, *, count_rows: bool
 def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) -> Iterator[Finding]:
     own = mapped.column
     facts = database_of(connection).catalogue.table(connection, own.table)
-    check = check_name(*_names(own))
-    column = None if facts is None else database_of(connection).catalogue.column(connection, own, check)
+    checks = check_names(*_names(own))
+    column = None if facts is None else database_of(connection).catalogue.column(connection, own, checks)
     if facts is None or column is None:
         missing = "table" if facts is None else "column"
         yield Finding(
@@ -181,7 +181,7 @@ def _of_triggers(connection: Connection, column: Column[Any]) -> Iterator[Findin
         what = f"{label} has triggers of another machine ({names}), which allow other transitions than this one"
         yield Finding("error", "other triggers", what, "run enforce_machine(), when all servers have this machine")
     elif missing and (column.type.enforced or found):  # type: ignore[attr-defined]  # rules_of() has seen a StateType
-        if not found and not database_of(connection).catalogue.may_see_triggers(connection):
+        if not found and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
             what = f"no trigger is seen on {label}: this account has no privilege TRIGGER, without which none is"
             yield Finding("warning", "triggers unseen", what, "ask by an account that has it")
             return

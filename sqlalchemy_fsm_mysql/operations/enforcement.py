@@ -8,42 +8,88 @@ Guards are not repeated in the triggers: an edge is allowed if some event has it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
 
-from sqlalchemy import Column, Connection, Engine, Table, inspect
+from sqlalchemy import Column, Connection, Engine, Table, func, inspect, select
+from sqlalchemy.engine import Inspector
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import QueryableAttribute
+from sqlalchemy.schema import CreateTable
 
+from ..core.failures import error_code
 from ..databases import database_of, name_of
-from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, column_digest
+from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, Mode, column_digest
+from ..databases.watching import watched_table
 from ..errors import FSMError
 from ..errors.texts import shown
+from ..machine import Machine
 from ..machine.rules import Rules
 from ..orm.column import StateType
 
-__all__ = ["enforce_machine", "install_triggers", "own_triggers", "permitted", "release_machine", "remove_triggers"]
+__all__ = [
+    "AlsoAllowed",
+    "Mode",
+    "WatchedEdge",
+    "allowed_edges",
+    "enforce_machine",
+    "install_triggers",
+    "orphaned_triggers",
+    "own_triggers",
+    "permitted",
+    "release_machine",
+    "remove_triggers",
+    "watched_edges",
+]
 
 LOCK_WAIT = 5
+_ATTEMPTS = 20
+_LONGEST_PAUSE = 1.0  # seconds
+_TRIGGER_EXISTS = 1359
+
+AlsoAllowed: TypeAlias = "Machine | str | Mapping[str | None, Iterable[str]]"
 
 
-def enforce_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
-    """Have the database of *bind* hold every writer of *column* to its machine, by triggers on its table.
+def enforce_machine(
+    column: Any,
+    bind: Connection | Engine,
+    *,
+    also: Iterable[AlsoAllowed] = (),
+    mode: Mode = "refuse",
+    lock_wait_timeout: int = LOCK_WAIT,
+) -> None:
+    """Have the database of *bind* enforce the machine of *column* on every writer, by triggers on its table.
 
     *column* is a mapped attribute, ``Order.state``, or a Core column with a ``StateType``. Triggers of an older machine
     are replaced: the new ones are created first, so at no time is the table without, and for that moment only what
-    both allow is allowed. Called again, it does nothing. Rows are not looked at.
+    both allow is allowed. Called again, it does nothing, and several processes may call it at once. Rows are not looked
+    at.
+
+    *also* are further machines, each a `Machine`, the text of its ``to_json()``, or edges: ``{"paid": ["void"]}``.
+    Edges from None are states of a new row. The triggers allow the edges of all of them. In a rolling deploy it is the
+    machine of the servers that run the other release.
+
+    With *mode* ``"watch"`` the triggers refuse nothing: they write each edge that the rules do not allow to the table
+    ``fsm_watched_edges``, in the writer's own transaction, for :func:`watched_edges`.
 
     MySQL and MariaDB commit an open transaction before they create a trigger, and need the privilege TRIGGER for it;
     with the binary log on, see ``log_bin_trust_function_creators``. While it waits for the table, all other writers
     wait, too: it gives up after *lock_wait_timeout* seconds.
 
-    Raises: TypeError when *column* holds no machine's state; FSMError for a database whose triggers are not known here;
-    SQLAlchemy's DBAPIError for a missing privilege or table, or after the wait.
+    Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*; FSMError for a database
+    whose triggers are not known here; SQLAlchemy's DBAPIError for a missing privilege or table, or after the wait.
     """
+    if mode not in ("refuse", "watch"):
+        raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
     own = state_column(column)
+    rules = rules_of(own).union(*map(rules_also, also))
     with connected(bind) as connection:
-        install_triggers(connection, own, rules_of(own), lock_wait_timeout=lock_wait_timeout)
+        install_triggers(connection, own, rules, mode=mode, lock_wait_timeout=lock_wait_timeout)
 
 
 def release_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
@@ -72,6 +118,13 @@ def permitted(
     if type(rows) is not int or rows < 1:
         raise ValueError(f"rows={shown(rows)}: how many rows are let through is a number from 1 on")
     return database_of(connection).enforcer.permitted(connection, state_column(column), source, target, rows=rows)
+
+
+def rules_also(other: AlsoAllowed) -> Rules:
+    """The rules of a machine, of the text of one, or of edges."""
+    if isinstance(other, Mapping):
+        return Rules.of_edges(other)
+    return Rules.of(other if isinstance(other, Machine) else Machine.from_json(other))
 
 
 def state_column(column: Any) -> Column[Any]:
@@ -108,40 +161,158 @@ def connected(bind: Connection | Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def reflecting(connection: Connection) -> Iterator[Inspector]:
+    """An inspector of *connection* for the block.
+
+    SQLAlchemy's reflection of MySQL leaves an option on the connection that has no listener called for its errors, so
+    the option is set back.
+    """
+    before = connection.get_execution_options().get("skip_user_error_events", False)
+    try:
+        yield inspect(connection)
+    finally:
+        connection.execution_options(skip_user_error_events=before)
+
+
 def own_triggers(connection: Connection, column: Column[Any]) -> list[InstalledTrigger]:
-    """The triggers that hold *column* to a machine."""
+    """The triggers that enforce a machine on *column*."""
     digest = column_digest(column.name)
     return [one for one in database_of(connection).enforcer.triggers(connection, column.table) if one.column == digest]
 
 
+def orphaned_triggers(connection: Connection, table: Table) -> list[InstalledTrigger]:
+    """The triggers of ours on *table* whose column is not there any more; every write of the table fails with them."""
+    found = database_of(connection).enforcer.triggers(connection, table)
+    if not found:
+        return []
+    present = set(map(column_digest, database_of(connection).catalogue.column_names(connection, table)))
+    return [one for one in found if one.column not in present]
+
+
+def allowed_edges(connection: Connection, column: Column[Any]) -> dict[str, frozenset[tuple[str, ...]] | None]:
+    """The edges that the triggers on *column* allow, by kind: ``{"update": {("new", "paid")}, "insert": {("new",)}}``.
+
+    Where two sets of triggers are there, both have to allow an edge. None stands for a trigger that cannot be read.
+    Triggers that only watch are left out.
+    """
+    enforcer, found = database_of(connection).enforcer, own_triggers(connection, column)
+    allowed: dict[str, frozenset[tuple[str, ...]] | None] = {}
+    for one in found:
+        if one.mode == "refuse":
+            edges, before = enforcer.allowed(one), allowed.get(one.kind, frozenset())
+            both = edges if one.kind not in allowed or edges is None or before is None else edges & before
+            allowed[one.kind] = both
+    return allowed
+
+
 def install_triggers(
-    connection: Connection, column: Column[Any], rules: Rules, *, lock_wait_timeout: int = LOCK_WAIT
+    connection: Connection,
+    column: Column[Any],
+    rules: Rules,
+    *,
+    mode: Mode = "refuse",
+    lock_wait_timeout: int = LOCK_WAIT,
 ) -> None:
-    """Hold *column* to *rules*, and no longer to others."""
-    enforcer = database_of(connection).enforcer
-    if not enforcer.can_enforce:
+    """Enforce *rules* on *column*, and no others."""
+    database, table = database_of(connection), column.table
+    if not database.enforcer.can_enforce:
         raise FSMError(
             f"a machine cannot be enforced on {name_of(connection.dialect)}: its triggers are not known here"
         )
+    if mode == "watch":
+        schema = connection.schema_for_object(table)
+        # Not create(checkfirst=True): SQLAlchemy's reflection has this connection call no listener for errors any more.
+        watched = watched_table(schema, database.types, connection.dialect)
+        connection.execute(CreateTable(watched, if_not_exists=True))
+    with database.enforcer.waiting_at_most(connection, lock_wait_timeout):
+        # Another process may do the same at this moment, for this machine or another one. Each looks again when it has
+        # changed something, so the one that comes last finds that all is as it wants it, or makes it so.
+        for attempt in range(_ATTEMPTS):
+            if _is_installed(connection, column, rules, mode):
+                return
+            # Two processes with different machines undo each other's work until one of them has time to look.
+            if attempt:
+                time.sleep(random.uniform(0, _LONGEST_PAUSE * attempt / _ATTEMPTS))  # noqa: S311 - no secret
+            with suppress(_Raced):
+                _replace_triggers(connection, column, rules, mode)
+    raise FSMError(f"{column}: other processes replace its triggers all the time, so it is not known which there are")
+
+
+class _Raced(Exception):
+    """Another process has made a trigger of this name."""
+
+
+def _is_installed(connection: Connection, column: Column[Any], rules: Rules, mode: Mode) -> bool:
     found = own_triggers(connection, column)
-    wanted = {kind: CreateTrigger(column, rules, kind) for kind in KINDS}
-    have = {(one.kind, one.fingerprint) for one in found}
-    with enforcer.waiting_at_most(connection, lock_wait_timeout):
-        for kind, trigger in wanted.items():
-            if (kind, rules.fingerprint) not in have:
+    wanted = [CreateTrigger(column, rules, kind, mode=mode) for kind in KINDS]
+    is_complete = len(found) == len(wanted) and all(any(one.is_as(trigger) for one in found) for trigger in wanted)
+    return is_complete and not orphaned_triggers(connection, column.table)
+
+
+def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules, mode: Mode) -> None:
+    enforcer, found = database_of(connection).enforcer, own_triggers(connection, column)
+    taken = enforcer.taken_names(connection, column.table)
+    wanted = [CreateTrigger(column, rules, kind, mode=mode, taken=taken) for kind in KINDS]
+    # An orphan refuses every write, so nothing is lost by dropping it first.
+    for one in orphaned_triggers(connection, column.table):
+        connection.execute(DropTrigger(column.table, one.name))
+    for trigger in wanted:
+        if not any(one.is_as(trigger) for one in found):
+            try:
                 connection.execute(trigger)
-        for one in found:
-            if one.fingerprint != rules.fingerprint:
-                connection.execute(DropTrigger(column.table, one.name))
+            except DBAPIError as error:
+                if error_code(error) == _TRIGGER_EXISTS:
+                    raise _Raced from error
+                raise
+    for one in found:
+        if not any(one.is_as(trigger) for trigger in wanted):
+            connection.execute(DropTrigger(column.table, one.name))
 
 
 def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_timeout: int = LOCK_WAIT) -> None:
-    """Hold *column* to nothing."""
+    """Enforce nothing on *column*, and drop the triggers of columns that the table has no more."""
     found = own_triggers(connection, column)
-    if not found and not database_of(connection).catalogue.may_see_triggers(connection):
+    if not found and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
         raise FSMError(
             f"{column}: this account has no privilege TRIGGER, without which no trigger is seen; nothing was changed"
         )
     with database_of(connection).enforcer.waiting_at_most(connection, lock_wait_timeout):
-        for one in found:
+        for one in [*found, *orphaned_triggers(connection, column.table)]:
             connection.execute(DropTrigger(column.table, one.name))
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedEdge:
+    """Edges of the same kind that triggers in the mode "watch" have let pass.
+
+    `source` is None for a new row. `account` is the login, ``user@host``, None on SQLite. `first` and `last` are UTC.
+    """
+
+    source: str | None
+    target: str | None
+    account: str | None
+    times: int
+    first: datetime
+    last: datetime
+
+
+def watched_edges(column: Any, bind: Connection | Engine) -> list[WatchedEdge]:
+    """The edges that the machine of *column* does not allow and that were taken all the same, the most frequent first.
+
+    ``enforce_machine(column, bind, mode="watch")`` has them written down; the list is empty before.
+
+    Raises: TypeError when *column* holds no machine's state; SQLAlchemy's errors.
+    """
+    own = state_column(column)
+    with connected(bind) as connection:
+        database, schema = database_of(connection), connection.schema_for_object(own.table)
+        watched = watched_table(schema, database.types, connection.dialect)
+        with reflecting(connection) as inspector:
+            if not inspector.has_table(watched.name, schema=schema):
+                return []
+        at, names = watched.c.at, (watched.c.source, watched.c.target, watched.c.account)
+        is_own = (watched.c.table_name == own.table.name, watched.c.column_name == own.name)
+        times = func.count()
+        query = select(*names, times, func.min(at), func.max(at)).where(*is_own).group_by(*names)
+        return [WatchedEdge(*row) for row in connection.execute(query.order_by(times.desc(), *names))]

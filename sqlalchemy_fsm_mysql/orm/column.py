@@ -35,7 +35,7 @@ from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, conv
 from sqlalchemy.types import TypeEngine
 
 from ..databases import enforcer_of, require_database, types_of
-from ..databases.triggers import KINDS, CreateTrigger, short_identifier
+from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identifier
 from ..errors import InvalidMachine, StateAssignmentError, UnknownEvent
 from ..errors.texts import State, shown, stored_form
 from ..machine import AnyState, Machine
@@ -108,6 +108,7 @@ class StateType(TypeDecorator[Any]):
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
         self.rules = Rules.of(machine, self.initial_states)
+        self.is_placed = False  # whether it is the type of a table's column
         event.listen(self, "after_parent_attach", add_check)
         event.listen(self, "after_parent_attach", _add_triggers)
 
@@ -121,7 +122,9 @@ class StateType(TypeDecorator[Any]):
             self.machine,
             storage=self.storage,
             protected=self.protected,
-            enforced=self.enforced,
+            # The column of a mixin is copied for each model. A copy of a table's column is an archive's, or a version
+            # table's, and rows come there in any state.
+            enforced=self.enforced and not self.is_placed,
             initial_states=self.initial_states,
         )
         copied._variant_mapping = self._variant_mapping  # as TypeEngine.copy() does
@@ -173,9 +176,10 @@ def add_check(type_: Any, column: Column[Any]) -> None:
     event.listen(column, "after_parent_attach", attached)
 
 
-def _require_database(_: Table, connection: Connection, **__: Any) -> None:
+def _require_database(_: Table, connection: Connection | None, **__: Any) -> None:
     """Refuse to create the table in a database that the library does not support."""
-    require_database(connection)
+    if connection is not None:  # Alembic writes a script
+        require_database(connection)
 
 
 class _CheckRule:
@@ -195,23 +199,38 @@ def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:
 
 
 def check_name(table: str, column: str) -> str:
-    """The name of the CHECK over the states of *column*."""
-    return short_identifier(f"ck_{table}_{column}_states")
+    """The name of the CHECK over the states of *column*, which no column of another table has.
+
+    >>> check_name("orders", "state"), check_name("orders", "payment_state")
+    ('ck_orders_state_states', 'ck_orders_payment_state_states_1a927bee')
+    """
+    name = f"ck_{table}_{column}_states"
+    # Two tables can have the same name here only if an underscore stands in it: orders_payment.state has this one, too.
+    return short_identifier(f"{name}_{name_digest(table, column)}" if "_" in table + column else name)
+
+
+def check_names(table: str, column: str) -> tuple[str, ...]:
+    """The names that the CHECK over the states of *column* may have: its name, and that of earlier versions."""
+    return tuple(dict.fromkeys((check_name(table, column), short_identifier(f"ck_{table}_{column}_states"))))
 
 
 def _add_triggers(type_: StateType, column: Column[Any]) -> None:
-    """Have the triggers created with the column's table, where that was asked for and the database has any."""
+    """Have the triggers created with the column's table, where the column is declared so and the database has any."""
     if not type_.enforced:
         return
 
-    def can_enforce(*_: Any, dialect: Dialect, **__: Any) -> bool:
-        return enforcer_of(dialect).can_enforce
+    def create(table: Table, connection: Any, **_: Any) -> None:
+        if connection is None or not enforcer_of(connection.dialect).can_enforce:  # None: Alembic writes a script
+            return
+        is_real = isinstance(connection, Connection)
+        taken = enforcer_of(connection.dialect).taken_names(connection, table) if is_real else ()
+        for kind in KINDS:
+            connection.execute(CreateTrigger(table.c[column.name], type_.rules, kind, taken=taken))
 
     def attached(column: Column[Any], table: Any) -> None:
         if isinstance(table, Table):
-            for kind in KINDS:
-                trigger = CreateTrigger(column, type_.rules, kind)
-                event.listen(table, "after_create", trigger.execute_if(callable_=can_enforce))
+            type_.is_placed = True
+            event.listen(table, "after_create", create)
 
     event.listen(column, "after_parent_attach", attached)
 

@@ -24,6 +24,7 @@ from sqlalchemy_fsm_mysql import (
     require_database,
 )
 from sqlalchemy_fsm_mysql.databases.catalogue import Settings
+from sqlalchemy_fsm_mysql.databases.triggers import trigger_name
 from sqlalchemy_fsm_mysql.operations.doctor import _SETTINGS, Finding
 from tests.conformance.models import odd_machine
 from tests.servers import make_engine
@@ -187,7 +188,7 @@ def test_triggers_that_are_missing(patient: Engine) -> None:
 
 
 def test_one_of_two_triggers_is_missing(patient: Engine) -> None:
-    do(patient, f"DROP TRIGGER fsm_doctor_orders_state_update_{Order.state.type.rules.fingerprint[:8]}")
+    do(patient, f"DROP TRIGGER {trigger_name(Order.__table__.c.state, Order.state.type.rules, 'update')}")
     finding = found(patient)["triggers missing"]
 
     assert "UPDATE" in finding.what

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import RefusedByDatabase, StateMachineColumn
+from sqlalchemy_fsm_mysql.databases.triggers import trigger_name
 from tests.reference import MOVES, STATES, machine
 from tests.servers import make_engine
 
@@ -320,16 +321,16 @@ def deleted(url: URL) -> Iterator[tuple[Connection, str]]:
             f"UPDATE refused_beyond SET state = '{state}'" for state in ("Stopped", "Deleted")
         )):  # fmt: skip
             connection.exec_driver_sql(statement)
-        yield connection, Row.state.type.rules.fingerprint[:8]
+        yield connection, trigger_name(Row.__table__.c.state, Row.state.type.rules, "update")
     Own.metadata.drop_all(engine)
     engine.dispose()
 
 
-def go_beyond(connection: Connection, fingerprint: str, statements: list[str]) -> Any:
+def go_beyond(connection: Connection, trigger: str, statements: list[str]) -> Any:
     table = "refused_beyond"
     assert attempt(connection, INTO.format(t=table)) == "trigger"
     for statement in statements:
-        connection.exec_driver_sql(statement.format(t=table, update=f"fsm_{table}_state_update_{fingerprint}"))
+        connection.exec_driver_sql(statement.format(t=table, update=trigger))
     return connection.exec_driver_sql(f"SELECT state FROM {table} WHERE id = 5").scalar()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import ANY, Event, Machine, RefusedByDatabase, StateMachineColumn, force_state
-from sqlalchemy_fsm_mysql.databases.triggers import refusal_in
+from sqlalchemy_fsm_mysql.databases.messages import refusal_in
 from tests.servers import make_engine
 
 pytestmark = pytest.mark.servers_only

@@ -23,7 +23,7 @@ from sqlalchemy_fsm_mysql import (
 )
 from sqlalchemy_fsm_mysql.core import failures as transactions
 from sqlalchemy_fsm_mysql.core.failures import Meaning
-from sqlalchemy_fsm_mysql.databases.triggers import REFUSED
+from sqlalchemy_fsm_mysql.databases.messages import REFUSED
 from tests.evidence.record import record
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
 from tests.faults.thrower import Throw, Thrower

@@ -32,6 +32,14 @@ class MySQLCatalogue(Catalogue):
         options = inspector.get_table_options(table.name, schema=schema)
         return cast("str | None", options.get("mysql_engine") or options.get("mariadb_engine"))
 
+    def column_names(self, connection: Connection, table: Table) -> set[str]:
+        query = text(
+            "SELECT COLUMN_NAME FROM information_schema.COLUMNS"
+            " WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND TABLE_NAME = :table"
+        )
+        where = {"schema": connection.schema_for_object(table), "table": table.name}
+        return {str(name) for name in connection.scalars(query, where)}
+
     def enum_value(self, reflected: str) -> str:
         return re.sub(r"\\(.)", r"\1", reflected)  # SHOW CREATE TABLE doubles a backslash, and SQLAlchemy leaves it so
 
@@ -53,10 +61,43 @@ class MySQLCatalogue(Catalogue):
     def strings(self, listed: str) -> tuple[str, ...]:
         return literals.strings(listed)
 
-    def may_see_triggers(self, connection: Connection) -> bool:
+    def may_see_triggers(self, connection: Connection, table: Table) -> bool:
+        schema = connection.schema_for_object(table) or str(connection.scalar(text("SELECT DATABASE()")))
         grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
-        # A grant ON nothing is a role, which may have the privilege.
-        return any(" ON " not in grant or re.search(r"\bTRIGGER\b|\bALL PRIVILEGES\b", grant) for grant in grants)
+        return any(gives(grant, "TRIGGER", schema, table.name) for grant in grants)
+
+
+_GRANT = re.compile(
+    r"GRANT (?P<rights>.*) ON (?:TABLE )?(?P<schema>\*|`(?:[^`]|``)*`)\.(?P<table>\*|`(?:[^`]|``)*`) TO ", re.DOTALL
+)
+
+
+def gives(grant: str, right: str, schema: str, table: str) -> bool:
+    """Whether *grant*, a line of SHOW GRANTS, may give *right* on a table. A role may give anything.
+
+    >>> grant = "GRANT SELECT, TRIGGER ON `shop\\\\_eu`.* TO `app`@`%`"
+    >>> gives(grant, "TRIGGER", "shop_eu", "orders"), gives(grant, "TRIGGER", "shop", "orders")
+    (True, False)
+    """
+    found = _GRANT.match(grant)
+    if found is None:
+        return " ON " not in grant
+    if not re.search(rf"\b(?:{right}|ALL PRIVILEGES)\b", found["rights"]):
+        return False
+    if found["table"] != "*":
+        return (_name(found["schema"]), _name(found["table"])) == (schema, table)
+    # In a grant on a whole database, % and _ are wildcards unless a backslash stands before them.
+    pattern = re.sub(
+        r"\\(.)|(%)|(_)|(.)",
+        lambda part: ".*" if part[2] else "." if part[3] else re.escape(part[1] or part[4]),
+        _name(found["schema"]),
+        flags=re.DOTALL,
+    )
+    return found["schema"] == "*" or re.fullmatch(pattern, schema, re.DOTALL) is not None
+
+
+def _name(quoted: str) -> str:
+    return quoted[1:-1].replace("``", "`")
 
 
 def _counts_found_rows(connection: Connection) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,18 +10,18 @@ from typing import Any
 from sqlalchemy import Column, Connection, Dialect, Table, text
 from sqlalchemy.ext.compiler import compiles
 
+from ..messages import BASE64, ELLIPSIS, MESSAGE_LENGTH, REFUSED
 from ..triggers import (
-    BASE64,
-    ELLIPSIS,
-    MESSAGE_LENGTH,
-    REFUSED,
     CreateTrigger,
     Enforcer,
+    ForeignTrigger,
     InstalledTrigger,
     Spelling,
     TriggerDDL,
     ours_among,
 )
+from ..watching import ACCOUNT_LENGTH, STATE_LENGTH, WATCHED
+from .literals import STRING, unquoted
 
 __all__ = ["PERMIT", "PERMITTED_ROWS", "MySQLEnforcer", "permitted_edge"]
 
@@ -28,8 +29,13 @@ __all__ = ["PERMIT", "PERMITTED_ROWS", "MySQLEnforcer", "permitted_edge"]
 PERMIT, PERMITTED_ROWS = "@fsm_permit", "@fsm_permit_rows"
 
 _INSTALLED = text(
-    "SELECT TRIGGER_NAME, EVENT_MANIPULATION, ACTION_STATEMENT FROM information_schema.TRIGGERS"
+    "SELECT TRIGGER_NAME, EVENT_MANIPULATION, ACTION_STATEMENT, DEFINER, ACTION_TIMING, ACTION_ORDER"
+    " FROM information_schema.TRIGGERS"
     " WHERE EVENT_OBJECT_SCHEMA = COALESCE(:schema, DATABASE()) AND EVENT_OBJECT_TABLE = :table"
+)
+_TAKEN = text(
+    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS"
+    " WHERE TRIGGER_SCHEMA = COALESCE(:schema, DATABASE()) AND EVENT_OBJECT_TABLE <> :table"
 )
 _OPEN = text(f"SET {PERMIT} = CONCAT(COALESCE(:schema, DATABASE()), :edge), {PERMITTED_ROWS} = :rows")
 _CLOSE = text(f"SET {PERMIT} = NULL, {PERMITTED_ROWS} = NULL")
@@ -54,8 +60,28 @@ class MySQLEnforcer(Enforcer):
 
     def triggers(self, connection: Connection, table: Table) -> list[InstalledTrigger]:
         """The triggers that the account may see: it needs the privilege TRIGGER."""
-        where = {"schema": connection.schema_for_object(table), "table": table.name}
-        return list(ours_among(connection.execute(_INSTALLED, where)))
+        return list(ours_among(row[:4] for row in connection.execute(_INSTALLED, _where(connection, table))))
+
+    def foreign_triggers(self, connection: Connection, table: Table) -> list[ForeignTrigger]:
+        return [
+            ForeignTrigger(name, kind.lower(), timing.lower(), int(order), body or "")
+            for name, kind, body, _, timing, order in connection.execute(_INSTALLED, _where(connection, table))
+            if InstalledTrigger.of(name, kind, body) is None
+        ]
+
+    def taken_names(self, connection: Connection, table: Table) -> set[str]:
+        return {str(name).lower() for name in connection.scalars(_TAKEN, _where(connection, table))}
+
+    def allowed(self, trigger: InstalledTrigger) -> frozenset[tuple[str, ...]] | None:
+        found = _SEARCH.search(trigger.body)
+        if found is None:
+            return None
+        haystack, bar = _text_of(found["haystack"]), _text_of(found["bar"])
+        listed = [entry for entry in haystack.split(bar) if entry]
+        if trigger.kind == "insert":
+            return frozenset((entry,) for entry in listed)
+        arrow = _ARROW_IN.match(trigger.body, found.end())
+        return None if arrow is None else frozenset(tuple(entry.split(_text_of(arrow["arrow"]), 1)) for entry in listed)
 
     @contextmanager
     def permitted(
@@ -109,18 +135,16 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
             IF the session variables permit the edge THEN count one row down
             ELSE SIGNAL
     """
-    column, spelling = compiler.preparer.quote(element.column.name), Spelling(compiler)
-    new, old = f"NEW.{column}", f"OLD.{column}"
+    spelling = Spelling(compiler)
+    new, old = _new_and_old(element, compiler)
     if element.kind == "update":
         is_refused = [f"NOT ({_bytes(old)} <=> {_bytes(new)})"]
         is_listed = _is_listed([old, new], element.rules.edges, spelling)
         source = _text_or(old, "''")
-        message = _message(element.label, [old, new], "is no transition", spelling)
     else:
         is_refused = []
         is_listed = _is_listed([new], ((state,) for state in element.rules.begins), spelling)
         source = "''"
-        message = _message(element.label, [new], "is no initial state", spelling)
     is_refused.append(f"NOT COALESCE({is_listed}, FALSE)")
     label = spelling.text(_permitted_column(element.table.name, element.column.name))
     edge = f"CONCAT(DATABASE(), {label}, {source}, '{_ARROW}', {_text_or(new, chr(39) * 2)})"
@@ -134,15 +158,68 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
             f"    IF {PERMITTED_ROWS} > 0 AND CAST({PERMIT} AS BINARY) = CAST({edge} AS BINARY) THEN",
             f"      SET {PERMITTED_ROWS} = {PERMITTED_ROWS} - 1;",
             "    ELSE BEGIN",
-            f"      DECLARE fsm_message VARCHAR({MESSAGE_LENGTH}) CHARACTER SET utf8mb4 DEFAULT",
-            f"        {message};",
-            f"      SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {REFUSED},",
-            f"        MESSAGE_TEXT = fsm_message, CONSTRAINT_NAME = '{element.mark}';",
+            *(_watch(element, compiler, spelling) if element.mode == "watch" else _refuse(element, compiler, spelling)),
             "    END; END IF;",
             "  END IF;",
             "END",
         ]
     )
+
+
+def _new_and_old(element: CreateTrigger, compiler: Any) -> tuple[str, str]:
+    column = compiler.preparer.quote(element.column.name)
+    return f"NEW.{column}", f"OLD.{column}"
+
+
+def _refuse(element: CreateTrigger, compiler: Any, spelling: Spelling) -> list[str]:
+    new, old = _new_and_old(element, compiler)
+    if element.kind == "update":
+        message = _message(element.label, [old, new], "is no transition", spelling)
+    else:
+        message = _message(element.label, [new], "is no initial state", spelling)
+    return [
+        f"      DECLARE fsm_message VARCHAR({MESSAGE_LENGTH}) CHARACTER SET utf8mb4 DEFAULT",
+        f"        {message};",
+        f"      SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {REFUSED},",
+        f"        MESSAGE_TEXT = fsm_message, CONSTRAINT_NAME = '{element.mark}';",
+    ]
+
+
+# No such table, no right to write it, another table of this name: watching must never make a write fail.
+_CANNOT_WATCH = "1146, 1142, 1143, 1054, 1364, 1366, 1406"
+
+
+def _watch(element: CreateTrigger, compiler: Any, spelling: Spelling) -> list[str]:
+    new, old = _new_and_old(element, compiler)
+    source = f"LEFT({_utf8mb4(old)}, {STATE_LENGTH})" if element.kind == "update" else "NULL"
+    table, column = spelling.text(element.table.name), spelling.text(element.column.name)
+    watched = element.qualified(compiler, WATCHED)
+    return [
+        f"      DECLARE fsm_mark VARCHAR(64) DEFAULT '{element.mark}';",
+        f"      DECLARE CONTINUE HANDLER FOR {_CANNOT_WATCH} BEGIN END;",
+        f"      INSERT INTO {watched} (at, table_name, column_name, source, target, account)",
+        f"      VALUES (UTC_TIMESTAMP(6), {table}, {column}, {source}, LEFT({_utf8mb4(new)}, {STATE_LENGTH}),",
+        f"        LEFT(USER(), {ACCOUNT_LENGTH}));",
+    ]
+
+
+# The search of `_is_listed`, as the server has kept it.
+_LITERAL = rf"(?:X'[0-9A-F]*'|_binary{STRING}|CONVERT\(X'[0-9A-F]*' USING utf8mb4\)|{STRING})"
+_SEARCH = re.compile(
+    rf"INSTR\((?P<haystack>{_LITERAL}), CAST\(CONVERT\(CONCAT\((?P<bar>{_LITERAL}), (?:OLD|NEW)\.", re.DOTALL
+)
+_ARROW_IN = re.compile(rf"(?:`(?:[^`]|``)*`|\w+), (?P<arrow>{_LITERAL}), NEW\.", re.DOTALL)
+
+
+def _text_of(literal: str) -> str:
+    """The value of a literal that `Spelling` wrote."""
+    if (start := literal.find("X'")) in (0, len("CONVERT(")):
+        return bytes.fromhex(literal[start + 2 : literal.index("'", start + 2)]).decode()
+    return unquoted(literal.removeprefix("_binary"))
+
+
+def _where(connection: Connection, table: Table) -> dict[str, Any]:
+    return {"schema": connection.schema_for_object(table), "table": table.name}
 
 
 def _is_listed(columns: list[str], listed: Iterable[tuple[str, ...]], spelling: Spelling) -> str:

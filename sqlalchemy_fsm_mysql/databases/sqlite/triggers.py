@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,21 +12,24 @@ from sqlalchemy import Column, Connection, MetaData, Table, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 
+from ..messages import UNDECLARED
 from ..triggers import (
-    UNDECLARED,
     CreateTrigger,
     DropTrigger,
     Enforcer,
+    ForeignTrigger,
     InstalledTrigger,
     Spelling,
     column_digest,
     ours_among,
 )
+from ..watching import WATCHED
 
 # RAISE took no expression for its message before SQLite 3.47, so there is one for each pair of states; with more pairs
 # than this, for each source.
 _MOST_PAIRS = 4096
 _WHEN = "\nWHEN "
+_ALLOWS = "  -- allows "
 
 
 class SQLiteEnforcer(Enforcer):
@@ -34,6 +39,22 @@ class SQLiteEnforcer(Enforcer):
 
     def triggers(self, connection: Connection, table: Table) -> list[InstalledTrigger]:
         return list(ours_among(_stored(connection, table)))
+
+    def foreign_triggers(self, connection: Connection, table: Table) -> list[ForeignTrigger]:
+        return [
+            ForeignTrigger(name, kind, "after" if re.search(r"\bAFTER\b", body, re.IGNORECASE) else "before", 1, body)
+            for name, kind, body in _stored(connection, table)
+            if InstalledTrigger.of(name, kind, body) is None
+        ]
+
+    def taken_names(self, connection: Connection, table: Table) -> set[str]:
+        master = _master(connection, table)
+        elsewhere = [master.c.type == "trigger", func.lower(master.c.tbl_name) != table.name.lower()]
+        return {str(name).lower() for name in connection.scalars(select(master.c.name).where(*elsewhere))}
+
+    def allowed(self, trigger: InstalledTrigger) -> frozenset[tuple[str, ...]] | None:
+        line = next((line for line in trigger.body.split("\n") if line.startswith(_ALLOWS)), None)
+        return None if line is None else frozenset(map(tuple, json.loads(line.removeprefix(_ALLOWS))))
 
     @contextmanager
     def permitted(
@@ -75,6 +96,8 @@ def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     old, new = f"OLD.{column} COLLATE BINARY", f"NEW.{column} COLLATE BINARY"
     of_column, build = (f" OF {column}", _sqlite_update) if element.kind == "update" else ("", _sqlite_insert)
     when, body = build(element, old, new, Spelling(compiler))
+    if element.mode == "watch":
+        body = _watch(element, compiler)
     return "\n".join(
         [
             f"{element.create} {element.qualified(compiler)}",
@@ -82,10 +105,24 @@ def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
             f"{_WHEN.strip()} {when}",
             "BEGIN",
             f"  -- {element.mark}",
+            f"{_ALLOWS}{_allowed(element)}",
             *(f"  {statement};" for statement in body),
             "END",
         ]
     )
+
+
+def _allowed(element: CreateTrigger) -> str:
+    rules = element.rules
+    return json.dumps(rules.edges if element.kind == "update" else [[text] for text in rules.begins])
+
+
+def _watch(element: CreateTrigger, compiler: Any) -> Iterator[str]:
+    spelling, column = Spelling(compiler), compiler.preparer.quote(element.column.name)
+    source = f"OLD.{column}" if element.kind == "update" else "NULL"
+    table, name = spelling.plain(element.table.name), spelling.plain(element.column.name)
+    values = f"strftime('%Y-%m-%d %H:%M:%f', 'now') || '000', {table}, {name}, {source}, NEW.{column}"
+    yield f"INSERT INTO {WATCHED} (at, table_name, column_name, source, target) VALUES ({values})"  # noqa: S608 - quoted
 
 
 def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: Spelling) -> tuple[str, Iterator[str]]:
@@ -141,9 +178,14 @@ def _replace(connection: Connection, column: Column[Any], bodies: dict[str, str]
         connection.exec_driver_sql(body)
 
 
-def _stored(connection: Connection, table: Table) -> list[tuple[str, str, str]]:
+def _master(connection: Connection, table: Table) -> Table:
     master = Table("sqlite_master", MetaData(), *map(Column, ("name", "sql", "type", "tbl_name")))
     master.schema = connection.schema_for_object(table)
+    return master
+
+
+def _stored(connection: Connection, table: Table) -> list[tuple[str, str, str]]:
+    master = _master(connection, table)
     is_here = [master.c.type == "trigger", func.lower(master.c.tbl_name) == table.name.lower()]
     found = connection.execute(select(master.c.name, master.c.sql).where(*is_here))
     return [(name, "update" if "BEFORE UPDATE" in sql else "insert", sql) for name, sql in found]
