@@ -5,9 +5,11 @@ What the sessions install comes from pyproject.toml: the extras a user has too, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -327,20 +329,28 @@ def docs(session: nox.Session) -> None:
     session.log("the pages are in site/index.html")
 
 
+@nox.session
+def modes(session: nox.Session) -> None:
+    """The conformance suite on SQLite without asserts, and in Python's development mode with every warning an error."""
+    session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    suite = ("-m", "pytest", "tests/conformance", "--target=sqlite", "-q")
+    # pytest rewrites the asserts of test modules, so those count with -O as well; it warns of the others.
+    session.run("python", "-O", *suite, "-W", "ignore::pytest.PytestConfigWarning", *session.posargs)
+    session.run("python", "-X", "dev", "-W", "error", *suite, *session.posargs)
+
+
+# The time of every file in the archives: any will do, if it is the same for all builds.
+EPOCH = "1767225600"
+
+
 @nox.session(reuse_venv=False)
 def build(session: nox.Session) -> None:
-    """The sdist, the wheel made of it, and the wheel at work in an environment that has nothing else."""
+    """The sdist, the wheel made of it twice with the same bytes, and the wheel at work in an environment of its own."""
     folder = Path(session.create_tmp()) / "dist"
-    for stale in folder.glob("*"):
-        stale.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
     session.install("--quiet", *group("build"))
-    session.run("python", "-m", "build", "--outdir", str(folder), silent=True)
-
-    (wheel,) = folder.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    strays = [name for name in names if not name.startswith(("sqlalchemy_fsm_mysql/", "sqlalchemy_fsm_mysql-"))]
-    if strays:
-        session.error(f"the wheel holds {strays}")
+    wheel = reproduced(session, folder)
+    names = check_wheel(session, wheel)
 
     clean = folder.parent / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
@@ -350,6 +360,44 @@ def build(session: nox.Session) -> None:
     smoke = clean / "smoke.py"
     smoke.write_text(SMOKE)
     session.run(python, "-I", "-W", "error", str(smoke), external=True)
+    session.run(python, "-I", "-O", "-X", "dev", "-W", "error", str(smoke), external=True)
     session.run(*pip, f"{wheel}[cli]", external=True)
-    session.run(python, "-I", "-m", "sqlalchemy_fsm_mysql", "--help", external=True, silent=True)
+    session.run(python, "-I", "-m", "sqlalchemy_fsm_mysql", "--version", external=True)
     session.log(f"{len(names)} files in {wheel.name}")
+
+
+def reproduced(session: nox.Session, folder: Path) -> Path:
+    """The wheel. An error, unless a copy elsewhere, in another time zone and umask, is built to the same bytes."""
+    copy = folder.parent / "another place"
+    shutil.rmtree(copy, ignore_errors=True)
+    names = str(session.run("git", "ls-files", "-z", external=True, silent=True)).split("\0")
+    for name in filter(None, names):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(Path(name).read_bytes())
+        (copy / name).chmod(0o755 if os.access(name, os.X_OK) else 0o600)
+    digests = []
+    for source, zone in ((Path.cwd(), "UTC"), (copy, "Asia/Kathmandu")):
+        target = folder / zone.replace("/", "-")
+        environment = {"SOURCE_DATE_EPOCH": EPOCH, "TZ": zone}
+        session.run("python", "-m", "build", "--outdir", str(target), str(source), silent=True, env=environment)
+        digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in target.iterdir()})
+    if digests[0] != digests[1]:
+        session.error(f"two builds differ: {digests}")
+    for name, digest in digests[0].items():
+        session.log(f"{digest}  {name}")
+    (wheel,) = (folder / "UTC").glob("*.whl")
+    return wheel
+
+
+def check_wheel(session: nox.Session, wheel: Path) -> list[str]:
+    """The names in *wheel*: the package and its metadata, and no path of this machine."""
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    strays = [name for name in names if not name.startswith(("sqlalchemy_fsm_mysql/", "sqlalchemy_fsm_mysql-"))]
+    strays += [name for name in names if "test_" in name or "conftest" in name or name.endswith(".pyc")]
+    if strays:
+        session.error(f"the wheel holds {strays}")
+    ours = (str(Path.cwd()), str(Path.home()) + os.sep, session.virtualenv.location)
+    if told := [name for name in names for path in ours if path.encode() in archive.read(name)]:
+        session.error(f"paths of this machine are in {told}")
+    return names

@@ -179,3 +179,29 @@ def test_no_module_is_longer_than_450_lines_and_no_class_of_databases_has_more_t
                 if isinstance(node, ast.ClassDef):
                     methods = [child for child in node.body if isinstance(child, ast.FunctionDef)]
                     assert (node.name, len(methods) <= 15) == (node.name, True)
+
+
+def is_narrowing(test: ast.expr) -> bool:
+    """Whether *test* only tells a type checker a type: ``x is not None``, ``isinstance(x, …)``, ``callable(x)``."""
+    if isinstance(test, ast.Call):
+        return ast.unparse(test.func) in {"isinstance", "callable"}
+    return (
+        isinstance(test, ast.Compare)
+        and isinstance(test.ops[0], ast.IsNot)
+        and ast.unparse(test).endswith("is not None")
+    )
+
+
+def test_no_assert_carries_control_flow():
+    """``python -O`` drops asserts, so what one checks is known before, and none is caught."""
+    deciding = [
+        f"{module}: {ast.unparse(node)}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Assert) and not is_narrowing(node.test))
+        or (
+            isinstance(node, ast.ExceptHandler) and node.type is not None and "AssertionError" in ast.unparse(node.type)
+        )
+        or (isinstance(node, ast.Name) and node.id == "__debug__")
+    ]
+    assert deciding == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Engine, NullPool, create_engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, select, text, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -15,13 +17,18 @@ from sqlalchemy_fsm_mysql import (
     Stateful,
     StateMachineColumn,
     TransitionHistory,
+    check_database,
     claim,
+    enforce_machine,
     find_by_token,
     fire_key,
+    fire_or_create,
     fire_where,
     force_state,
+    release_machine,
     replay,
 )
+from sqlalchemy_fsm_mysql.operations.figures import count_rows, count_transitions
 from tests.reference import machine
 from tests.servers import execute
 
@@ -45,6 +52,15 @@ class Order(Stateful, Base):
 class OrderStep(TransitionHistory, Base):
     __tablename__ = "granted_steps"
     __records__ = "Order.state"
+
+
+class Bare(Stateful, Base):
+    """Without a history."""
+
+    __tablename__ = "granted_bares"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine)
 
 
 Login = Callable[..., Engine]
@@ -120,6 +136,92 @@ def test_without_tokens_no_update_of_the_history_is_needed(login: Login, backend
         session.commit()
 
         assert moved.sequence == 1
+
+
+# --- the table of docs/security.md
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+
+# Each feature of the table, without its commit. Row 1 is 'Initializing', and has the token "used" in its history.
+FEATURES: dict[str, Callable[[Session], object]] = {
+    "`fire`": lambda session: session.get_one(Order, 1).fire("Ready"),
+    "`fire_key`": lambda session: fire_key(Order, 1, "Ready", session),
+    "`fire_key` with a new token": lambda session: fire_key(Order, 1, "Ready", session, token="new"),
+    "`fire_key` with a used token": lambda session: fire_key(Order, 1, "NotReady", session, token="used"),
+    "`fire_where`": lambda session: fire_where(Order, "Ready", session, true()),
+    "`claim`": lambda session: claim(Order, "Ready", session, Order.id == 1, limit=1),
+    "`fire_or_create`": lambda session: fire_or_create(Order(id=9), "Ready", session),
+    "`force_state`": lambda session: force_state(session.get_one(Order, 1), "Error", session),
+    "`fire_key` without a history": lambda session: fire_key(Bare, 1, "Ready", session),
+    "`fire_where` without a history": lambda session: fire_where(Bare, "Ready", session, true()),
+    "`claim` without a history": lambda session: claim(Bare, "Ready", session, Bare.id == 1, limit=1),
+    "`fire_or_create` without a history": lambda session: fire_or_create(Bare(id=9), "Ready", session),
+    '`fire_key` with a history, `fsm_backend="locking"`': lambda session: fire_key(Order, 1, "Ready", session),
+    "`can`, `after`": lambda session: session.scalars(
+        select(Bare.state.after("Ready")).where(Bare.state.can("Ready"))
+    ).all(),
+    "`find_by_token`": lambda session: find_by_token(Order.state, "used", session),
+    "`history`, `replay`": lambda session: replay(session.get_one(Order, 1).history(session)),
+    "`count_rows`": lambda session: count_rows(Bare.state, session),
+    "`count_transitions`": lambda session: count_transitions(Order.state, session),
+    "`check_database`": lambda session: check_database(Order.state, session.connection()),
+    "`enforce_machine`, `release_machine`": lambda session: [
+        enforce_machine(Bare.state, session.connection()),
+        release_machine(Bare.state, session.connection()),
+    ],
+}
+
+
+def table() -> dict[str, list[str]]:
+    """The grants of each feature, as the page has them: ``SELECT ON granted_orders``."""
+    rows = re.findall(
+        r"^\| (.+?) \| ([A-Z–][^|]*?) \| ([A-Z–][^|]*?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    grants = {}
+    for feature, of_model, of_history in rows:
+        model = "granted_bares" if "without" in feature or feature in OF_BARE else "granted_orders"
+        pairs = [(of_model, model), (of_history, "granted_steps")]
+        grants[feature] = [f"{one} ON {name}" for words, name in pairs if words != "–" for one in words.split(", ")]
+    return grants
+
+
+OF_BARE = ("`can`, `after`", "`count_rows`", "`enforce_machine`, `release_machine`")
+
+
+@pytest.fixture
+def stock(url: URL, login: Login) -> Engine:
+    """The administrator's engine, on rows of which the first has a token."""
+    root = create_engine(url, poolclass=NullPool)
+    with Session(root) as session:
+        session.merge(Bare(id=1))
+        fire_key(Order, 1, "NotReady", session, token="used")
+        session.commit()
+    return root
+
+
+def test_the_table_names_every_feature_that_is_tried() -> None:
+    assert set(table()) == set(FEATURES)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, feature: str) -> None:
+    """And with one less the server refuses, in words that name the grant, and nothing is moved."""
+    grants = table()[feature]
+    locking = {"fsm_backend": "locking"} if "locking" in feature else {}
+    with Session(login(*grants).execution_options(**locking)) as session:
+        FEATURES[feature](session)
+        session.rollback()
+    is_mariadb = stock.dialect.is_mariadb
+    for missing in grants:
+        if is_mariadb and "(details)" in missing:
+            continue  # MariaDB locks rows for who may read them
+        rest = [grant for grant in grants if grant != missing]
+        with Session(login(*rest).execution_options(**locking)) as session:
+            with pytest.raises(DBAPIError, match="denied"):
+                FEATURES[feature](session)
+            session.rollback()
+    with Session(stock) as session:
+        assert set(session.scalars(select(Order.state))) | set(session.scalars(select(Bare.state))) == {"Initializing"}
 
 
 # The record that is there, written once more.
