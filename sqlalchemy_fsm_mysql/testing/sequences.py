@@ -104,14 +104,15 @@ def _step(mapped: MappedState, event: str) -> Callable[..., None]:
                 outcome = _by_instance(mapped, self, event, payload)
                 savepoint.rollback()
             _require_possible(mapped, event, self.expected, outcome)
-            assert _row(mapped, self) == before, "the savepoint was rolled back, and the row is another"
+            if _row(mapped, self) != before:
+                raise AssertionError("the savepoint was rolled back, and the row is another")
             return
         outcome = _WAYS[way](mapped, self, event, payload)
         _require_possible(mapped, event, self.expected, outcome)
         if isinstance(outcome, Moved):
             self.expected = outcome.target
-        else:
-            assert _row(mapped, self) == before, f"{event!r} was refused, and has changed the row"
+        elif _row(mapped, self) != before:
+            raise AssertionError(f"{event!r} was refused, and has changed the row")
 
     step.__name__ = step.__qualname__ = _rule_name(0, event)
     return step
@@ -137,11 +138,14 @@ def _require_possible(mapped: MappedState, event: str, state: State, outcome: Mo
     asked = f"{event!r} in {stored_form(state)!r}"
     if isinstance(outcome, Refused):
         reason = "guard" if found else "state"
-        assert first_open is None, f"{asked} was refused, and leads to {stored_form(found[-1].target)!r}"
-        assert (outcome.state, outcome.reason) == (state, reason), f"{asked} was refused as {shown(outcome)}"
+        if first_open is not None:
+            raise AssertionError(f"{asked} was refused, and leads to {stored_form(found[-1].target)!r}")
+        if (outcome.state, outcome.reason) != (state, reason):
+            raise AssertionError(f"{asked} was refused as {shown(outcome)}")
         return
     way = outcome.source, outcome.target
-    assert way in [(state, one.target) for one in possible], f"{asked} moved the row from {way[0]!r} to {way[1]!r}"
+    if way not in [(state, one.target) for one in possible]:
+        raise AssertionError(f"{asked} moved the row from {way[0]!r} to {way[1]!r}")
 
 
 def _row(mapped: MappedState, self: Any) -> dict[str, Any]:
@@ -153,11 +157,14 @@ def _row(mapped: MappedState, self: Any) -> dict[str, Any]:
 def _agree(mapped: MappedState, self: Any) -> None:
     wanted = self.expected
     stored = _row(mapped, self)[mapped.column.name]
-    assert stored == wanted, f"the row is {stored_form(stored)!r}, and the events led to {stored_form(wanted)!r}"
+    if stored != wanted:
+        raise AssertionError(f"the row is {stored_form(stored)!r}, and the events led to {stored_form(wanted)!r}")
     shows = getattr(self.instance, mapped.attribute)
-    assert shows == wanted, f"the instance shows {stored_form(shows)!r}, and the row is {stored_form(wanted)!r}"
+    if shows != wanted:
+        raise AssertionError(f"the instance shows {stored_form(shows)!r}, and the row is {stored_form(wanted)!r}")
     if mapped.extras.history is None:
         return
     records = mapped.extras.history.rows(self.session, inspect(self.instance).identity, {})
     led = replay(records) if records else wanted
-    assert led == wanted, f"the history leads to {shown(led)}, and the row is {stored_form(wanted)!r}"
+    if led != wanted:
+        raise AssertionError(f"the history leads to {shown(led)}, and the row is {stored_form(wanted)!r}")
