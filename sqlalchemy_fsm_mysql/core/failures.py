@@ -75,6 +75,7 @@ _CODES: dict[int, Meaning] = {
     1290: Meaning.NOT_WRITABLE,  # --read-only
     1836: Meaning.NOT_WRITABLE,  # read-only mode
     1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
+    1665: Meaning.NOT_WRITABLE,  # binlog_format=STATEMENT under READ COMMITTED
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
     3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
     3796: Meaning.NOT_WRITABLE,  # Group Replication: group_replication_consistency, on a member that is not in the group

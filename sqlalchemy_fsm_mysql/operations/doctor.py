@@ -302,6 +302,17 @@ def _isolation(known: Settings) -> Iterator[Finding]:
         yield Finding("warning", "isolation level", f"the isolation level is {level.replace('-', ' ')}", advice)
 
 
+def _binary_log(known: Settings) -> Iterator[Finding]:
+    level = (known.variables.get("transaction_isolation") or known.variables.get("tx_isolation") or "").upper()
+    is_logged = known.says("log_bin", "ON", "1") and not known.says("sql_log_bin", "OFF", "0")
+    # InnoDB: a statement's effect under these levels depends on what others commit, so its text cannot be replayed.
+    if is_logged and known.says("binlog_format", "STATEMENT") and level in ("READ-COMMITTED", "READ-UNCOMMITTED"):
+        what = (
+            f"binlog_format is STATEMENT, and the isolation level {level.replace('-', ' ')}: every write is error 1665"
+        )
+        yield Finding("error", "binary log", what, "set binlog_format to ROW or MIXED, or use REPEATABLE READ")
+
+
 def _writable(known: Settings) -> Iterator[Finding]:
     on = [
         name
@@ -356,6 +367,7 @@ _SETTINGS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _strictness,
     _found_rows,
     _isolation,
+    _binary_log,
     _writable,
     _clusters,
     _character_set,

@@ -302,9 +302,10 @@ def test_a_history_in_autocommit(patient: Engine) -> None:
         ("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "isolation level"),
         ("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE", "isolation level"),
         ("SET SESSION TRANSACTION READ ONLY", "read only"),
+        ("SET SESSION sql_safe_updates = 1", None),
     ],
 )
-def test_a_connections_settings(patient: Engine, setting: str, kind: str) -> None:
+def test_a_connections_settings(patient: Engine, setting: str, kind: str | None) -> None:
     engine = create_engine(patient.url)
 
     @event.listens_for(engine, "connect")
@@ -313,7 +314,10 @@ def test_a_connections_settings(patient: Engine, setting: str, kind: str) -> Non
             cursor.execute(setting)
 
     try:
-        assert kind in {one.kind for one in check_database(Order.state, engine)}
+        kinds = {one.kind for one in check_database(Order.state, engine)}
+
+        assert kind is None or kind in kinds
+        assert "found rows" not in kinds
     finally:
         engine.dispose()
 
@@ -354,6 +358,10 @@ def test_the_flag_that_counts_found_rows(patient: Engine, is_set: bool) -> None:
         ({"transaction_isolation": "REPEATABLE-READ", "innodb_snapshot_isolation": "ON"}, "warning", "isolation level"),
         ({"transaction_isolation": "READ-UNCOMMITTED"}, "warning", "isolation level"),
         ({"tx_isolation": "READ-COMMITTED"}, None, None),
+        ({"tx_isolation": "READ-COMMITTED", "log_bin": "ON", "binlog_format": "STATEMENT"}, "error", "binary log"),
+        ({"tx_isolation": "READ-COMMITTED", "log_bin": "ON", "binlog_format": "MIXED"}, None, None),
+        ({"tx_isolation": "READ-COMMITTED", "log_bin": "OFF", "binlog_format": "STATEMENT"}, None, None),
+        ({"tx_isolation": "REPEATABLE-READ", "log_bin": "ON", "binlog_format": "STATEMENT"}, "note", "isolation level"),
     ],
 )
 def test_what_a_servers_variables_mean(variables: dict[str, str], severity: str | None, kind: str | None) -> None:

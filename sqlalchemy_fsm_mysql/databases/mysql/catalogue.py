@@ -25,7 +25,7 @@ class MySQLCatalogue(Catalogue):
         *("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only"),
         *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
         *("character_set_client", "character_set_connection", "character_set_results"),
-        *("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog"),
+        *("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin", "binlog_format"),
     )
 
     def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
@@ -101,13 +101,19 @@ def _name(quoted: str) -> str:
 
 
 def _counts_found_rows(connection: Connection) -> bool | None:
-    """Whether an UPDATE that changes nothing counts its row: what CLIENT_FOUND_ROWS makes of it. Tried out."""
+    """Whether an UPDATE that changes nothing counts its row: what CLIENT_FOUND_ROWS makes of it. Tried out.
+
+    None where it cannot be tried: without the privilege for temporary tables, or where no row can be written at all.
+    """
     try:
-        connection.execute(text("CREATE TEMPORARY TABLE fsm_doctor (n INT)"))
+        # With a key, and an UPDATE by it: sql_safe_updates refuses any other with error 1175.
+        connection.execute(text("CREATE TEMPORARY TABLE fsm_doctor (n INT PRIMARY KEY)"))
     except DBAPIError:
         return None
     try:
         connection.execute(text("INSERT INTO fsm_doctor VALUES (1)"))
-        return connection.execute(text("UPDATE fsm_doctor SET n = 1")).rowcount == 1
+        return connection.execute(text("UPDATE fsm_doctor SET n = 1 WHERE n = 1")).rowcount == 1
+    except DBAPIError:  # MariaDB under READ COMMITTED with binlog_format=STATEMENT: error 1665
+        return None
     finally:
         connection.execute(text("DROP TEMPORARY TABLE fsm_doctor"))
