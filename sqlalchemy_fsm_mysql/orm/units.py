@@ -31,6 +31,8 @@ S = TypeVar("S", "Session", "AsyncSession")
 
 # Seconds. The first wait is about what a deadlock's winner needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
+# In Vitess's messages of a call between its own servers, which may have been cut off in the middle of the COMMIT.
+_BETWEEN_SERVERS = "rpc error"
 _SHORTEST = 1e-6  # a timeout of 0 is none for stamina
 
 
@@ -266,7 +268,8 @@ def raise_of_commit(error: Exception, tokens: list[str]) -> NoReturn:
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
     found, code = meaning(error), error_code(error)
-    if found is Meaning.LOST or code in UNSURE_AT_COMMIT:
+    is_unsure = code in UNSURE_AT_COMMIT or (found is not Meaning.ABORTED and _BETWEEN_SERVERS in str(error.orig))
+    if found is Meaning.LOST or is_unsure:
         raise OutcomeUnknown(code=code, tokens=tokens) from error
     if found is Meaning.LOCK_TIMEOUT:  # a backup's lock, or a KILL QUERY: the server has rolled back
         raise TransactionAborted(code=code, retryable=True) from error

@@ -304,3 +304,32 @@ def test_connector_pythons_words_for_a_lost_connection_are_understood() -> None:
 
     assert meaning(wrapped(ConnectorError("MySQL Connection not available"))) is Meaning.LOST
     assert meaning(wrapped(ConnectorError("something else"))) is Meaning.UNRELATED
+
+
+# --- COMMIT, and proxies
+
+
+@pytest.mark.parametrize("code", [1205, 1317, 1969])
+def test_a_commit_that_was_interrupted_has_been_rolled_back(code: int) -> None:
+    with pytest.raises(TransactionAborted) as aborted:
+        raise_of_commit(wrapped(pymysql.err.OperationalError(code, "what the server says")), [])
+
+    assert (aborted.value.code, aborted.value.retryable) == (code, True)
+
+
+VITESS = "target: shop.0.primary: vttablet: rpc error: code = {} desc = transaction 1: {}"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        (1105, VITESS.format("Aborted", "ended at 12:00 (exceeded timeout: 20s)"), TransactionAborted),
+        (1105, VITESS.format("Unavailable", "connection reset"), OutcomeUnknown),
+        (1317, VITESS.format("DeadlineExceeded", "context deadline exceeded"), OutcomeUnknown),
+        (1105, "VT15001: transaction error, issue ROLLBACK", TransactionAborted),
+        (1105, "something else", DBAPIError),
+    ],
+)
+def test_a_commit_through_vitess_is_known_by_its_words(code: int, message: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected):
+        raise_of_commit(wrapped(pymysql.err.OperationalError(code, message)), ["a token"])
