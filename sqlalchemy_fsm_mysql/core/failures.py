@@ -78,7 +78,7 @@ _CODES: dict[int, Meaning] = {
     1665: Meaning.NOT_WRITABLE,  # binlog_format=STATEMENT under READ COMMITTED
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
     3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
-    3796: Meaning.NOT_WRITABLE,  # Group Replication: group_replication_consistency, on a member that is not in the group
+    3796: Meaning.NOT_WRITABLE,  # Group Replication: a member that is not in the group
     3797: Meaning.NOT_WRITABLE,  # Group Replication: waiting for the others' transactions, before any of our own
     3798: Meaning.NOT_WRITABLE,  # Group Replication: the same, with 'AFTER'
     3799: Meaning.NOT_WRITABLE,  # Group Replication: the plugin is stopping

@@ -6,7 +6,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+import pymysql
 
 from tests.cluster.apart import ApartCluster
 from tests.cluster.network import NODES
@@ -59,7 +61,7 @@ def crashed(cluster: ApartCluster, dice: random.Random) -> Iterator[None]:
     cluster.bring_all_back()
 
 
-FAULTS: Mapping[str, Callable[[ApartCluster, random.Random], object]] = {
+FAULTS: Mapping[str, Callable[[ApartCluster, random.Random], AbstractContextManager[None]]] = {
     "kill": killed,
     "pause": paused,
     "partition": parted,
@@ -67,17 +69,29 @@ FAULTS: Mapping[str, Callable[[ApartCluster, random.Random], object]] = {
 }
 
 
+STUCK = "could not be mended"
+
+
 def plague(cluster: ApartCluster, names: list[str], seconds: float, seed: int = 1) -> Counter[str]:
-    """Faults of *names*, at random, until *seconds* are over, at least one of each; how many there were of each."""
+    """Faults of *names*, at random, until *seconds* are over, at least one of each; how many there were of each.
+
+    It ends early with one of `STUCK` when a node does not come back.
+    """
     dice, done, left = random.Random(seed), Counter[str](), list(names)
     deadline = time.monotonic() + seconds
     while left or time.monotonic() < deadline:
         time.sleep(CALM)
         name = left.pop(0) if left else dice.choice(names)
         shortest = SHORTEST[cluster.kind] if name != "crash" else 0.0
-        with FAULTS[name](cluster, dice):  # type: ignore[attr-defined]  # a context manager
-            time.sleep(dice.uniform(shortest, max(shortest, min(LONGEST, deadline - time.monotonic()))))
-        for node in NODES:
-            cluster.rejoin(node)
+        longest = max(shortest, min(LONGEST, deadline - time.monotonic()))
         done[name] += 1
+        try:
+            with FAULTS[name](cluster, dice):
+                time.sleep(dice.uniform(shortest, longest))
+            for node in NODES:
+                cluster.rejoin(node)
+        except (TimeoutError, RuntimeError, pymysql.MySQLError) as error:
+            print(f"{name}: {type(error).__name__}: {error}")
+            done[STUCK] += 1
+            break
     return done
