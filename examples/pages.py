@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from sqlalchemy_fsm_mysql import (
     TransitionNotAllowed,
     UnknownEvent,
 )
+
+log = logging.getLogger(__name__)
 
 FRAMING = {
     "X-Content-Type-Options": "nosniff",
@@ -68,6 +72,17 @@ def answer_to(error: FSMError) -> Answer:
         (answer for kind, answer in _ANSWERS if isinstance(error, kind)),
         Answer(500, "failed", "This did not work. Try again later."),
     )
+
+
+def secret_key(given: str | None) -> str:
+    """The key that signs the cookies: *given*, else SECRET_KEY, else one of this process.
+
+    With a key of their own, several processes do not take each other's cookies, and a restart ends all sessions.
+    """
+    kept = given or os.environ.get("SECRET_KEY")
+    if not kept:
+        log.warning("SECRET_KEY is not set: sessions end with this process")
+    return kept or secrets.token_urlsafe(32)
 
 
 def form_token(session: MutableMapping[str, Any]) -> str:

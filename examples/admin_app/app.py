@@ -4,7 +4,8 @@
     uvicorn --factory examples.admin_app.app:create_app
 
 `EventsView` knows nothing of devices: a view of any model with a state column can inherit it. The state itself is
-protected and cannot be edited, so it is left out of the form. In production give `Admin` an `authentication_backend`.
+protected and cannot be edited, so the view leaves it out of the forms. In production give `Admin` an
+`authentication_backend`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from examples.devices import Device, open_engine
-from examples.pages import FRAMING, TOO_OLD, answer_to, form_token, is_genuine
-from sqlalchemy_fsm_mysql import FSMError, Moved, UnknownEvent, fire_key, run_transaction
+from examples.pages import FRAMING, TOO_OLD, answer_to, form_token, is_genuine, secret_key
+from sqlalchemy_fsm_mysql import FSMError, Moved, StateType, UnknownEvent, fire_key, run_transaction
 
 
 class EventsView(ModelView):
@@ -41,6 +42,11 @@ class EventsView(ModelView):
     """
 
     details_template = "events_details.html"
+
+    def get_form_columns(self) -> list[str]:
+        """The columns of SQLAdmin's forms: never the state, also where a view forgets to exclude it."""
+        states = {prop.key for prop in inspect(self.model).column_attrs if isinstance(prop.columns[0].type, StateType)}
+        return [name for name in super().get_form_columns() if name not in states]
 
     # By POST, unlike SQLAdmin's own actions: to follow a link must not move a row.
     @expose("/fire/{pk}/{event}", methods=["POST"])
@@ -95,7 +101,6 @@ class EventsView(ModelView):
 
 class DeviceAdmin(EventsView, model=Device):
     column_list = (Device.id, Device.name, Device.state)
-    form_excluded_columns = (Device.state,)
     name_plural = "Devices"
 
 
@@ -112,7 +117,7 @@ def create_app(url: str | None = None, secret: str | None = None) -> Starlette:
     app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=protect)])
     app.state.engine = engine
     # The flash messages and the token of the forms are in the session.
-    session = Middleware(SessionMiddleware, secret_key=secret or os.environ["SECRET_KEY"], https_only=True)
+    session = Middleware(SessionMiddleware, secret_key=secret_key(secret), https_only=True)
     admin = Admin(
         app,
         session_maker=sessionmaker(engine),

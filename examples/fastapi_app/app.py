@@ -29,7 +29,7 @@ from sqlalchemy.orm import sessionmaker
 from starlette.middleware.sessions import SessionMiddleware
 
 from examples.devices import TOKEN, Device, fire, key_of, machine, open_engine
-from examples.pages import BUSY, HEADERS, TOO_OLD, answer_to, form_token, is_genuine
+from examples.pages import BUSY, HEADERS, TOO_OLD, answer_to, form_token, is_genuine, secret_key
 from sqlalchemy_fsm_mysql import FSMError, run_transaction
 
 HERE = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def create_app(url: str | None = None, secret: str | None = None) -> FastAPI:
     # The pages of the documentation load scripts of another site.
     app = FastAPI(title="Devices", docs_url=None, redoc_url=None)
     app.state.engine = engine
-    app.add_middleware(SessionMiddleware, secret_key=secret or os.environ["SECRET_KEY"], https_only=True)
+    app.add_middleware(SessionMiddleware, secret_key=secret_key(secret), https_only=True)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
 
     protect(app)
@@ -82,9 +82,9 @@ def create_app(url: str | None = None, secret: str | None = None) -> FastAPI:
         token: Annotated[str, Form()] = "",
         sent: Annotated[str, Form(alias="form_token")] = "",
     ) -> Response:
+        device = key_or_404(key, event)
         if not is_genuine(request.session, sent) or not re.fullmatch(TOKEN, token):
             return page(request, TOO_OLD, HTTPStatus.FORBIDDEN)
-        device = key_or_404(key, event)
         try:
             moved = run_transaction(sessions, lambda session: fire(session, device, event, token), idempotent=True)
         except FSMError as error:
@@ -99,10 +99,10 @@ def create_app(url: str | None = None, secret: str | None = None) -> FastAPI:
 
     @app.post("/api/devices/{key}/events/{event}")
     def post_event(request: Request, key: str, event: str, body: Body | None = None) -> dict[str, Any]:
+        device, token = key_or_404(key, event), body.token if body else None
         # A form of another site cannot have this type; a script of one would have to ask first, and is refused.
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
-        device, token = key_or_404(key, event), body.token if body else None
         moved = run_transaction(
             sessions, lambda session: fire(session, device, event, token), idempotent=token is not None
         )

@@ -23,7 +23,7 @@ from sqlalchemy.orm import sessionmaker
 from werkzeug.wrappers import Response as AnyResponse
 
 from examples.devices import TOKEN, Device, fire, key_of, machine, open_engine
-from examples.pages import BUSY, HEADERS, TOO_OLD, answer_to, form_token, is_genuine
+from examples.pages import BUSY, HEADERS, TOO_OLD, answer_to, form_token, is_genuine, secret_key
 from sqlalchemy_fsm_mysql import FSMError, run_transaction
 
 HERE = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def create_app(url: str | None = None, secret: str | None = None) -> Flask:
     app.extensions["engine"] = engine
     app.jinja_env.globals["new_token"] = secrets.token_hex
     app.config.update(
-        SECRET_KEY=secret or os.environ["SECRET_KEY"],
+        SECRET_KEY=secret_key(secret),
         SESSION_COOKIE_SECURE=True,
         SESSION_COOKIE_SAMESITE="Lax",
         MAX_CONTENT_LENGTH=LARGEST_REQUEST,
@@ -59,10 +59,9 @@ def create_app(url: str | None = None, secret: str | None = None) -> Flask:
 
     @app.post("/devices/<key>/<event>")
     def click(key: str, event: str) -> tuple[str, int] | AnyResponse:
-        token = request.form.get("token", "")
+        device, token = key_or_404(key, event), request.form.get("token", "")
         if not is_genuine(session, request.form.get("form_token")) or not re.fullmatch(TOKEN, token):
             return page(TOO_OLD, HTTPStatus.FORBIDDEN)
-        device = key_or_404(key, event)
         try:
             moved = run_transaction(sessions, lambda database: fire(database, device, event, token), idempotent=True)
         except FSMError as error:
