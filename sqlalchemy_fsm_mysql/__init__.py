@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
     from .operations.figures import count_transitions as count_transitions
-    from .orm.firing import find_by_token as find_by_token
     from .orm.firing import fire_key as fire_key
     from .orm.firing import force_state as force_state
     from .orm.firing import try_fire_key as try_fire_key
     from .orm.history import TransitionHistory as TransitionHistory
+    from .orm.history import find_by_token as find_by_token
     from .orm.history import replay as replay
     from .orm.hooks import on_committed as on_committed
     from .orm.hooks import on_moved as on_moved
@@ -101,13 +101,13 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "count_transitions",
     ),
     "orm.firing": (
-        "find_by_token",
         "fire_key",
         "force_state",
         "try_fire_key",
     ),
     "orm.history": (
         "TransitionHistory",
+        "find_by_token",
         "replay",
     ),
     "orm.hooks": (

@@ -37,8 +37,9 @@ from ..databases import database_of, enforcer_of
 from ..databases.messages import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
-from ..orm.sets import is_beyond
-from ..sql.events import Branch, EventSQL, HistorySQL, StateRow
+from ..sql.events import Branch, EventSQL, StateRow
+from ..sql.history import HistorySQL
+from ..sql.keys import is_beyond
 from .databases import Place, ServerPlace, log
 from .rows import Value, is_among, rows_in, shown_rows
 
@@ -264,7 +265,7 @@ class MigrationWalk(Walk):
         effects = {self.row.table.c[name]: self.row.table.c[name] for name in kept}
         self.sources = list(migration.targets)
         branches = tuple(
-            Branch(source or "", target, None, effects, number=i)
+            Branch(source or "", target, None, effects, number=i, leaves=source or "", leads_to=target)
             for i, (source, target) in enumerate(migration.targets.items())
         )
         self.event = EventSQL(FORCED, self.row, tuple(source or "" for source in self.sources), branches)

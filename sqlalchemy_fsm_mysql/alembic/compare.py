@@ -23,7 +23,8 @@ from sqlalchemy import Column, Select, literal_column, select
 from ..databases import types_of
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
-from ..orm.column import EXTRAS, Extras, StateType
+from ..orm.column import StateType
+from ..orm.mapped import EXTRAS, Extras
 from .databases import Held, Place, ServerPlace, place_of
 from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
@@ -193,7 +194,7 @@ def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any
 def _record(history: Any) -> dict[str, str]:
     """The columns of the history that hold the record's key, each with that of the record's table."""
     own = history.mapped.row.key
-    return {part.name: column.name for part, column in zip(history.sql.record, own, strict=True)}
+    return {part.name: column.name for part, column in zip(history.sql.row_key, own, strict=True)}
 
 
 def _is_held(place: Place, state: str) -> bool:

@@ -18,7 +18,7 @@ from ..errors import GraphvizMissing
 from ..machine import Machine
 from ..operations.figures import count_rows, count_transitions
 from ..operations.lookup import machine_at
-from ..orm.column import MappedState
+from ..orm.mapped import MappedState
 from .database import UrlOption, database
 from .output import fail, json_text, print_bytes, print_rich, print_text, rich_table
 from .status import Status

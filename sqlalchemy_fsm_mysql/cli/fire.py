@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..errors import FireError, TransitionNotAllowed
 from ..errors.texts import row_label, stored_form
 from ..operations.lookup import state_at
-from ..orm.column import MappedState
 from ..orm.firing import fire_key
+from ..orm.mapped import MappedState
 from ..orm.units import run_transaction
 from ..outcomes import Moved
 from .database import UrlOption, database

@@ -18,7 +18,7 @@ from ..errors import FSMError
 from ..errors.texts import counted, escaped, stored_form
 from ..operations.lookup import state_at
 from ..orm import sets as bulk
-from ..orm.column import MappedState
+from ..orm.mapped import MappedState
 from ..sql.events import EventSQL
 from .database import UrlOption, database
 from .output import JsonOption, fail, print_json, print_table, tell

@@ -18,7 +18,7 @@ from ..diagram import Graph
 from ..errors import FSMError
 from ..errors.texts import escaped
 from ..operations.lookup import state_at
-from ..orm.column import MappedState
+from ..orm.mapped import MappedState
 from ..sql.events import KNOWN_VERSION, NEXT_VERSION, EventSQL
 from .output import print_rich, print_text
 from .targets import TargetArgument, event_at
@@ -93,7 +93,7 @@ def steps(state: MappedState, event: EventSQL, dialect: Dialect) -> Iterator[tup
     for statement in database.history.record_statements(history.sql):
         yield "when the row has moved, into the history", statement
     yield "with a token that was used before", text("ROLLBACK TO SAVEPOINT fsm_token")
-    yield "with a token, when the row has not moved", history.by_token()
+    yield "with a token, when the row has not moved", history.sql.by_token()
 
 
 def _heading(state: MappedState, name: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import typer
 from ..errors import FSMError
 from ..errors.texts import listed, shown
 from ..operations.lookup import NotFound, machine_at
-from ..orm.column import MappedState
+from ..orm.mapped import MappedState
 from ..sql.events import EventSQL
 
 ACTOR_CHARACTERS = 255

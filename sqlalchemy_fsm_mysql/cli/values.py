@@ -23,7 +23,8 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.types import NullType, TypeEngine
 
 from ..errors.texts import listed, shown
-from ..orm.column import MappedState, StateType
+from ..orm.column import StateType
+from ..orm.mapped import MappedState
 from ..sql.events import EventSQL
 
 SMALLEST, LARGEST, LARGEST_UNSIGNED = -(2**63), 2**63 - 1, 2**64 - 1

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine, event, text, update
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
-from sqlalchemy.orm import Mapper, Session
 
 from ..databases import has_server
 from ..databases.messages import REFUSED, read_message, refusal_in
@@ -30,7 +29,6 @@ __all__ = [
     "Meaning",
     "ended_by",
     "error_code",
-    "flush_first",
     "meaning",
     "note_fire",
     "raise_explained",
@@ -325,25 +323,6 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
     table, key = row.get("table"), row.get("key")
     label = "" if table is None else f"{row_label(table, key)}: "
     return kind(f"{label}{why}; nothing moved by {shown(row.get('event'))}.")
-
-
-def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
-    """Flush what is pending, as before a query; an error of it is explained as one of the event that *row* tells of.
-
-    A flush that fails has rolled back, but in a savepoint only to that, and the session may go on in the transaction
-    around it. When the server has ended that one, too, it must not.
-    """
-    if not session.autoflush or session._flushing:  # noqa: SLF001 - as SQLAlchemy's own autoflush asks
-        return
-    try:
-        session.flush()
-    except DBAPIError as error:
-        if session.connection_callable is not None:  # a ShardedSession: the error does not say which of its databases
-            raise
-        around, clause = session.get_transaction(), update(mapper.class_)
-        if around is not None and around.is_active:
-            raise_explained(error, around.connection(mapper, clause=clause), in_flush=True, **row)
-        raise_explained(error, session.get_bind(mapper, clause=clause), in_flush=True, **row)
 
 
 def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection
 
-from ..databases.base import is_autocommit
+from ..databases import is_autocommit
 from ..errors.texts import State
 from ..outcomes import Moved
 from .notes import Promise, current_notes, keep_promises, notes_of

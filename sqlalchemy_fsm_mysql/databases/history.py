@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, bindparam, insert, select
 
-from ..sql.events import SAID, EventSQL, HistorySQL, StateRow
+from ..sql.events import EventSQL, StateRow
+from ..sql.history import ATTRIBUTION, HistorySQL
 from .clock import utc_now
 from .ready import built_once
 from .sets import among, bindable
@@ -46,7 +47,7 @@ class HistoryStatements:
         own = history.own(event.row)
         values = {**history.values(), **own, history.table.c.at: utc_now()}
         # MariaDB spends a tenth of the statement on a NULL that is written out, so a column is left out when NULL.
-        for name in SAID:
+        for name in ATTRIBUTION:
             if parameters[f"fsm_{name}"] is None and history.table.c[name].server_default is None:
                 del values[history.table.c[name]]
         values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
@@ -72,7 +73,7 @@ class HistoryStatements:
     @built_once
     def read_number(self, history: HistorySQL) -> Executable:
         """A locking read of the number that the row's next history row gets."""
-        return select(history.next_sequence()).where(history.of_record()).with_for_update()
+        return select(history.next_sequence()).where(history.of_row()).with_for_update()
 
     @built_once
     def insert_row(self, history: HistorySQL) -> Executable:

@@ -19,7 +19,8 @@ from ..databases.catalogue import ColumnFacts, Settings, TableFacts
 from ..databases.triggers import KINDS
 from ..errors import DatabaseUnfit
 from ..errors.texts import listed, shown
-from ..orm.column import MappedState, attribute_state, check_name, check_names
+from ..orm.column import check_name, check_names
+from ..orm.mapped import MappedState, attribute_state
 from .enforcement import connected, own_triggers, rules_of
 
 __all__ = ["SEVERITIES", "Finding", "check_database", "require_database"]
@@ -251,7 +252,7 @@ def _of_history(mapped: MappedState, connection: Connection) -> Iterator[Finding
     if gone:
         yield Finding("error", "history columns", f"{table.name} has no column {_named(gone)}", "add what is missing")
     yield from _of_engine(table.name, facts)
-    key = tuple(column.name for column in (*history.sql.record, table.c.sequence))
+    key = tuple(column.name for column in (*history.sql.row_key, table.c.sequence))
     if key not in facts.unique:
         what = f"{table.name} has no unique index on ({', '.join(key)}): each record costs a look at all of them"
         yield Finding("error", "history index", what, "make it the primary key")

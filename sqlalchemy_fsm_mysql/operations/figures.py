@@ -6,7 +6,7 @@ Both are what :mod:`.diagram` draws.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,9 +14,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..errors.texts import stored_form
-from ..orm.column import MappedState, attribute_state
-from ..orm.firing import AnySession, in_session
 from ..orm.history import history_of
+from ..orm.mapped import MappedState, attribute_state
+from ..orm.sessions import AnySession, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +31,7 @@ def count_transitions(
 @overload
 def count_transitions(
     column: Any, session: AsyncSession, /, *, since: datetime | None = ..., until: datetime | None = ...
-) -> Awaitable[dict[tuple[str, str, str], int]]: ...
+) -> Coroutine[Any, Any, dict[tuple[str, str, str], int]]: ...
 def count_transitions(
     column: Any, session: Any, /, *, since: datetime | None = None, until: datetime | None = None
 ) -> Any:
@@ -43,13 +43,13 @@ def count_transitions(
 
     Raises: TypeError when the column has no history.
     """
-    return in_session(session, _count_transitions, column, since, until)
+    return within(session, _count_transitions)(column, since, until)
 
 
 @overload
 def count_rows(column: Any, session: AnySession, /) -> dict[str, int]: ...
 @overload
-def count_rows(column: Any, session: AsyncSession, /) -> Awaitable[dict[str, int]]: ...
+def count_rows(column: Any, session: AsyncSession, /) -> Coroutine[Any, Any, dict[str, int]]: ...
 def count_rows(column: Any, session: Any, /) -> Any:
     """How many rows are in each state of *column* (``Order.state``) now: ``{state: rows}``, by the names stored.
 
@@ -58,7 +58,7 @@ def count_rows(column: Any, session: Any, /) -> Any:
 
     Raises: TypeError when *column* is no state column.
     """
-    return in_session(session, _count_rows, column)
+    return within(session, _count_rows)(column)
 
 
 def _count_transitions(

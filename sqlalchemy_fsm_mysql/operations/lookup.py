@@ -12,7 +12,7 @@ from sqlalchemy.orm import configure_mappers
 
 from ..errors.texts import listed
 from ..machine import Machine
-from ..orm.column import MappedState, mapped_states
+from ..orm.mapped import MappedState, mapped_states
 
 SHAPE = "module:Model.state, as in shop.models:Order.state"
 

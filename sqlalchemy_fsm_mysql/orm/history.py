@@ -14,42 +14,53 @@ one record lies together in the table.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from sqlalchemy import (
     JSON,
-    Connection,
     DateTime,
     Dialect,
     Integer,
-    Select,
     String,
     Table,
     TypeDecorator,
-    bindparam,
+    inspect,
     select,
 )
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeEngine
 
-from ..databases import backend_of_dialect
-from ..databases.base import is_autocommit
-from ..errors import HistoryError, InvalidMachine, TransactionRequired
+from ..core.attribution import ACTOR_LENGTH, TOKEN_LENGTH, checked_token
+from ..core.failures import raise_explained
+from ..core.tokens import with_token
+from ..databases import types_of
+from ..errors import HistoryError, InvalidMachine
 from ..errors.texts import State, row_label, shown, stored_form
 from ..machine import Machine
 from ..machine.states import FORCED
 from ..outcomes import Moved
-from ..sql.events import KEY, HistorySQL
-from .column import MappedState, mapped_states, named_state
+from ..sql.history import HistorySQL
+from .mapped import MappedState, attribute_state, mapped_states, named_state
+from .sessions import (
+    AnySession,
+    Writer,
+    flush_first,
+    is_sharded,
+    persistent_key,
+    session_of,
+    within,
+)
 
-__all__ = ["History", "TransitionHistory", "checked_said", "checked_token", "history_of", "replay"]
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
-TOKEN_LENGTH = 64
-ACTOR_LENGTH = 255
+__all__ = ["History", "TransitionHistory", "find_by_token", "history_of", "history_rows", "replay"]
+
 _BOUND = "__state_history__"
 
 
@@ -64,7 +75,7 @@ class ExactText(TypeDecorator[str]):
         self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(backend_of_dialect(dialect).exact_text(dialect, self.length))
+        return dialect.type_descriptor(types_of(dialect).exact_text(dialect, self.length))
 
 
 class RecordedState(ExactText):
@@ -94,7 +105,7 @@ class Timestamp(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(backend_of_dialect(dialect).timestamp())
+        return dialect.type_descriptor(types_of(dialect).timestamp())
 
 
 class TransitionHistory:
@@ -185,44 +196,11 @@ class History:
         names = [self.mapped.mapper.get_property_by_column(part).key for part in self.mapped.mapper.primary_key]
         return HistorySQL(table, tuple(table.c[f"record_{name}"] for name in names))
 
-    def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
-        return {KEY.format(i): part for i, part in enumerate(key)}
-
     def rows(self, session: Session, key: tuple[Any, ...], bind_arguments: Mapping[str, Any]) -> list[Any]:
-        """The records of the row with this *key*, oldest first."""
-        rows = select(self.model).where(self.sql.of_record()).order_by(self.sql.table.c.sequence)
-        return list(session.scalars(rows, self.key_parameters(key), bind_arguments=dict(bind_arguments)))
-
-    def by_token(self) -> Select[Any]:
-        """The record that has the parameter ``fsm_token``, read with a lock."""
-        token = self.sql.table.c.token
-        return (
-            select(self.sql.table).where(token == bindparam("fsm_token", type_=token.type)).with_for_update(read=True)
-        )
-
-    def with_token(self, connection: Connection, token: str) -> Moved[Any] | None:
-        """The transition that has *token*, as it was told the first time; None when no committed one has it.
-
-        The read takes a lock: it waits for a transaction that is about to commit the token, and sees what was committed
-        after this transaction's snapshot.
-        """
-        table = self.sql.table
-        row = connection.execute(self.by_token(), {"fsm_token": token}).mappings().one_or_none()
-        if row is None:
-            return None
-        key = tuple(row[part] for part in self.sql.record)
-        return Moved(
-            self.mapped.model,
-            key[0] if len(key) == 1 else key,
-            row[table.c.event],
-            row[table.c.source],
-            row[table.c.target],
-            actor=row[table.c.actor],
-            details=row[table.c.details],
-            token=token,
-            replayed=True,
-            sequence=row[table.c.sequence],
-        )
+        """The history rows of the row with this *key*, oldest first."""
+        rows = select(self.model).where(self.sql.of_row()).order_by(self.sql.table.c.sequence)
+        parameters = dict(zip(self.mapped.key_names, key, strict=True))
+        return list(session.scalars(rows, parameters, bind_arguments=dict(bind_arguments)))
 
 
 def history_of(model: Any, column: Any = None) -> History:
@@ -241,45 +219,45 @@ def history_of(model: Any, column: Any = None) -> History:
     return cast(History, histories[0])
 
 
-def checked_token(token: Any, mapped: MappedState) -> str:
-    """*token*, fit to be stored.
+@overload
+def find_by_token(column: Any, token: str, session: AnySession) -> Moved[Any] | None: ...
+@overload
+def find_by_token(column: Any, token: str, session: AsyncSession) -> Coroutine[Any, Any, Moved[Any] | None]: ...
+def find_by_token(column: Any, token: str, session: Any) -> Any:
+    """The committed :class:`Moved` that carries *token*, ``.replayed`` set, or None: how an OutcomeUnknown is resolved.
 
-    Raises: TypeError when it is no string, or there is no history to keep it; ValueError when it is empty, too long, or
-    not printable.
+    *column* is the recorded state column, as in ``find_by_token(Order.state, token, session)``. It is a locking read on
+    the writer: it waits for a COMMIT in flight, which a plain read can miss. Given an ``AsyncSession``, await it.
+
+    Raises: TypeError when the column has no history; ValueError for a text that can be no token.
     """
-    if not isinstance(token, str):
-        raise TypeError(f"a token is a string, not {type(token).__name__}")
-    if mapped.extras.history is None:
-        raise TypeError(
-            f"a token needs a TransitionHistory to keep it, and {mapped.model.__name__}.{mapped.attribute} has none"
-        )
-    if not 1 <= len(token) <= TOKEN_LENGTH or not token.isprintable():
-        raise ValueError(f"a token has 1 to {TOKEN_LENGTH} printable characters, not {shown(token)} ({len(token)})")
-    return token
+    return within(session, _find_by_token)(column, token)
 
 
-def checked_said(said: tuple[Any, Any, Any], mapped: MappedState) -> tuple[str | None, Any, str | None]:
-    """What a caller said about a fire, its actor, details and token, fit to be stored.
+def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | None:
+    mapped = attribute_state(column)
+    checked_token(token, mapped)
+    connection = Writer(session, mapped).connection(mapped.forced)
+    try:
+        return with_token(connection, mapped, token)
+    except StatementError as error:
+        raise_explained(error, connection)
 
-    Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as :func:`checked_token`.
+
+def history_rows(instance: Any, session: Any, *, column: Any = None) -> Any:
+    """The history rows of *instance*, oldest first; what the methods ``history`` of the models call.
+
+    Raises: see :meth:`~.stateful.Stateful.history`.
     """
-    actor, details, token = said
-    if actor is not None and not isinstance(actor, str):
-        raise TypeError(f"an actor is a string, not {type(actor).__name__}")
-    if actor is not None and len(actor) > ACTOR_LENGTH:
-        raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
-    if token is not None:
-        checked_token(token, mapped)
-    return None if actor is None else str.__str__(actor), details, token
+    return within(session or session_of(instance), _history_rows)(instance, column)
 
 
-def require_transaction(connection: Connection, mapped: MappedState) -> None:
-    """Raises: TransactionRequired where the state and its history cannot be committed together."""
-    if is_autocommit(connection):
-        raise TransactionRequired(
-            f"{mapped.model.__name__}.{mapped.attribute} has a history, which is committed together with the state, "
-            "and this connection is in AUTOCOMMIT: use another isolation level, such as READ COMMITTED"
-        )
+def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:
+    bound = history_of(type(instance), column)
+    flush_first(session, bound.mapped.mapper, model=bound.mapped.model)
+    key = persistent_key(session, instance)
+    shard = {"shard_id": inspect(instance).identity_token} if is_sharded(session) else {}
+    return bound.rows(session, key, shard)
 
 
 def replay(history: Iterable[Any]) -> State | None:
@@ -321,5 +299,5 @@ def _fault(row: Any, number: int, state: State | None) -> str | None:
 
 def _label(row: Any) -> str:
     bound: History = getattr(type(row), _BOUND)
-    key = tuple(getattr(row, part.key) for part in bound.sql.record)
+    key = tuple(getattr(row, part.key) for part in bound.sql.row_key)
     return f"{row_label(bound.sql.table.name, (*key, row.sequence))}"

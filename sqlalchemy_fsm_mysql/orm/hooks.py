@@ -15,8 +15,8 @@ from ..errors import UnknownEvent
 from ..errors.texts import State, shown
 from ..machine.states import FORCED
 from ..outcomes import Moved
-from .column import MappedState, attribute_state
 from .journal import journal_of
+from .mapped import MappedState, attribute_state
 
 __all__ = ["Hook", "announce", "on_committed", "on_moved", "remove_hook"]
 

@@ -1,87 +1,58 @@
-"""One event on many rows: :func:`fire_where` moves what matches, :func:`claim` takes rows that nobody else holds."""
+"""One event on many rows of a session: :func:`fire_where` moves the rows that match, :func:`claim` takes free rows."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, overload
 
-from sqlalchemy import (
-    BinaryExpression,
-    BindParameter,
-    Case,
-    Cast,
-    ClauseList,
-    Column,
-    ColumnElement,
-    Connection,
-    False_,
-    Null,
-    TextClause,
-    True_,
-    TypeCoerce,
-    UnaryExpression,
-    and_,
-    inspect,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-)
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy import ColumnElement, Connection, Select, and_, inspect, select
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 
-from ..core.failures import flush_first, raise_explained
-from ..databases import backend_of
-from ..databases.base import is_autocommit
+from ..core import sets
+from ..core.attribution import NO_ATTRIBUTION, Attribution
+from ..core.failures import raise_explained
+from ..core.payload import payload_parameters
+from ..core.sets import Locked, Sweep, all_or_none, moved_row, moved_rows, pick, take
+from ..databases import database_of, is_autocommit
 from ..errors import RefusedByDatabase, TooManyRows, TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
-from ..outcomes import NO_PAYLOAD, Moved, MovedRows
-from ..sql.code import Taken
-from ..sql.events import NEXT_VERSION, Branch, EventSQL
-from ..sql.expressions import selects_from
-from .column import MappedState, mapped_state
-from .firing import AnySession, Shot, has_filters, in_session, payload_parameters, plain_key
-from .history import checked_said
+from ..outcomes import NO_PAYLOAD, MovedRows, ReadOnlyMapping
+from ..sql.events import Branch
+from ..sql.keys import is_among, is_beyond
+from .criteria import on_row
+from .firing import attribution_of
 from .hooks import announce
+from .instances import show_row
 from .journal import note
+from .mapped import MappedState, mapped_event
+from .sessions import AnySession, Writer, flush_first, has_filters, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 M = TypeVar("M")
 
-# Rows a statement touches at most where their keys go through this process: bounds memory and the statement.
-CHUNK = 1000
+Progress: TypeAlias = Callable[[int, "int | None"], Any]
 
-# What may stand in a criterion that asks nothing but the row itself.
-_STEADY = (
-    BinaryExpression,
-    BindParameter,
-    Case,
-    Cast,
-    ClauseList,
-    Column,
-    ExpressionClauseList,
-    False_,
-    Grouping,
-    Null,
-    True_,
-    TypeClause,
-    TypeCoerce,
-    UnaryExpression,
-)
+# The largest number that every database takes for a LIMIT is one less.
+_NO_LIMIT = 2**63
 
-_SAVEPOINT = "fsm_sweep"
-_ROLLBACK = f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"
+# Relationships that are loaded when they are asked for, and not with the instance.
+_LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
 
-Progress = Callable[[int, "int | None"], Any]
+
+class Sizes(NamedTuple):
+    """How many rows a sweep looks at in one statement, the most that it may move, and the function to call between."""
+
+    batch_size: int | None
+    max_rows: int | None
+    progress: Progress | None
 
 
 @overload
@@ -113,7 +84,7 @@ def fire_where(
     actor: str | None = ...,
     details: Any = ...,
     **payload: Any,
-) -> Awaitable[MovedRows[M]]: ...
+) -> Coroutine[Any, Any, MovedRows[M]]: ...
 def fire_where(
     model: type[M],
     event: str,
@@ -131,8 +102,8 @@ def fire_where(
     """Fire *event* on every row of *model* that matches all *criteria* and that the event can move.
 
     *criteria* are SQL expressions on the model; for all rows, say so with ``true()``. On MySQL and MariaDB, without a
-    history, it is one UPDATE. With *batch_size*, it walks the primary key in statements that look at so many rows each,
-    and commits nothing itself; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
+    history, it is one UPDATE. With *batch_size*, it processes that many rows at a time, in primary-key order, and does
+    not commit between batches; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
     With *max_rows*, it counts and locks first, and refuses before anything is changed. Rows that are not moved are
     neither counted nor an error. Hooks are not called. Instances that the session holds are brought up to date or
     expired.
@@ -145,10 +116,9 @@ def fire_where(
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not _is_number_of_rows(size):
             raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
-    said = {"actor": actor, "details": details}
-    return in_session(
-        session, _fire_where, model, event, column, criteria, (batch_size, max_rows, progress), payload, said
-    )
+    attribution = attribution_of(actor, details, None)
+    sizes = Sizes(batch_size, max_rows, progress)
+    return within(session, _fire_where)(model, event, column, criteria, sizes, payload, attribution)
 
 
 @overload
@@ -178,7 +148,7 @@ def claim(
     actor: str | None = ...,
     details: Any = ...,
     **payload: Any,
-) -> Awaitable[list[M]]: ...
+) -> Coroutine[Any, Any, list[M]]: ...
 def claim(
     model: type[M],
     event: str,
@@ -192,7 +162,7 @@ def claim(
     details: Any = None,
     **payload: Any,
 ) -> Any:
-    """Take up to *limit* rows that match and that nobody else holds, fire *event* on them, and return their instances.
+    """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
 
     Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for
     each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
@@ -202,297 +172,77 @@ def claim(
     """
     if not _is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
-    said = {"actor": actor, "details": details}
-    return in_session(session, _claim, model, event, column, criteria, limit, order_by, payload, said)
-
-
-# Relationships that are loaded when they are asked for, and not with the instance.
-_LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
-
-
-class Locked(NamedTuple):
-    """A row that is locked: its key, the branch it takes, and its version where Python makes the next one."""
-
-    key: tuple[Any, ...]
-    branch: Branch
-    version: Any = None
-
-
-@dataclass
-class Sweep:
-    """An event about to be fired on the rows that match."""
-
-    mapped: MappedState
-    event: EventSQL
-    session: Session
-    criterion: ColumnElement[bool]
-    parameters: dict[str, Any]
-    said: Mapping[str, Any]
-    payload: Mapping[str, Any] = NO_PAYLOAD
-
-    def connection(self) -> Connection:
-        return Shot(self.mapped, self.event, self.session, None, {}).connection()
-
-    def within(self, *more: ColumnElement[bool]) -> Sweep:
-        """The same on fewer rows."""
-        return replace(self, criterion=and_(self.criterion, *more))
-
-    def run(self) -> Counter[int]:
-        """Move the rows that match, all or none; how many took which branch."""
-        connection, backend = self.connection(), backend_of(self.connection())
-        is_recorded, is_set = self.mapped.extras.history is not None, self._is_set() and backend.can_sweep
-        try:
-            if is_set and not is_recorded:
-                return self._run_as_set(connection)
-            taken = self._run_as_recorded_set(connection) if is_set and self._is_steady() else None
-            return self._run_by_keys(connection) if taken is None else taken
-        except (StatementError, RefusedByDatabase) as error:
-            raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
-
-    def _is_set(self) -> bool:
-        """Whether one UPDATE can move the rows, without their keys coming here."""
-        return not self.mapped.makes_versions and not self.reads_itself() and not has_filters(self.session)
-
-    def _is_steady(self) -> bool:
-        """Whether a locked row that matches will match until it is moved, and take the same branch.
-
-        It will when nothing is asked but the row itself: no subquery, no function such as NOW() or RAND(), no SQL text.
-        """
-        asked = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
-        return all(isinstance(element, _STEADY) for expression in asked for element in visitors.iterate(expression))
-
-    def _run_as_set(self, connection: Connection) -> Counter[int]:
-        taken = Counter(backend_of(connection).sweep(connection, self.event, self.criterion, self.parameters))
-        if taken.total():
-            self._expire_all()
-        return taken
-
-    def _run_as_recorded_set(self, connection: Connection) -> Counter[int] | None:
-        """One INSERT into the history, which locks the rows, and one UPDATE; None, and nothing done, when they differ.
-
-        The locked rows still match at the UPDATE. So when as many were moved as recorded, they are the same; when more
-        were, other rows have begun to match in between.
-        """
-        history = self.mapped.extras.history.sql
-        values = {**self.parameters, **self._said(), "fsm_event": self.event.name}
-        with self.all_or_none(connection):
-            recorded = backend_of(connection).record_sweep(connection, history, self.event, self.criterion, values)
-            taken = self._run_as_set(connection) if recorded else Counter[int]()
-            if taken.total() == recorded:
-                return taken
-            connection.exec_driver_sql(_ROLLBACK)
-        return None
-
-    @contextmanager
-    def all_or_none(self, connection: Connection, *, is_locked: bool = False) -> Iterator[None]:
-        """Take back what the statements in the block did if one fails: the caller may go on after the error."""
-        backend = backend_of(connection)
-        with backend.transaction(connection):
-            if not is_locked:
-                backend.lock(connection, self.event)
-            connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
-            try:
-                yield
-            except BaseException:
-                with suppress(DBAPIError):  # the whole transaction is gone, and the error tells
-                    if not connection.invalidated:
-                        connection.exec_driver_sql(_ROLLBACK)
-                self._expire_all()
-                raise
-
-    def _run_by_keys(self, connection: Connection) -> Counter[int]:
-        """As :meth:`run`, chunk by chunk along the primary key: lock, read the codes, write by key."""
-        with self.all_or_none(connection):
-            if self.reads_itself():  # a chunk would see what the one before has moved, so all keys come first
-                return self.take(connection, self.pick(connection, None))
-            taken: Counter[int] = Counter()
-            beyond: tuple[Any, ...] | None = None
-            while True:
-                here = self if beyond is None else self.within(is_beyond(self.event.row.key, beyond))
-                rows = here.pick(connection, CHUNK)
-                taken += self.take(connection, rows)
-                if len(rows) < CHUNK:
-                    return taken
-                beyond = rows[-1].key
-
-    def is_one_update(self, rows: int) -> bool:
-        """Whether so many locked rows are moved by a single statement."""
-        return self.mapped.extras.history is None and len(self.event.branches) == 1 and self._is_set() and rows <= CHUNK
-
-    def reads_itself(self) -> bool:
-        """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
-        return any(selects_from(element, self.event.row.table) for element in visitors.iterate(self.criterion))
-
-    def columns(self) -> list[ColumnElement[Any]]:
-        """What has to be read of a row to move it: the parts of a :class:`Locked`."""
-        row = self.event.row
-        version = [row.version] if self.mapped.makes_versions and row.version is not None else []
-        return [*row.key, self.event.selected_code, *version]
-
-    def locked(self, values: Sequence[Any]) -> Locked:
-        parts = len(self.event.row.key)
-        return Locked(tuple(values[:parts]), self.branch(values[parts]), *values[parts + 1 :])
-
-    def branch(self, code: int) -> Branch:
-        """The branch that *code* names; the criterion lets no row through that the event does not move."""
-        reading = self.event.read(int(code))
-        assert isinstance(reading, Taken)
-        return reading.branch
-
-    def pick(self, connection: Connection, limit: int | None) -> list[Locked]:
-        """Lock up to *limit* of the rows, in the order of their keys, and read what the event does to each."""
-        query = select(*self.columns()).where(self.criterion).order_by(*self.event.row.key).limit(limit)
-        query = query.with_for_update()
-        if has_filters(self.session):
-            query = query.select_from(self.mapped.model)
-            found = self.session.execute(query, self.parameters, bind_arguments=self.bind_arguments()).all()
-        else:
-            found = connection.execute(query, self.parameters).all()
-        return [self.locked(values) for values in found]
-
-    def take(self, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
-        """Move locked rows whose codes are known: one UPDATE a branch, and one INSERT when there is a history."""
-        backend, history = backend_of(connection), self.mapped.extras.history
-        taken: Counter[int] = Counter()
-        keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
-        for row in rows:
-            keys.setdefault((row.branch.number, row.version), []).append(row.key)
-        for (index, version), alike in keys.items():
-            branch = self.event.branches[index]
-            parameters = {**self.parameters, **self._next_version(version)}
-            for some in _chunks(alike):
-                if history is not None:
-                    values = {**parameters, **self._to_record(branch)}
-                    backend.record_keys(connection, history.sql, self.event.row, some, values)
-                backend.take_keys(connection, self.event, index, some, parameters)
-            self._bring_up_to_date(branch, alike)
-            taken[index] += len(alike)
-        return taken
-
-    def load(self, keys: list[tuple[Any, ...]]) -> list[Any]:
-        """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
-
-        The lock on a row is worth nothing if its instance shows an older one: those held are read again.
-        """
-        found: dict[tuple[Any, ...], Any] = {}
-        part = self.event.row.key
-        for some in _chunks(keys):
-            among = part[0].in_([key[0] for key in some]) if len(part) == 1 else tuple_(*part).in_(some)
-            query = select(self.mapped.model).where(among).execution_options(populate_existing=True)
-            instances = self.session.scalars(query, bind_arguments=self.bind_arguments()).unique()
-            found |= {inspect(instance).identity: instance for instance in instances}
-        return [found[key] for key in keys]
-
-    def changes_state_only(self) -> bool:
-        """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
-
-        The state is all that the event changes, the mapping reads no other table along, whose rows a locking read would
-        lock, too, and nobody is told when an instance is loaded, and sees the old state.
-        """
-        mapped, mapper, told = self.mapped, self.mapped.mapper, self.mapped.mapper.class_manager.dispatch
-        return (
-            self.event.row.version is None
-            and not mapped.changed_with(self.event)
-            and mapper.persist_selectable is self.event.row.table
-            and mapper.polymorphic_on is None
-            and all(relationship.lazy in _LAZY for relationship in mapper.relationships)
-            and not (told.load or told.refresh)
-        )
-
-    def bind_arguments(self) -> dict[str, Any]:
-        """What tells ``Session.get_bind()`` that this writes."""
-        return {"mapper": self.mapped.mapper, "clause": self.event.row.writing}
-
-    def _next_version(self, version: Any) -> dict[str, Any]:
-        return {NEXT_VERSION: self.mapped.next_version(version)} if self.mapped.makes_versions else {}
-
-    def _to_record(self, branch: Branch) -> dict[str, Any]:
-        source, target = branch.source, branch.target
-        return {"fsm_event": self.event.name, "fsm_source": source, "fsm_target": target, **self._said()}
-
-    def _said(self) -> dict[str, Any]:
-        return {"fsm_actor": self.said["actor"], "fsm_details": self.said["details"], "fsm_token": None}
-
-    def moved(self, branch: Branch, key: tuple[Any, ...], instance: Any = None) -> Moved[Any]:
-        """What a hook is told of one of the rows."""
-        loaded = self.mapped.machine.loaded
-        source, target = loaded(branch.source), loaded(branch.target)
-        return Moved(
-            self.mapped.model,
-            plain_key(key),
-            self.event.name,
-            source,
-            target,
-            instance,
-            self.payload,
-            **self.said,
-        )
-
-    def moved_rows(self, taken: Counter[int]) -> MovedRows[Any]:
-        """The outcome, when so many rows have *taken* each branch."""
-        by_transition: Counter[tuple[Any, Any]] = Counter()
-        for index, number in taken.items():
-            branch = self.event.branches[index]
-            loaded = self.mapped.machine.loaded
-            by_transition[loaded(branch.source), loaded(branch.target)] += number
-        return MovedRows(self.mapped.model, self.event.name, taken.total(), dict(+by_transition))
-
-    def _bring_up_to_date(self, branch: Branch, keys: list[tuple[Any, ...]]) -> None:
-        self._note()
-        held = self.session.identity_map
-        if not held:
-            return
-        target = self.mapped.machine.loaded(branch.target)
-        shot = Shot(self.mapped, self.event, self.session, None, {})
-        for key in keys:
-            instance = held.get(self.mapped.mapper.identity_key_from_primary_key(key))
-            if instance is not None:
-                shot.bring_up_to_date(instance, target)
-
-    def _expire_all(self) -> None:
-        """Expire what an UPDATE of unknown rows may have changed in any instance that the session holds."""
-        self._note()
-        row = self.event.row
-        names = {self.mapped.attribute, *self.mapped.changed_with(self.event)}
-        names |= {name for name, column in row.columns.items() if column is row.version}
-        for instance in self.session.identity_map.values():
-            if isinstance(instance, self.mapped.model):
-                self.session.expire(instance, names)
-
-    def _note(self) -> None:
-        # Also for instances that will be loaded between now and the savepoint's rollback.
-        if self.session.in_nested_transaction():
-            note(self.session, model=self.mapped.model)
-
-
-# The largest number that every database takes for a LIMIT is one less.
-_NO_LIMIT = 2**63
+    attribution = attribution_of(actor, details, None)
+    return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution)
 
 
 def _is_number_of_rows(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT
 
 
-def is_beyond(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Whether a row comes after *values* in the order of its *key*.
+@dataclass
+class SessionSweep(Sweep):
+    """A sweep in a session, whose instances learn what happens to their rows."""
 
-    Spelled out, because MySQL uses no index range for a comparison of tuples
-    (https://dev.mysql.com/doc/refman/9.4/en/range-optimization.html#row-constructor-range-optimization).
+    writer: Writer = field(kw_only=True)
 
-    >>> from sqlalchemy import column
-    >>> print(is_beyond([column("a"), column("b")], [1, 2]))
-    a > :a_1 OR a = :a_2 AND b > :b_1
-    """
-    alternatives = []
-    for i, (column, value) in enumerate(zip(key, values, strict=True)):
-        same = [column == value for column, value in zip(key[:i], values[:i], strict=True)]
-        alternatives.append(and_(*same, column > value))
-    return or_(*alternatives)
+    @property
+    def mapped(self) -> MappedState:
+        return self.writer.mapped
 
+    def connection(self) -> Connection:
+        """The connection that the rows are written on."""
+        return self.writer.connection(self.event)
 
-def _chunks(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    for i in range(0, len(keys), CHUNK):
-        yield keys[i : i + CHUNK]
+    def is_filtered(self) -> bool:
+        return has_filters(self.writer.session)
+
+    def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
+        if not self.is_filtered():
+            return super().read(connection, query)
+        return self.execute(connection, query.select_from(self.mapped.model))
+
+    def execute(self, connection: Connection, query: Select[Any], **options: Any) -> Sequence[Any]:
+        """The rows of *query* as the session's listeners let them be seen, read where they are written."""
+        with self.writer.reading(connection):
+            return self.writer.session.execute(
+                query,
+                self.parameters,
+                execution_options=options,
+                bind_arguments=self.writer.bind_arguments(self.event),
+            ).all()
+
+    def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
+        self._note()
+        if not self.writer.session.identity_map:
+            return
+        for key in keys:
+            instance = self.writer.instance(key)
+            if instance is not None:
+                show_row(self.writer, instance, branch.leads_to, self.event)
+
+    def know_changed(self) -> None:
+        """Expire what an UPDATE of unknown rows may have changed in any instance that the session holds."""
+        self._note()
+        session, row = self.writer.session, self.event.row
+        names = {self.mapped.attribute, *self.mapped.changed_with(self.event)}
+        names |= {name for name, column in row.columns.items() if column is row.version}
+        for instance in session.identity_map.values():
+            if isinstance(instance, self.mapped.model):
+                session.expire(instance, names)
+
+    def _note(self) -> None:
+        # Also for instances that will be loaded between now and the savepoint's rollback.
+        if self.writer.session.in_nested_transaction():
+            note(self.writer.session, model=self.mapped.model)
+
+    @contextmanager
+    def explaining(self, connection: Connection) -> Iterator[None]:
+        """Raise our errors for the server's in the block."""
+        try:
+            yield
+        except (StatementError, RefusedByDatabase) as error:
+            raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
 
 
 def _sweep(
@@ -502,51 +252,19 @@ def _sweep(
     column: Any,
     criteria: Sequence[Any],
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
-) -> Sweep:
-    mapped = mapped_state(model, event, column)
-    sql = mapped.event(event)
+    attribution: Attribution,
+) -> SessionSweep:
+    """The sweep that the arguments of a call describe, once they are checked and pending changes are flushed."""
+    mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
-    actor, _, _ = checked_said((said["actor"], None, None), mapped)
-    said = {**said, "actor": actor}
-    core = _on_row(mapped, [_core(mapped, criterion) for criterion in criteria])
+    if attribution is not NO_ATTRIBUTION:
+        attribution = attribution.checked(mapped)
+    core = on_row(mapped, criteria)
     visible = [] if sql.row.visible is None else [sql.row.visible]
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    return Sweep(mapped, sql, session, and_(sql.can, *visible, *core), parameters, said, payload or NO_PAYLOAD)
-
-
-def _core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
-    """*criterion* with the columns of the table itself in the place of the model's attributes."""
-    table = mapped.row.table
-    clause = getattr(criterion, "__clause_element__", None)
-    expression = clause() if callable(clause) else criterion
-    if not isinstance(expression, (ColumnElement, TextClause)):
-        raise TypeError(
-            f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
-        )
-
-    def replaced(element: Any, **_: Any) -> Any:
-        return table.c[element.key] if isinstance(element, Column) and element.table is table else None
-
-    result: Any = visitors.replacement_traverse(expression, {}, replaced)
-    return cast("ColumnElement[bool]", result)
-
-
-def _on_row(mapped: MappedState, criteria: Sequence[ColumnElement[bool]]) -> Sequence[ColumnElement[bool]]:
-    """*criteria*, of which those that read other tables, too, are one EXISTS: a row matches once or not at all.
-
-    A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
-    """
-    table, mapper = mapped.row.table, mapped.mapper
-    apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in criteria]
-    if not any(apart):
-        return criteria
-    elsewhere = [criterion for criterion, is_apart in zip(criteria, apart, strict=True) if is_apart]
-    read = select(table).where(*elsewhere).get_final_froms()
-    joined = [one.inherit_condition for one in mapper.iterate_to_root() if one.inherit_condition is not None]
-    joins = joined if any(part in mapper.tables and part is not table for part in read) else []
-    matches = select(literal_column("1")).where(*joins, *elsewhere).correlate(table).exists()
-    return [matches, *(criterion for criterion, is_apart in zip(criteria, apart, strict=True) if not is_apart)]
+    criterion = and_(sql.can, *visible, *core)
+    given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
+    return SessionSweep(mapped, sql, criterion, parameters, attribution, given, writer=Writer(session, mapped))
 
 
 def _fire_where(
@@ -555,74 +273,81 @@ def _fire_where(
     event: str,
     column: Any,
     criteria: Sequence[Any],
-    sizes: tuple[int | None, int | None, Progress | None],
+    sizes: Sizes,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    attribution: Attribution,
 ) -> MovedRows[Any]:
-    sweep = _sweep(session, model, event, column, criteria, payload, said)
+    sweep = _sweep(session, model, event, column, criteria, payload, attribution)
     with watching(Attempt("fire_where", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
-        attempt.result = rows = sweep.moved_rows(_run(sweep, *sizes))
+        if sizes.batch_size is not None:
+            moved = _in_batches(sweep, sizes.batch_size, sizes.max_rows, sizes.progress)
+        elif sizes.max_rows is not None:
+            moved = _at_most(sweep, sizes.max_rows)
+        else:
+            moved = _at_once(sweep)
+        if sizes.batch_size is None and sizes.progress is not None:
+            sizes.progress(moved.total(), None)
+        attempt.result = rows = moved_rows(sweep, moved)
     return rows
 
 
-def _run(sweep: Sweep, batch_size: int | None, max_rows: int | None, progress: Progress | None) -> Counter[int]:
-    taken: Counter[int] = Counter()
-    if max_rows is not None and batch_size is not None:
-        _pick_at_most(sweep, max_rows)
+def _at_once(sweep: SessionSweep) -> Counter[int]:
+    connection = sweep.connection()
+    with sweep.explaining(connection):
+        return sets.run(sweep, connection)
+
+
+def _at_most(sweep: SessionSweep, max_rows: int) -> Counter[int]:
+    """Move the rows if they are no more than *max_rows*: they are locked to be counted."""
+    connection = sweep.connection()
+    with sweep.explaining(connection), all_or_none(sweep, connection):
+        return take(sweep, connection, _pick_at_most(sweep, connection, max_rows))
+
+
+def _in_batches(sweep: SessionSweep, batch_size: int, max_rows: int | None, progress: Progress | None) -> Counter[int]:
+    """Move the rows batch by batch; with *max_rows*, they are locked and counted before the first."""
+    if max_rows is not None:
+        connection = sweep.connection()
+        with sweep.explaining(connection):
+            _pick_at_most(sweep, connection, max_rows)
+    moved: Counter[int] = Counter()
     for batch in _batches(sweep, batch_size):
-        taken += batch.run() if max_rows is None or batch_size is not None else _run_at_most(batch, max_rows)
-        if max_rows is not None and taken.total() > max_rows:  # more have begun to match since they were counted
+        moved += _at_once(batch)
+        if max_rows is not None and moved.total() > max_rows:  # more have begun to match since they were counted
             raise _too_many(sweep, max_rows, "roll back to undo those that were moved")
         if progress is not None:
-            progress(taken.total(), None)
-    return taken
+            progress(moved.total(), None)
+    return moved
 
 
-def _run_at_most(sweep: Sweep, max_rows: int) -> Counter[int]:
-    """Move the rows if they are no more than *max_rows*, which are locked to be counted."""
-    connection = sweep.connection()
-    try:
-        with sweep.all_or_none(connection):
-            return sweep.take(connection, _pick_at_most(sweep, max_rows))
-    except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
-
-
-def _pick_at_most(sweep: Sweep, max_rows: int) -> list[Locked]:
+def _pick_at_most(sweep: SessionSweep, connection: Connection, max_rows: int) -> list[Locked]:
     """The rows, locked.
 
     Raises: TooManyRows when they are more than *max_rows*.
     """
-    connection = sweep.connection()
-    try:
-        rows = sweep.pick(connection, max_rows + 1)
-    except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, model=sweep.mapped.model, event=sweep.event.name)
+    rows = pick(sweep, connection, max_rows + 1)
     if len(rows) > max_rows:
         raise _too_many(sweep, max_rows, "nothing was changed")
     return rows
 
 
-def _too_many(sweep: Sweep, max_rows: int, advice: str) -> TooManyRows:
+def _too_many(sweep: SessionSweep, max_rows: int, advice: str) -> TooManyRows:
     model = sweep.mapped.model.__name__
     return TooManyRows(f"{sweep.event.name!r} would move over max_rows={max_rows} rows of {model}; {advice}")
 
 
-def _batches(sweep: Sweep, batch_size: int | None) -> Iterator[Sweep]:
+def _batches(sweep: SessionSweep, batch_size: int) -> Iterator[SessionSweep]:
     """The sweep in parts along the primary key, of *batch_size* rows each, whether they match or not."""
-    if batch_size is None:
-        yield sweep
-        return
     key = sweep.event.row.key
     beyond: list[ColumnElement[bool]] = []
     while True:
         last = select(*key).where(*beyond).order_by(*key).limit(1).offset(batch_size - 1)
-        end = sweep.connection().execute(last).one_or_none()
+        end = sweep.connection().execute(last).one_or_none()  # anew: progress may have committed
         if end is None:
-            yield sweep.within(*beyond)
+            yield sweep.narrowed(*beyond)
             return
         after_end = is_beyond(key, tuple(end))
-        yield sweep.within(*beyond, ~after_end)
+        yield sweep.narrowed(*beyond, ~after_end)
         beyond = [after_end]
 
 
@@ -635,51 +360,83 @@ def _claim(
     limit: int,
     order_by: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    attribution: Attribution,
 ) -> list[Any]:
-    sweep = _sweep(session, model, event, column, criteria, payload, said)
+    sweep = _sweep(session, model, event, column, criteria, payload, attribution)
     with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
-        instances, taken = _take(sweep, limit, order_by)
-        attempt.result = sweep.moved_rows(taken)
+        # 1. Claims need locks that last until COMMIT.
+        connection = sweep.connection()
+        if is_autocommit(connection):
+            raise TransactionRequired(
+                "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
+            )
+        key = sweep.event.row.key
+        order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
+        loads_first = _changes_state_only(sweep)
+        with sweep.explaining(connection):
+            # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
+            database_of(connection).rows.lock(connection, sweep.event)
+            instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
+            # 3. Move them, all or none.
+            one_update = sweep.is_one_update(len(rows))
+            with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
+                moved = take(sweep, connection, rows)
+            # 4. Otherwise the instances are loaded after the move.
+            if not loads_first:
+                instances = _load(sweep, connection, [row.key for row in rows])
+        attempt.result = moved_rows(sweep, moved)
+        # 5. Call the hooks.
+        if sweep.mapped.extras.hooks:
+            for instance, row in zip(instances, rows, strict=True):
+                announce(sweep.mapped, moved_row(sweep, row, instance), session, connection)
     return instances
 
 
-def _take(sweep: Sweep, limit: int, order_by: Any) -> tuple[list[Any], Counter[int]]:
-    """The instances of the claimed rows, and how many took which branch."""
-    connection, session, model = sweep.connection(), sweep.session, sweep.mapped.model
-    if is_autocommit(connection):
-        raise TransactionRequired(
-            "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
-        )
-    key = sweep.event.row.key
-    order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
-    instances: list[Any] | None = None
-    try:
-        backend_of(connection).lock(connection, sweep.event)
-        if sweep.changes_state_only():
-            found = _lock_free(sweep, [model, sweep.event.selected_code], order, limit)
-            instances = [instance for instance, _ in found]
-            rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
-        else:
-            rows = [sweep.locked(values) for values in _lock_free(sweep, sweep.columns(), order, limit)]
-        with nullcontext() if sweep.is_one_update(len(rows)) else sweep.all_or_none(connection, is_locked=True):
-            taken = sweep.take(connection, rows)
-        if instances is None:
-            instances = sweep.load([row.key for row in rows])
-    except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, model=model, event=sweep.event.name)
-    if sweep.mapped.extras.hooks:
-        for instance, row in zip(instances, rows, strict=True):
-            announce(sweep.mapped, sweep.moved(row.branch, row.key, instance), session, connection)
-    return instances, taken
+def _lock_free(
+    sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
+) -> tuple[list[Any], list[Locked]]:
+    """Up to *limit* rows that no other transaction had locked, now locked; with *loads*, their instances, too."""
+    model = sweep.mapped.model
+    columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
+    query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
+    found = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
+    if not loads:
+        return [], [sweep.locked(values) for values in found]
+    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
+    return [instance for instance, _ in found], rows
 
 
-def _lock_free(sweep: Sweep, what: Sequence[Any], order: Sequence[Any], limit: int) -> Sequence[Any]:
-    """Lock up to *limit* of the rows that nobody else has locked, and read *what* of them; instances are read anew."""
-    query = select(*what).select_from(sweep.mapped.model).where(sweep.criterion).order_by(*order).limit(limit)
-    return sweep.session.execute(
-        query.with_for_update(skip_locked=True),
-        sweep.parameters,
-        execution_options={"populate_existing": True},
-        bind_arguments=sweep.bind_arguments(),
-    ).all()
+def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
+    """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
+
+    The lock on a row is worth nothing if its instance shows an older one: those held are read again.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+    session = sweep.writer.session
+    for some in sets.chunks(keys):
+        query = select(sweep.mapped.model).where(is_among(sweep.event.row.key, some))
+        with sweep.writer.reading(connection):
+            instances = session.scalars(
+                query.execution_options(populate_existing=True),
+                bind_arguments=sweep.writer.bind_arguments(sweep.event),
+            ).unique()
+            found |= {inspect(instance).identity: instance for instance in instances}
+    return [found[key] for key in keys]
+
+
+def _changes_state_only(sweep: SessionSweep) -> bool:
+    """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
+
+    It is when the event changes nothing but the state, the mapping reads no other table along (a locking read would
+    lock its rows, too), and no listener sees the instance being loaded with the old state.
+    """
+    mapped, mapper = sweep.mapped, sweep.mapped.mapper
+    listeners = mapper.class_manager.dispatch
+    return (
+        sweep.event.row.version is None
+        and not mapped.changed_with(sweep.event)
+        and mapper.persist_selectable is sweep.event.row.table
+        and mapper.polymorphic_on is None
+        and all(relationship.lazy in _LAZY for relationship in mapper.relationships)
+        and not (listeners.load or listeners.refresh)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import event as events
@@ -10,13 +10,16 @@ from sqlalchemy.orm import Mapper
 
 from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
-from . import firing
-from .column import StateMachineColumn, StateType, remember
+from .column import StateMachineColumn, StateType
+from .firing import attribution_of, available_events, can_fire, fire_row
+from .history import history_rows
+from .mapped import equip
+from .sessions import session_of, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from .firing import AnySession
+    from .sessions import AnySession
 
 S = TypeVar("S")
 
@@ -51,7 +54,7 @@ class Stateful:
         details: Any = ...,
         token: str | None = ...,
         **payload: Any,
-    ) -> Awaitable[Moved[S]]: ...
+    ) -> Coroutine[Any, Any, Moved[S]]: ...
     def fire(
         self,
         event: str,
@@ -74,7 +77,9 @@ class Stateful:
         observed, GuardNotSatisfied, RowNotFound, UnknownState; LockTimeout, TransactionAborted and NotWritable when the
         server says so.
         """
-        return firing.fire(self, event, session, column, payload, (actor, details, token))
+        attribution = attribution_of(actor, details, token)
+        work = within(session or session_of(self), fire_row)
+        return work(type(self), self, None, event, column, payload, attribution, raises_refusal=True)
 
     @overload
     def try_fire(
@@ -101,7 +106,7 @@ class Stateful:
         details: Any = ...,
         token: str | None = ...,
         **payload: Any,
-    ) -> Awaitable[Moved[S] | Refused[S]]: ...
+    ) -> Coroutine[Any, Any, Moved[S] | Refused[S]]: ...
     def try_fire(
         self,
         event: str,
@@ -115,34 +120,36 @@ class Stateful:
         **payload: Any,
     ) -> Any:
         """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
-        return firing.try_fire(self, event, session, column, payload, (actor, details, token))
+        attribution = attribution_of(actor, details, token)
+        work = within(session or session_of(self), fire_row)
+        return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 
     def can_fire(self, event: str, *, column: Any = None) -> bool:
         """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.
 
         No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
-        an ``AsyncSession`` it is not: refresh it first, or nothing is said to be possible.
+        an ``AsyncSession`` it is not: refresh it first, because an unknown state allows no event.
 
         Raises: UnknownEvent.
         """
-        return firing.can_fire(self, event, column=column)
+        return can_fire(self, event, column=column)
 
     def available_events(self, *, column: Any = None) -> list[str]:
-        """The events that leave the state in memory, in the machine's order. A hint, as :meth:`can_fire` is one."""
-        return firing.available_events(self, column=column)
+        """The events that leave the state in memory, in the machine's order. A hint, like :meth:`can_fire`."""
+        return available_events(self, column=column)
 
     @overload
     def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[Any]: ...
     @overload
-    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Awaitable[list[Any]]: ...
+    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Coroutine[Any, Any, list[Any]]: ...
     def history(self, session: Any = None, /, *, column: Any = None) -> Any:
-        """The records of this row's transitions, oldest first, as instances of the history class.
+        """The history rows of this row, oldest first, as instances of the history class.
 
         *column* names the machine when two of the model have a history.
 
         Raises: TypeError when there is no history; InstanceStateError.
         """
-        return firing.history(self, session, column=column)
+        return history_rows(self, session, column=column)
 
 
 METHODS = ("fire", "try_fire", "can_fire", "available_events", "history")
@@ -154,7 +161,7 @@ def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
 
     Raises: InvalidMachine when the class has something of its own under one of their names.
     """
-    if not remember(mapper):
+    if not equip(mapper):
         return
     clashes = [name for name in METHODS if getattr(model, name, getattr(Stateful, name)) is not getattr(Stateful, name)]
     if clashes:

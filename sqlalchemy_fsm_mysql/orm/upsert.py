@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, TextClause, insert, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import InstanceState, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.sql import visitors
 
-from ..core.failures import flush_first
-from ..databases import backend_of
-from ..errors import KeyConflict, RowNotFound, UnknownState
+from ..core import fires
+from ..core.attribution import NO_ATTRIBUTION, Attribution
+from ..core.failures import raise_explained
+from ..core.fires import Fire
+from ..core.payload import payload_parameters
+from ..core.target import plain_key
+from ..core.tokens import fire_under_token
+from ..core.upsert import can_upsert, fire_existing, fire_then_create, upsert
+from ..errors import RefusedByDatabase
 from ..errors.texts import shown
-from ..outcomes import NO_PAYLOAD, Moved, Refused
-from ..sql.code import Created, NoRow, Refusal, Taken
-from ..sql.events import VALUE
-from .column import MappedState, expirable, mapped_state
-from .firing import (
-    AnySession,
-    Said,
-    Shot,
-    fire,
-    has_filters,
-    in_session,
-    is_sharded,
-    payload_parameters,
-    plain_key,
-)
-from .history import checked_said
+from ..observation import Attempt, watching
+from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
+from .firing import attribution_of, fire_row, send
+from .hooks import announce
+from .instances import know_version, show_moved, show_refused, show_state
+from .journal import note
+from .mapped import MappedState, expirable, mapped_event
+from .sessions import AnySession, Writer, flush_first, has_filters, is_sharded, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -64,7 +61,7 @@ def fire_or_create(
     details: Any = ...,
     token: str | None = ...,
     **payload: Any,
-) -> Awaitable[Moved[M]]: ...
+) -> Coroutine[Any, Any, Moved[M]]: ...
 def fire_or_create(
     instance: M,
     event: str,
@@ -90,7 +87,8 @@ def fire_or_create(
     Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an
     incomplete key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
     """
-    return in_session(session, _fire_or_create, instance, event, column, payload, (actor, details, token))
+    attribution = attribution_of(actor, details, token)
+    return within(session, _fire_or_create)(instance, event, column, payload, attribution)
 
 
 def _fire_or_create(
@@ -99,35 +97,86 @@ def _fire_or_create(
     event: str,
     column: Any,
     payload: Mapping[str, Any],
-    said: Said,
-) -> Moved[Any]:
+    attribution: Attribution,
+) -> Moved[Any] | Refused[Any]:
+    # 1. A stored instance has a row: it is an ordinary fire.
     state = inspect(instance, raiseerr=False)
     if not isinstance(state, InstanceState):
         raise TypeError(f"a new instance with its key is needed, such as Order(id=20), and not {shown(instance)}")
     if state.has_identity:
-        moved: Moved[Any] = fire(instance, event, session, column, payload, said)
-        return moved
-    mapped = mapped_state(type(instance), event, column)
-    sql = mapped.event(event)
+        return fire_row(
+            session, type(instance), instance, None, event, column, payload, attribution, raises_refusal=True
+        )
+    # 2. Check the arguments, and take the row's values from the instance.
+    mapped, sql = mapped_event(type(instance), event, column)
     values = _values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
-    if said[0] is not None or said[2] is not None:
-        said = checked_said(said, mapped)
+    if attribution is not NO_ATTRIBUTION:
+        attribution = attribution.checked(mapped)
+    # 3. Flush the rest of what is pending: a flush of the instance would insert it.
     if state.pending:
-        session.expunge(instance)  # a flush would insert it
+        session.expunge(instance)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    key = tuple(values[part.key] for part in sql.row.key)
-    parameters |= dict(zip(mapped.key_names, key, strict=True))
-    creation = Creation(
-        mapped, sql, session, plain_key(key), parameters, None, *said, payload or NO_PAYLOAD, values=values
-    )
-    creation.shard = _chosen_shard(session, mapped, instance)
-    outcome = creation.fire()
-    return replace(outcome, instance=_attached(creation, instance, outcome))
+    parts = tuple(values[part.key] for part in sql.row.key)
+    parameters |= dict(zip(mapped.key_names, parts, strict=True))
+    given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
+    fire = Fire(mapped, sql, plain_key(parts), parameters, attribution, given)
+    # 4. Send the statement, and bring the session up to date.
+    writer = Writer(session, mapped, _chosen_shard(session, mapped, instance))
+    with watching(Attempt("fire", mapped.model, mapped.table_name, sql.name, fire.key)) as attempt:
+        attempt.result = outcome = _carry_out(writer, fire, values, instance)
+    if isinstance(outcome, Refused):
+        raise fires.refusal_error(fire, outcome)
+    return outcome
+
+
+def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: Any) -> Moved[Any] | Refused[Any]:
+    session, mapped, token = writer.session, writer.mapped, fire.attribution.token
+    connection = writer.connection(fire.event, fire.key)
+    try:
+        if token is None:
+            outcome = _attempt(writer, connection, fire, values)
+        else:
+            outcome = fire_under_token(connection, fire, lambda: _attempt(writer, connection, fire, values))
+        if isinstance(outcome, Refused):
+            show_refused(writer, fire, outcome)
+            return outcome
+        if outcome.replayed:
+            return _replayed(writer, connection, fire, instance, outcome)
+        show_moved(writer, fire, outcome)
+        if token is not None:
+            note(session, token=token)
+        if mapped.extras.hooks:
+            announce(mapped, outcome, session, connection)
+    except (StatementError, RefusedByDatabase) as error:
+        raise_explained(error, connection, **fire.row)
+    return replace(outcome, instance=_attached(writer, fire, instance, outcome, outcome.target))
+
+
+def _attempt(
+    writer: Writer, connection: Connection, fire: Fire, values: Mapping[str, Any]
+) -> Moved[Any] | Refused[Any]:
+    """Fire on the row of *fire*, which is created with *values* if it is missing."""
+    machine = fire.target.machine
+
+    def attempt() -> Moved[Any] | Refused[Any]:
+        return send(writer, connection, fire)
+
+    if not fire.event.from_source().get(machine.stored(machine.initial)):
+        return fire_existing(fire, attempt)
+    if has_filters(writer.session) or not can_upsert(connection, fire.event):
+        return fire_then_create(connection, fire, values, attempt)
+    know_version(writer, fire)
+    fires.next_version(connection, fire)
+    fire.knows_version = False  # the one statement does not look at the row's version
+    return upsert(connection, fire, values)
 
 
 def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
-    """What the new row holds, by the table's column keys; what is not set is left to the columns' defaults."""
+    """The values of the new row by the table's column keys; an attribute that is not set has its column's default.
+
+    Raises: TypeError for a model of several tables and an incomplete key; ValueError for a state of its own.
+    """
     row = mapped.row
     if len(mapped.mapper.tables) > 1:
         raise TypeError(f"{mapped.model.__name__} is mapped to several tables; fire_or_create() writes one")
@@ -149,7 +198,7 @@ def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
 
 
 def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
-    """Where a ShardedSession would insert *instance*, which is told so; None in other sessions."""
+    """The shard to which a ShardedSession would insert *instance*, which keeps it; None in other sessions."""
     if not is_sharded(session):
         return None
     chooser: Any = session
@@ -157,100 +206,32 @@ def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
     return inspect(instance).identity_token
 
 
-def _attached(creation: Creation, instance: Any, moved: Moved[Any]) -> Any:
-    """The session's object for the row: *instance*, unless there was one before; None where a replay's row is gone."""
-    session, mapped, event = creation.session, creation.mapped, creation.event
-    held = session.identity_map.get(creation.identity())
+def _replayed(writer: Writer, connection: Connection, fire: Fire, instance: Any, outcome: Moved[Any]) -> Moved[Any]:
+    """The outcome of an earlier call; its instance shows what the row holds by now, None where the row is gone."""
+    stored = fires.stored_state(connection, fire)
+    held = writer.instance(fire.key)
+    if stored is None:
+        return replace(outcome, instance=held)
+    if held is not None:
+        show_state(writer, held, stored)
+    return replace(outcome, instance=_attached(writer, fire, instance, outcome, stored))
+
+
+def _attached(writer: Writer, fire: Fire, instance: Any, moved: Moved[Any], state: Any) -> Any:
+    """The session's object for the row, showing *state*: *instance*, unless the session holds another."""
+    session, mapped, event = writer.session, writer.mapped, fire.event
+    held = writer.instance(fire.key)
     if held is not None:
         return held
-    if moved.replayed and creation.stored is None:
-        return None
     make_transient_to_detached(instance)
     session.add(instance)
     names = {attribute.key for attribute in expirable(mapped.mapper)} - {mapped.attribute}
-    if moved.created:  # what it was made with counts, but for what the move has changed, the version, and the defaults
+    # The values of a created row are those of the instance, except for defaults and what the move itself has changed.
+    # An existing row has values of its own.
+    if moved.created:
         changed = {name for name, column in event.row.columns.items() if column is event.row.version}
-        names -= instance.__dict__.keys() - changed.union(mapped.changed_with(event))
-    session.expire(instance, names)  # else the row's own columns count
-    set_committed_value(instance, mapped.attribute, creation.stored if moved.replayed else moved.target)
+        changed.update(mapped.changed_with(event))
+        names = {name for name in names if name in changed or name not in instance.__dict__}
+    session.expire(instance, names)
+    set_committed_value(instance, mapped.attribute, state)
     return instance
-
-
-@dataclass(slots=True)
-class Creation(Shot):
-    """A shot at a row that it creates if it is missing."""
-
-    values: Mapping[str, Any] = field(default_factory=dict)
-    stored: Any = None  # after a replay, what the row holds now
-
-    def attempt(self, connection: Connection) -> Moved[Any] | Refused[Any]:
-        initial = self.mapped.machine.stored(self.mapped.machine.initial)
-        branches = self.event.from_source().get(initial, [])
-        if not branches:
-            return self._fire_existing(connection)
-        backend = backend_of(connection)
-        if not backend.can_upsert or not self._is_plain() or has_filters(self.session):
-            return self._fire_then_create(connection)
-        self.know_version(connection)
-        values = {VALUE.format(name): value for name, value in self.values.items()}
-        reading = backend.upsert(
-            connection, self.event, tuple(self.values), branches[0].target, {**self.parameters, **values}
-        )
-        if isinstance(reading, Created):
-            return self._created(self.moved(connection, initial, branches[0].target))
-        if isinstance(reading, Taken):
-            return self.moved(connection, reading.branch.source, reading.branch.target)
-        if isinstance(reading, NoRow):
-            raise KeyConflict(**self.row)
-        if isinstance(reading, Refusal):
-            return self._refused(reading.state, reading.reason)
-        raise UnknownState(state=self.stored_state(connection), declared=self.mapped.machine.states, **self.row)
-
-    def replayed(self, connection: Connection, earlier: Moved[Any]) -> Moved[Any]:
-        moved = Shot.replayed(self, connection, earlier)
-        self.stored = self.stored_state(connection)
-        return moved
-
-    def _is_plain(self) -> bool:
-        """Whether the move needs nothing that has to be evaluated on the row.
-
-        Text that names a column alone, as in ``onupdate=text("steps + 1")``, is ambiguous beside the row to insert.
-        """
-        implied = [part for value in self.event.row.implied.values() for part in visitors.iterate(value)]
-        text = [part for part in implied if isinstance(part, TextClause) or getattr(part, "is_literal", False)]
-        if any("." not in str(part) for part in text):
-            return False
-        by_python = [c for c in self.event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
-        return not by_python and not any(branch.guard is not None or branch.effects for branch in self.event.branches)
-
-    def _fire_existing(self, connection: Connection) -> Moved[Any] | Refused[Any]:
-        """Fire on an event that a new row would refuse."""
-        try:
-            return Shot.attempt(self, connection)
-        except RowNotFound:
-            return self._refused(self.mapped.machine.stored(self.mapped.machine.initial), "state")
-
-    def _fire_then_create(self, connection: Connection) -> Moved[Any] | Refused[Any]:
-        try:
-            return Shot.attempt(self, connection)
-        except RowNotFound:
-            pass
-        initial = self.mapped.machine.stored(self.mapped.machine.initial)
-        table = self.event.row.table
-        connection.exec_driver_sql("SAVEPOINT fsm_create")
-        try:
-            connection.execute(insert(table).values({**self.values, self.event.row.state.key: initial}))
-        except IntegrityError as error:  # somebody was faster, or another row holds a unique value
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_create")
-            try:
-                return Shot.attempt(self, connection)
-            except RowNotFound:
-                raise KeyConflict(**self.row) from error
-        outcome = Shot.attempt(self, connection)
-        if isinstance(outcome, Moved):
-            return self._created(outcome)
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT fsm_create")
-        return outcome
-
-    def _created(self, moved: Moved[Any]) -> Moved[Any]:
-        return replace(moved, created=True)

@@ -25,26 +25,21 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    func,
     literal,
     literal_column,
     or_,
-    select,
     type_coerce,
     update,
 )
 from sqlalchemy.sql import visitors
 
 from ..errors import InvalidMachine
+from ..errors.texts import State
 from . import code as codes
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
 VALUE = "fsm_value_{}"
-
-# What a history records of each transition, besides its time and number; bound as fsm_event and so on.
-SAID = ("actor", "details", "token")
-RECORDED = ("event", "source", "target", *SAID)
 
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 
@@ -118,41 +113,6 @@ class StateRow:
         return {column for column in elements if column.table is self.table}
 
 
-@dataclass(frozen=True)
-class HistorySQL:
-    """The table of a history: one row per transition, keyed by the record's key and a number that counts from 1."""
-
-    table: Table
-    record: tuple[Column[Any], ...]  # in the order of StateRow.key
-    cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this table
-
-    def of_record(self) -> ColumnElement[bool]:
-        """The rows of one record, by the same parameters as :meth:`StateRow.is_key`."""
-        return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)))
-
-    def next_sequence(self) -> ColumnElement[int]:
-        return func.coalesce(func.max(self.table.c.sequence), 0) + 1
-
-    def own(self, row: StateRow) -> dict[Column[Any], ColumnElement[Any]]:
-        """The key and the next number of each record, for rows that are selected from the records' table."""
-        own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.record, row.key, strict=True))
-        earlier = self.table.alias("fsm_earlier")
-        same = [earlier.c[part.key] == own[part] for part in self.record]
-        # A plain read would be of the moment when the statement began; it may have waited since for the records' locks.
-        latest = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).with_for_update()
-        return {**own, self.table.c.sequence: latest.scalar_subquery()}
-
-    def values(self) -> dict[Column[Any], ColumnElement[Any]]:
-        """What a new row holds, besides its number."""
-        columns = self.table.c
-        values: dict[Column[Any], ColumnElement[Any]] = {
-            part: bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.record)
-        }
-        for name in RECORDED:
-            values[columns[name]] = bindparam(f"fsm_{name}", type_=columns[name].type)
-        return values
-
-
 @dataclass(frozen=True, slots=True)
 class Branch:
     """One transition from one source: its guard and effects as SQL, and its number among those of the event."""
@@ -162,6 +122,8 @@ class Branch:
     guard: ColumnElement[bool] | None
     effects: Mapping[Column[Any], ColumnElement[Any]]
     number: int
+    leaves: State  # the source and the target as the machine declares them, for outcomes
+    leads_to: State
 
     @property
     def code(self) -> int:

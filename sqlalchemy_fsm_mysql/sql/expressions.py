@@ -86,7 +86,15 @@ class _Builder:
             ways.append((transition, _all_of(guards), self._crossing(transition, own) | own))
         spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
         branches = tuple(
-            Branch(source, machine.stored(transition.target), guard, effects, number=i)
+            Branch(
+                source,
+                machine.stored(transition.target),
+                guard,
+                effects,
+                number=i,
+                leaves=machine.loaded(source),
+                leads_to=machine.loaded(machine.stored(transition.target)),
+            )
             for i, (source, transition, guard, effects) in enumerate(spelled)
         )
         if self.problems:

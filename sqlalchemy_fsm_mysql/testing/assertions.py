@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
+from ..core.target import plain_key
 from ..errors import TransitionNotAllowed
 from ..errors.texts import State, row_label, shown, stored_form
-from ..orm.column import MappedState, mapped_state
-from ..orm.firing import AnySession, in_session, plain_key, session_of
+from ..orm.mapped import MappedState, mapped_state
+from ..orm.sessions import AnySession, session_of, within
 from ..outcomes import Moved, Refused
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def assert_moves(
     details: Any = ...,
     token: str | None = ...,
     **payload: Any,
-) -> Awaitable[Moved[M]]: ...
+) -> Coroutine[Any, Any, Moved[M]]: ...
 def assert_moves(
     instance: Any,
     event: str,
@@ -105,7 +106,7 @@ def assert_refused(
     details: Any = ...,
     token: str | None = ...,
     **payload: Any,
-) -> Awaitable[Refused[M]]: ...
+) -> Coroutine[Any, Any, Refused[M]]: ...
 def assert_refused(
     instance: Any,
     event: str,
@@ -131,7 +132,7 @@ def assert_refused(
 
 
 def _in(session: Any, instance: Any, work: Any, *arguments: Any) -> Any:
-    return in_session(session or session_of(instance), work, *arguments)
+    return within(session or session_of(instance), work)(*arguments)
 
 
 def _assert_moves(

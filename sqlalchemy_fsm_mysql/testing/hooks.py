@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..core.hooks import Hook
-from ..orm.column import MappedState, attribute_state
 from ..orm.journal import early_commits
+from ..orm.mapped import MappedState, attribute_state
 from ..outcomes import Moved
 
 __all__ = ["HookCall", "frozen_hooks", "hooks_follow_session"]

@@ -20,13 +20,14 @@ from typing import Any, TypeAlias
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..core.target import plain_key
 from ..databases import is_embedded, is_in_memory
 from ..demo.check import path_problem
 from ..errors import HistoryError
 from ..errors.texts import row_label, shown, stored_form
-from ..orm.column import MappedState, attribute_state
-from ..orm.firing import plain_key, try_fire_key
+from ..orm.firing import try_fire_key
 from ..orm.history import replay
+from ..orm.mapped import MappedState, attribute_state
 from ..orm.units import run_transaction
 from ..outcomes import Moved, Refused
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from sqlalchemy_fsm_mysql.cli import fire_where as command
 from sqlalchemy_fsm_mysql.cli.values import condition
-from sqlalchemy_fsm_mysql.orm.column import sole_state
+from sqlalchemy_fsm_mysql.orm.mapped import sole_state
 
 
 def at(shop, name="Order.state"):

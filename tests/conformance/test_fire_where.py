@@ -28,7 +28,7 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
-from sqlalchemy_fsm_mysql.orm import sets as bulk
+from sqlalchemy_fsm_mysql.core import sets
 from tests.conformance.support import stored
 
 machine = Machine(
@@ -448,7 +448,7 @@ def test_batches_move_the_same_rows_in_statements_of_bounded_size(session, model
 @KEYED
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_rows_that_go_by_their_keys_are_taken_chunk_by_chunk(session, model, chunk, monkeypatch):
-    monkeypatch.setattr(bulk, "CHUNK", chunk)
+    monkeypatch.setattr(sets, "CHUNK", chunk)
     seven(session, model)
 
     with updates(session) as touched:
@@ -999,7 +999,7 @@ def explode() -> None:
 @pytest.mark.parametrize("options", [{}, {"max_rows": 9}], ids=str)
 def test_an_error_on_the_way_leaves_no_row_moved_and_none_recorded(recorded, options, monkeypatch):
     """Whoever goes on after it, and commits, commits no half."""
-    monkeypatch.setattr(bulk, "CHUNK", 2)
+    monkeypatch.setattr(sets, "CHUNK", 2)
     with Session(recorded) as session:
         row = session.get_one(Recorded, 1)
         with just_before(session, "UPDATE sets_recorded SET state", explode), pytest.raises(ZeroDivisionError):

@@ -32,8 +32,8 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.core import sets
 from sqlalchemy_fsm_mysql.errors import HistoryError
-from sqlalchemy_fsm_mysql.orm import sets as bulk
 from tests.conformance.history_models import (
     Base,
     Device,
@@ -277,7 +277,7 @@ def test_a_set_is_recorded_in_a_constant_number_of_statements(
 def test_more_rows_than_a_chunk_are_recorded_too(
     mine: Session, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 3)
+    monkeypatch.setattr(sets, "CHUNK", 3)
     keys = new_orders(database, 8)
     moved = fire_where(Order, "Ready", mine, Order.id.in_(keys))
     mine.commit()

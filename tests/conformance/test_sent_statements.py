@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import FSMError, fire_key
 from sqlalchemy_fsm_mysql.cli.sql import steps
-from sqlalchemy_fsm_mysql.orm.column import mapped_state, sole_state
+from sqlalchemy_fsm_mysql.orm.mapped import mapped_state, sole_state
 from tests.conformance import history_models, session_models
 
 # Unless every driver is asked for.

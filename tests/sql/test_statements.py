@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, Transition
 from sqlalchemy_fsm_mysql.databases import LOCKING, SUPPORTED
-from sqlalchemy_fsm_mysql.orm.column import mapped_state
+from sqlalchemy_fsm_mysql.orm.mapped import mapped_state
 from tests.reference import Order as Reference
 
 DATABASES = {**SUPPORTED, "locking": LOCKING}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,10 +33,12 @@ from tests.typing.models import Base, Order
 def of_a_row(order: Order, session: Session, asynchronous: AsyncSession) -> None:
     assert_type(assert_moves(order, "Stop", "Stopped"), Moved[Order])
     assert_type(assert_moves(order, "Stop", "Stopped", session, actor="ada", amount=3), Moved[Order])
-    assert_type(assert_moves(order, "Stop", "Stopped", asynchronous), Awaitable[Moved[Order]])
+    awaited_1 = assert_moves(order, "Stop", "Stopped", asynchronous)
+    _ = assert_type(awaited_1, Coroutine[Any, Any, Moved[Order]])
     assert_type(assert_refused(order, "Stop"), Refused[Order])
     assert_type(assert_refused(order, "Stop", "guard", session), Refused[Order])
-    assert_type(assert_refused(order, "Stop", None, asynchronous), Awaitable[Refused[Order]])
+    awaited_2 = assert_refused(order, "Stop", None, asynchronous)
+    _ = assert_type(awaited_2, Coroutine[Any, Any, Refused[Order]])
 
 
 def of_a_machine(machine: Machine) -> None:
@@ -49,9 +52,11 @@ def of_a_machine(machine: Machine) -> None:
 
 def of_a_column(session: Session, asynchronous: AsyncSession, sessions: sessionmaker[Session]) -> None:
     assert_type(count_rows(Order.state, session), dict[str, int])
-    assert_type(count_rows(Order.state, asynchronous), Awaitable[dict[str, int]])
+    awaited_3 = count_rows(Order.state, asynchronous)
+    _ = assert_type(awaited_3, Coroutine[Any, Any, dict[str, int]])
     assert_type(count_transitions(Order.state, session), dict[tuple[str, str, str], int])
-    assert_type(count_transitions(Order.state, asynchronous), Awaitable[dict[tuple[str, str, str], int]])
+    awaited_4 = count_transitions(Order.state, asynchronous)
+    _ = assert_type(awaited_4, Coroutine[Any, Any, dict[tuple[str, str, str], int]])
     assert_type(race("mysql://localhost", Order.state, [1]), RaceReport)
     state_machine_for(Order.state, sessions).TestCase  # noqa: B018 - that it is there
     with frozen_hooks(Order.state) as calls:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, select
@@ -56,8 +56,10 @@ def in_a_scoped_session(order: Order, session: scoped_session[Session]) -> None:
 
 
 async def in_an_async_session(order: Order, session: AsyncSession) -> None:
-    assert_type(order.fire("Stop", session), Awaitable[Moved[Order]])
-    assert_type(fire_key(Order, 1, "Stop", session), Awaitable[Moved[Order]])
+    awaited_1 = order.fire("Stop", session)
+    _ = assert_type(awaited_1, Coroutine[Any, Any, Moved[Order]])
+    awaited_2 = fire_key(Order, 1, "Stop", session)
+    _ = assert_type(awaited_2, Coroutine[Any, Any, Moved[Order]])
     assert_type(await order.fire("Stop", session), Moved[Order])
     assert_type(await order.try_fire("Stop", session), Moved[Order] | Refused[Order])
     assert_type(await fire_key(Order, 1, "Stop", session), Moved[Order])
@@ -128,3 +130,17 @@ def units_of_work(sessions: sessionmaker[Session]) -> None:
 def in_statements(session: Session) -> None:
     running: ColumnElement[bool] = Order.state == "Running"
     assert_type(session.scalars(select(Order).where(running)).all()[0], Order)
+
+
+async def a_forgotten_await_is_found(order: Order, session: AsyncSession) -> None:
+    order.fire("Stop", session)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    fire_key(Order, 1, "Stop", session)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    claim(Order, "Stop", session, limit=1)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
+def a_match_narrows(outcome: Moved[Order] | Refused[Order]) -> None:
+    match outcome:
+        case Moved():
+            assert_type(outcome, Moved[Order])
+        case Refused():
+            assert_type(outcome, Refused[Order])

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, func, insert, select
 
-from ...sql.events import HistorySQL
+from ...sql.history import HistorySQL
 from ..clock import utc_now
 from ..history import HistoryStatements
 from ..ready import ReadyStatement, built_once
@@ -36,5 +36,5 @@ class MySQLHistory(HistoryStatements):
         columns = history.table.c
         sequence = func.last_insert_id(history.next_sequence())
         values = {**history.values(), columns.sequence: sequence, columns.at: utc_now()}
-        rows = select(*values.values()).where(history.of_record())
+        rows = select(*values.values()).where(history.of_row())
         return insert(history.table).from_select(list(values), rows)

@@ -1,0 +1,69 @@
+"""The attribution of a fire: the actor, details and token that a caller gives for the history row."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from ..databases import is_autocommit
+from ..errors import TransactionRequired
+from ..errors.texts import shown
+from .target import Target
+
+TOKEN_LENGTH: Final = 64
+ACTOR_LENGTH: Final = 255
+
+
+class Attribution(NamedTuple):
+    """Who fires and why: `actor` (at most 255 characters), `details` (JSON), and the idempotency `token`."""
+
+    actor: str | None = None
+    details: Any = None
+    token: str | None = None
+
+    def checked(self, target: Target) -> Attribution:
+        """The same, fit to be stored.
+
+        Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as
+        :func:`checked_token`.
+        """
+        actor = self.actor
+        if actor is not None and not isinstance(actor, str):
+            raise TypeError(f"an actor is a string, not {type(actor).__name__}")
+        if actor is not None and len(actor) > ACTOR_LENGTH:
+            raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
+        if self.token is not None:
+            checked_token(self.token, target)
+        return Attribution(None if actor is None else str.__str__(actor), self.details, self.token)
+
+    def parameters(self) -> dict[str, Any]:
+        """The bound parameters of a history row that it gives."""
+        return {"fsm_actor": self.actor, "fsm_details": self.details, "fsm_token": self.token}
+
+
+NO_ATTRIBUTION: Final = Attribution()
+
+
+def checked_token(token: Any, target: Target) -> str:
+    """*token*, fit to be stored.
+
+    Raises: TypeError when it is no string, or there is no history to keep it; ValueError when it is empty, too long, or
+    not printable.
+    """
+    if not isinstance(token, str):
+        raise TypeError(f"a token is a string, not {type(token).__name__}")
+    if target.history is None:
+        raise TypeError(f"a token needs a TransitionHistory to keep it, and {target.label} has none")
+    if not 1 <= len(token) <= TOKEN_LENGTH or not token.isprintable():
+        raise ValueError(f"a token has 1 to {TOKEN_LENGTH} printable characters, not {shown(token)} ({len(token)})")
+    return token
+
+
+def require_transaction(connection: Connection, target: Target) -> None:
+    """Raises: TransactionRequired where the state and its history row cannot be committed together."""
+    if is_autocommit(connection):
+        raise TransactionRequired(
+            f"{target.label} has a history, which is committed together with the state, "
+            "and this connection is in AUTOCOMMIT: use another isolation level, such as READ COMMITTED"
+        )

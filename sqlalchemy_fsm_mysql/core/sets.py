@@ -1,0 +1,295 @@
+"""One event on many rows of a Connection: by one UPDATE where that is enough, else by keys.
+
+A :class:`Sweep` is an event about to be fired on the rows that match a criterion. There are three ways to move them:
+
+- **as a set**: one UPDATE with the criterion in its WHERE. The keys of the rows never come to this process.
+- **as a recorded set**: one INSERT … SELECT into the history, which locks the rows, then the same UPDATE.
+- **by keys**: lock the rows in chunks along the primary key, read the branch of each, write history rows and states by
+  key. Needed where a criterion reads more than the row, where Python makes the next version, and on SQLite.
+
+``orm.sets`` overrides the few methods in which a session takes part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    Column,
+    ColumnElement,
+    Connection,
+    False_,
+    Null,
+    Select,
+    True_,
+    TypeCoerce,
+    UnaryExpression,
+    and_,
+    select,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
+from typing_extensions import Self
+
+from ..databases import database_of
+from ..outcomes import NO_PAYLOAD, Moved, MovedRows
+from ..sql.code import Taken
+from ..sql.events import NEXT_VERSION, Branch, EventSQL
+from ..sql.expressions import selects_from
+from ..sql.keys import is_beyond
+from .attribution import NO_ATTRIBUTION, Attribution
+from .target import Target, plain_key
+
+# The most rows that one statement touches where their keys go through this process: bounds memory and the statement.
+CHUNK = 1000
+
+# The elements of a criterion that reads nothing but the row itself.
+_STEADY = (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    Column,
+    ExpressionClauseList,
+    False_,
+    Grouping,
+    Null,
+    True_,
+    TypeClause,
+    TypeCoerce,
+    UnaryExpression,
+)
+
+_SAVEPOINT: Final = "fsm_sweep"
+_ROLLBACK: Final = f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"
+
+S = TypeVar("S", bound="Sweep")
+
+
+class Locked(NamedTuple):
+    """A row that is locked: its key, the branch it takes, and its version where Python makes the next one."""
+
+    key: tuple[Any, ...]
+    branch: Branch
+    version: Any = None
+
+
+@dataclass
+class Sweep:
+    """An event about to be fired on the rows that match."""
+
+    target: Target
+    event: EventSQL
+    criterion: ColumnElement[bool]
+    parameters: dict[str, Any]
+    attribution: Attribution = NO_ATTRIBUTION
+    payload: Mapping[str, Any] = NO_PAYLOAD
+
+    def narrowed(self, *criteria: ColumnElement[bool]) -> Self:
+        """The same on the rows that match *criteria*, too."""
+        return replace(self, criterion=and_(self.criterion, *criteria))
+
+    # What a session overrides.
+
+    def is_filtered(self) -> bool:
+        """Whether something else than the criterion may hide rows."""
+        return False
+
+    def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
+        """The rows of *query*, which locks them."""
+        return connection.execute(query, self.parameters).all()
+
+    def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
+        """The rows with these *keys* have taken *branch*."""
+
+    def know_changed(self) -> None:
+        """Rows whose keys are not known have moved, or have been moved back."""
+
+    # How the rows are moved.
+
+    def is_set(self) -> bool:
+        """Whether one UPDATE can move the rows, without their keys coming here."""
+        return not self.target.makes_versions and not self.reads_itself() and not self.is_filtered()
+
+    def is_steady(self) -> bool:
+        """Whether a locked row that matches will match until it is moved, and take the same branch.
+
+        It will when the criterion and the guards read nothing but the row: no subquery, no function such as NOW() or
+        RAND(), no SQL text.
+        """
+        asked = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
+        return all(isinstance(element, _STEADY) for expression in asked for element in visitors.iterate(expression))
+
+    def is_one_update(self, rows: int) -> bool:
+        """Whether so many locked rows are moved by a single statement."""
+        return self.target.history is None and len(self.event.branches) == 1 and self.is_set() and rows <= CHUNK
+
+    def reads_itself(self) -> bool:
+        """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
+        return any(selects_from(element, self.event.row.table) for element in visitors.iterate(self.criterion))
+
+    def columns(self) -> list[ColumnElement[Any]]:
+        """The columns that have to be read of a row to move it: the parts of a :class:`Locked`."""
+        row = self.event.row
+        version = [row.version] if self.target.makes_versions and row.version is not None else []
+        return [*row.key, self.event.selected_code, *version]
+
+    def locked(self, values: Sequence[Any]) -> Locked:
+        """A row of a SELECT of :meth:`columns`."""
+        parts = len(self.event.row.key)
+        return Locked(tuple(values[:parts]), self.branch(values[parts]), *values[parts + 1 :])
+
+    def branch(self, code: int) -> Branch:
+        """The branch that *code* names.
+
+        Raises: AssertionError for a row that the event does not move: the criterion lets none through.
+        """
+        reading = self.event.read(int(code))
+        if not isinstance(reading, Taken):
+            raise AssertionError(  # noqa: TRY004 - no argument is of a wrong type
+                f"{self.event.name!r} does not move a row that its criterion let through: {reading}"
+            )
+        return reading.branch
+
+
+def run(sweep: Sweep, connection: Connection) -> Counter[int]:
+    """Move the rows that match, all or none; how many took which branch."""
+    is_set = database_of(connection).sets.can_sweep and sweep.is_set()
+    if is_set and sweep.target.history is None:
+        return _as_set(sweep, connection)
+    if is_set and sweep.is_steady():
+        moved = _as_recorded_set(sweep, connection)
+        if moved is not None:
+            return moved
+    return _by_keys(sweep, connection)
+
+
+def _as_set(sweep: Sweep, connection: Connection) -> Counter[int]:
+    moved = Counter(database_of(connection).sets.sweep(connection, sweep.event, sweep.criterion, sweep.parameters))
+    if moved.total():
+        sweep.know_changed()
+    return moved
+
+
+def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | None:
+    """One INSERT into the history, which locks the rows, and one UPDATE; None, and nothing done, when they differ.
+
+    The locked rows still match at the UPDATE. So when as many were moved as recorded, they are the same; when more
+    were, other rows have begun to match in between.
+    """
+    history = sweep.target.history
+    assert history is not None
+    values = {**sweep.parameters, **sweep.attribution.parameters(), "fsm_event": sweep.event.name}
+    with all_or_none(sweep, connection):
+        recorded = database_of(connection).history.record_sweep(
+            connection, history, sweep.event, sweep.criterion, values
+        )
+        moved = _as_set(sweep, connection) if recorded else Counter[int]()
+        if moved.total() == recorded:
+            return moved
+        connection.exec_driver_sql(_ROLLBACK)
+    return None
+
+
+def _by_keys(sweep: Sweep, connection: Connection) -> Counter[int]:
+    with all_or_none(sweep, connection):
+        if sweep.reads_itself():  # a chunk would see the rows that the one before has moved, so all keys come first
+            return take(sweep, connection, pick(sweep, connection, None))
+        moved: Counter[int] = Counter()
+        here = sweep
+        while True:
+            rows = pick(here, connection, CHUNK)
+            moved += take(sweep, connection, rows)
+            if len(rows) < CHUNK:
+                return moved
+            here = sweep.narrowed(is_beyond(sweep.event.row.key, rows[-1].key))
+
+
+def pick(sweep: Sweep, connection: Connection, limit: int | None) -> list[Locked]:
+    """Lock up to *limit* of the rows, in the order of their keys, and read the branch that each takes."""
+    key = sweep.event.row.key
+    query = select(*sweep.columns()).where(sweep.criterion).order_by(*key).limit(limit).with_for_update()
+    return [sweep.locked(values) for values in sweep.read(connection, query)]
+
+
+def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
+    """Move locked rows: one UPDATE for each branch, and one INSERT when there is a history."""
+    database, history, target = database_of(connection), sweep.target.history, sweep.target
+    moved: Counter[int] = Counter()
+    keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        keys.setdefault((row.branch.number, row.version), []).append(row.key)
+    for (number, version), alike in keys.items():
+        branch = sweep.event.branches[number]
+        parameters = dict(sweep.parameters)
+        if target.makes_versions:
+            parameters[NEXT_VERSION] = target.next_version(version)
+        for some in chunks(alike):
+            if history is not None:
+                names = {"fsm_event": sweep.event.name, "fsm_source": branch.source, "fsm_target": branch.target}
+                values = {**parameters, **names, **sweep.attribution.parameters()}
+                database.history.record_keys(connection, history, sweep.event.row, some, values)
+            database.sets.take_keys(connection, sweep.event, number, some, parameters)
+        sweep.know_moved(branch, alike)
+        moved[number] += len(alike)
+    return moved
+
+
+@contextmanager
+def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False) -> Iterator[None]:
+    """Take back what the statements in the block did if one fails: the caller may go on after the error."""
+    database = database_of(connection)
+    with database.transactions.together(connection):
+        if not is_locked:
+            database.rows.lock(connection, sweep.event)
+        connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+        try:
+            yield
+        except BaseException:
+            # When the whole transaction is gone, the savepoint is, too, and the first error says why.
+            with suppress(DBAPIError):
+                if not connection.invalidated:
+                    connection.exec_driver_sql(_ROLLBACK)
+            sweep.know_changed()
+            raise
+
+
+def chunks(keys: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """*keys* in parts of :data:`CHUNK`."""
+    for i in range(0, len(keys), CHUNK):
+        yield keys[i : i + CHUNK]
+
+
+def moved_row(sweep: Sweep, row: Locked, instance: Any = None) -> Moved[Any]:
+    """The outcome of one row of the set, for a hook."""
+    return Moved(
+        model=sweep.target.model,
+        key=plain_key(row.key),
+        event=sweep.event.name,
+        source=row.branch.leaves,
+        target=row.branch.leads_to,
+        instance=instance,
+        payload=sweep.payload,
+        actor=sweep.attribution.actor,
+        details=sweep.attribution.details,
+    )
+
+
+def moved_rows(sweep: Sweep, moved: Counter[int]) -> MovedRows[Any]:
+    """The outcome of the set, where *moved* counts the rows of each branch."""
+    by_transition: Counter[tuple[Any, Any]] = Counter()
+    for number, rows in moved.items():
+        branch = sweep.event.branches[number]
+        by_transition[branch.leaves, branch.leads_to] += rows
+    return MovedRows(sweep.target.model, sweep.event.name, moved.total(), dict(+by_transition))

@@ -1,0 +1,132 @@
+"""One state column of one table, in Core terms: what a fire is aimed at.
+
+A model's declaration makes one (``orm.mapped``). Nothing in ``core`` knows more of a model than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Enum, TypeDecorator
+
+from ..errors.texts import shown
+from ..machine import Machine
+from ..machine.states import FORCED
+from ..sql.events import KEY, EventSQL, StateRow
+from ..sql.history import HistorySQL
+
+if TYPE_CHECKING:
+    from ..machine import Event
+
+__all__ = ["Target", "plain_key"]
+
+
+class Target:
+    """A state column: the table that its row is in, its machine, and the SQL of each event."""
+
+    model: type[Any]  # named in outcomes and errors
+    attribute: str
+    column: Column[Any]
+    machine: Machine
+
+    @property
+    def table_name(self) -> str:
+        return self.column.table.name
+
+    @property
+    def label(self) -> str:
+        """The column as people name it: ``Order.state``."""
+        return f"{self.model.__name__}.{self.attribute}"
+
+    @cached_property
+    def row(self) -> StateRow:
+        """Where the state lives."""
+        raise NotImplementedError
+
+    @cached_property
+    def key_attributes(self) -> tuple[str, ...]:
+        """The names of the parts of the row's key, as a caller gives them."""
+        raise NotImplementedError
+
+    @property
+    def history(self) -> HistorySQL | None:
+        """The table that has a row for each transition; None when the machine has no history."""
+        raise NotImplementedError
+
+    def event(self, name: str | Event) -> EventSQL:
+        """The SQL of the event *name*.
+
+        Raises: UnknownEvent.
+        """
+        raise NotImplementedError
+
+    @cached_property
+    def makes_versions(self) -> bool:
+        """Whether Python makes a row's next version from the one before."""
+        return False
+
+    def next_version(self, version: Any) -> Any:
+        """The version after *version*, where :attr:`makes_versions`; None stands for that of a row that is new."""
+        raise NotImplementedError
+
+    @cached_property
+    def forced(self) -> EventSQL:
+        """The event that stands for a forced state: it has no transitions."""
+        return EventSQL(FORCED, self.row, self.machine.stored_states, ())
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        """The bound parameters of the row's key."""
+        return tuple(KEY.format(i) for i in range(len(self.row.key)))
+
+    def key_parts(self, key: Any) -> tuple[Any, ...]:
+        """The parts of the primary *key*: one value, or a tuple, or a mapping by attribute name.
+
+        Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting.
+        """
+        if type(key) in self._plain_keys:
+            return (key,)
+        parts = self._split(key)
+        for column, part in zip(self.row.key, parts, strict=True):
+            wanted = _exact_types(column)
+            if wanted and (not isinstance(part, wanted) or isinstance(part, bool)):
+                raise TypeError(
+                    f"{self.table_name}.{column.name} holds {wanted[0].__name__}, and the key {shown(part)} is "
+                    f"{type(part).__name__}: MySQL would convert it, and may find another row"
+                )
+        return parts
+
+    @cached_property
+    def _plain_keys(self) -> tuple[type[Any], ...]:
+        """The types of which one value is the whole key and needs no further check."""
+        return _exact_types(self.row.key[0]) if len(self.row.key) == 1 else ()
+
+    def _split(self, key: Any) -> tuple[Any, ...]:
+        names = self.key_attributes
+        if isinstance(key, Mapping):
+            if set(key) == set(names):
+                return tuple(key[name] for name in names)
+        else:
+            parts = tuple(key) if isinstance(key, (tuple, list)) else (key,)
+            if len(parts) == len(names):
+                return parts
+        raise TypeError(f"the key of {self.model.__name__} is ({', '.join(names)}), got {shown(key)}")
+
+
+def plain_key(parts: Sequence[Any]) -> Any:
+    """A primary key as outcomes and messages show it: the one value, or the tuple of a composite key."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _exact_types(column: Column[Any]) -> tuple[type[Any], ...]:
+    """The Python types that MySQL compares with *column* without converting; empty where the column's type converts."""
+    if isinstance(column.type, (Enum, TypeDecorator)):
+        return ()
+    try:
+        wanted = column.type.python_type
+    except NotImplementedError:
+        return ()
+    return (Decimal, int, float) if wanted in (Decimal, float) else (wanted,)

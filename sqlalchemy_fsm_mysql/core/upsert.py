@@ -1,0 +1,106 @@
+"""An event on a row that may not be there yet: it is created in the state that the event leads to, or it is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, TextClause, insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql import visitors
+
+from ..databases import database_of
+from ..errors import KeyConflict, RowNotFound, UnknownState
+from ..outcomes import Moved, Refused
+from ..sql.code import Created, NoRow, Refusal, Taken
+from ..sql.events import VALUE, EventSQL
+from .fires import Fire, moved, refused, stored_state
+
+_SAVEPOINT: Final = "fsm_create"
+
+Attempt = Callable[[], "Moved[Any] | Refused[Any]"]
+
+
+def upsert(connection: Connection, fire: Fire, values: Mapping[str, Any]) -> Moved[Any] | Refused[Any]:
+    """Insert a row with *values* or fire on the one that has its key, by one statement. Only where :func:`can_upsert`.
+
+    *values* are the columns of the new row by their keys, without the state.
+
+    Raises: KeyConflict when another row has one of its unique values; UnknownState, and SQLAlchemy's errors.
+    """
+    machine = fire.target.machine
+    initial = machine.stored(machine.initial)
+    first = fire.event.from_source()[initial][0]
+    parameters = {**fire.parameters, **{VALUE.format(name): value for name, value in values.items()}}
+    statement = database_of(connection).upsert
+    if statement is None:
+        raise TypeError(f"{connection.dialect.name} has no statement that inserts or updates; see can_upsert()")
+    reading = statement.upsert(connection, fire.event, tuple(values), first.target, parameters)
+    if isinstance(reading, Created):
+        made = moved(connection, fire, initial, first.target, machine.initial, first.leads_to)
+        return replace(made, created=True)
+    if isinstance(reading, Taken):
+        branch = reading.branch
+        return moved(connection, fire, branch.source, branch.target, branch.leaves, branch.leads_to)
+    if isinstance(reading, NoRow):
+        raise KeyConflict(**fire.row)
+    if isinstance(reading, Refusal):
+        return refused(fire, reading)
+    raise UnknownState(state=stored_state(connection, fire), declared=machine.states, **fire.row)
+
+
+def can_upsert(connection: Connection, event: EventSQL) -> bool:
+    """Whether one statement can create the row or move it by *event*."""
+    return database_of(connection).upsert is not None and _is_plain(event)
+
+
+def _is_plain(event: EventSQL) -> bool:
+    """Whether the move of *event* needs nothing that has to be evaluated on a row.
+
+    Text that names a column alone, as in ``onupdate=text("steps + 1")``, is ambiguous beside the row to insert.
+    """
+    implied = [part for value in event.row.implied.values() for part in visitors.iterate(value)]
+    text = [part for part in implied if isinstance(part, TextClause) or getattr(part, "is_literal", False)]
+    if any("." not in str(part) for part in text):
+        return False
+    by_python = [c for c in event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
+    return not by_python and not any(branch.guard is not None or branch.effects for branch in event.branches)
+
+
+def fire_existing(fire: Fire, attempt: Attempt) -> Moved[Any] | Refused[Any]:
+    """The outcome of *attempt*, for an event that a new row would refuse: a missing row is such a refusal."""
+    machine = fire.target.machine
+    try:
+        return attempt()
+    except RowNotFound:
+        return refused(fire, Refusal(machine.stored(machine.initial), "state"))
+
+
+def fire_then_create(
+    connection: Connection, fire: Fire, values: Mapping[str, Any], attempt: Attempt
+) -> Moved[Any] | Refused[Any]:
+    """The outcome of *attempt*; if the row is missing, of another after it has been inserted in its initial state.
+
+    Raises: KeyConflict when another row has one of its unique values; and as *attempt*.
+    """
+    try:
+        return attempt()
+    except RowNotFound:
+        pass
+    machine, row = fire.target.machine, fire.event.row
+    connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+    try:
+        connection.execute(insert(row.table).values({**values, row.state.key: machine.stored(machine.initial)}))
+    except IntegrityError as error:
+        # Another session has inserted the row in the meantime, or another row has one of its unique values.
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        try:
+            return attempt()
+        except RowNotFound:
+            raise KeyConflict(**fire.row) from error
+    outcome = attempt()
+    if isinstance(outcome, Moved):
+        return replace(outcome, created=True)
+    connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+    return outcome

@@ -1,0 +1,48 @@
+"""Criteria of ``fire_where`` and ``claim``, as criteria on the rows of the one table that holds the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sqlalchemy import Column, ColumnElement, TextClause, literal_column, select
+from sqlalchemy.sql import visitors
+
+from .mapped import MappedState
+
+
+def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnElement[bool]]:
+    """*criteria* in Core terms. Those that read other tables, too, are one EXISTS: a row matches once or not at all.
+
+    A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
+
+    Raises: TypeError for a criterion that is no SQL expression.
+    """
+    core = [_in_core(mapped, criterion) for criterion in criteria]
+    table, mapper = mapped.row.table, mapped.mapper
+    apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in core]
+    if not any(apart):
+        return core
+    elsewhere = [criterion for criterion, is_apart in zip(core, apart, strict=True) if is_apart]
+    read = select(table).where(*elsewhere).get_final_froms()
+    joined = [one.inherit_condition for one in mapper.iterate_to_root() if one.inherit_condition is not None]
+    joins = joined if any(part in mapper.tables and part is not table for part in read) else []
+    matches = select(literal_column("1")).where(*joins, *elsewhere).correlate(table).exists()
+    return [matches, *(criterion for criterion, is_apart in zip(core, apart, strict=True) if not is_apart)]
+
+
+def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
+    """*criterion* with the columns of the table itself in the place of the model's attributes."""
+    table = mapped.row.table
+    clause = getattr(criterion, "__clause_element__", None)
+    expression = clause() if callable(clause) else criterion
+    if not isinstance(expression, (ColumnElement, TextClause)):
+        raise TypeError(
+            f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
+        )
+
+    def replaced(element: Any, **_: Any) -> Any:
+        return table.c[element.key] if isinstance(element, Column) and element.table is table else None
+
+    result: Any = visitors.replacement_traverse(expression, {}, replaced)
+    return cast("ColumnElement[bool]", result)

@@ -1,0 +1,88 @@
+"""Brings the instances of a session up to date with a fire, without asking the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..core.fires import Fire
+from ..outcomes import Moved, Refused
+from ..sql.events import KNOWN_VERSION, NEXT_VERSION, EventSQL
+from .journal import note
+from .mapped import MappedState, expirable, mapped_states
+from .sessions import Writer
+
+__all__ = ["know_version", "show_moved", "show_refused", "show_row", "show_state"]
+
+
+def know_version(writer: Writer, fire: Fire) -> None:
+    """Add the version that the session knows of the row to the parameters of *fire*."""
+    version, mapper = fire.event.row.version, writer.mapped.mapper
+    instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
+    if version is None or instance is None:
+        return
+    known = instance.__dict__.get(mapper.get_property_by_column(version).key)
+    if known is not None:
+        fire.parameters[KNOWN_VERSION] = known
+        fire.knows_version = True
+
+
+def show_moved(writer: Writer, fire: Fire, moved: Moved[Any]) -> None:
+    """Make the instance of the row show what the UPDATE did, and have a savepoint's rollback expire it."""
+    session, instance = writer.session, fire.instance
+    if instance is None and session.identity_map:
+        instance = writer.instance(fire.key)
+    if instance is not None:
+        show_row(writer, instance, moved.target, fire.event, fire)
+    elif session.in_nested_transaction():
+        note(session, identity=writer.identity(fire.key))  # it may be loaded before the savepoint ends
+
+
+def show_refused(writer: Writer, fire: Fire, refused: Refused[Any]) -> None:
+    """Make the instance of the row show the state that refused the event, where it shows another."""
+    instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
+    if instance is not None and instance.__dict__.get(writer.mapped.attribute, refused.state) != refused.state:
+        show_state(writer, instance, refused.state)
+
+
+def show_state(writer: Writer, instance: Any, state: Any) -> None:
+    """Make *instance* show *state* as if it had been loaded."""
+    set_committed_value(instance, writer.mapped.attribute, state)
+    if writer.session.in_nested_transaction():
+        note(writer.session, instance)
+
+
+def show_row(writer: Writer, instance: Any, state: Any, event: EventSQL, fire: Fire | None = None) -> None:
+    """Make *instance* show *state*, and expire what else the UPDATE of *event* may have changed.
+
+    *fire* is the one that moved the row, None in a set, where the versions of the rows are not known.
+    """
+    show_state(writer, instance, state)
+    mapped = writer.mapped
+    # An instance of a subclass, when fired by the key of its base, may map more of the row.
+    if type(instance) is not mapped.model:
+        mapped = mapped_states(type(instance))[mapped.attribute]
+    changed = mapped.changed_with(event)
+    if event.row.version is not None:
+        changed += _settle_version(mapped, instance, event, fire)
+    if changed:
+        writer.session.expire(instance, changed)
+
+
+def _settle_version(mapped: MappedState, instance: Any, event: EventSQL, fire: Fire | None) -> tuple[str, ...]:
+    """Show the next version where it is known; return the attributes that have to be read again where it is not."""
+    mapper = inspect(instance).mapper
+    name = mapper.get_property_by_column(event.row.version).key
+    if fire is not None and fire.knows_version and not fire.is_other_version:
+        if mapper.version_id_generator is False:  # the database makes it
+            return (name,)
+        known = fire.parameters[KNOWN_VERSION]
+        following = fire.parameters.get(NEXT_VERSION, known + 1 if mapped.counts_versions else None)
+        set_committed_value(instance, name, following)
+        return ()
+    # Unflushed edits were made on an older version. It stays, so that the next flush finds that out.
+    if inspect(instance).modified:
+        return ()
+    return tuple(attribute.key for attribute in expirable(mapper) if attribute.key != mapped.attribute)

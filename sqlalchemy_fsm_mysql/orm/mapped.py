@@ -1,0 +1,240 @@
+"""A state column on a mapped class, and how one is found: by class, by event, by attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+from sqlalchemy import Column, ColumnElement, String, inspect, literal
+from sqlalchemy.orm import ColumnProperty, Mapper
+
+from ..core.target import Target
+from ..errors import UnknownEvent
+from ..errors.texts import shown, stored_form
+from ..sql.events import EventSQL, StateRow
+from ..sql.expressions import event_sql
+from ..sql.history import HistorySQL
+from .column import StateType
+from .comparator import STATES
+from .protection import protect
+from .rows import counts_versions, makes_versions, state_row
+
+EXTRAS = "sqlalchemy_fsm_mysql"
+
+
+@dataclass(slots=True)
+class Extras:
+    """The history and the hooks of a state column, shared by all classes that map it."""
+
+    column: Column[Any]
+    history: Any = None  # an orm.history.History, which imports this module
+    hooks: list[Any] = field(default_factory=list)
+
+
+class MappedState(Target):
+    """One state column on one mapped class."""
+
+    def __init__(self, mapper: Mapper[Any], attribute: str, column: Column[Any]) -> None:
+        self.mapper, self.model, self.attribute, self.column = mapper, mapper.class_, attribute, column
+        type_ = cast(StateType, column.type)
+        self.machine, self.protected = type_.machine, type_.protected
+        extras: Extras | None = column.info.get(EXTRAS)
+        if extras is None or extras.column is not column:  # Table.to_metadata() copies a column's info along
+            extras = column.info[EXTRAS] = Extras(column)
+        self.extras = extras
+        self._events: dict[str, EventSQL] = {}
+        self._changed: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def history(self) -> HistorySQL | None:
+        history = self.extras.history
+        return None if history is None else history.sql
+
+    @cached_property
+    def row(self) -> StateRow:
+        return state_row(self.mapper, self.attribute, self.column, self.machine)
+
+    @cached_property
+    def key_attributes(self) -> tuple[str, ...]:
+        return tuple(self.mapper.get_property_by_column(part).key for part in self.mapper.primary_key)
+
+    @cached_property
+    def counts_versions(self) -> bool:
+        """Whether the version is SQLAlchemy's own counter, which SQL can increment by itself."""
+        return counts_versions(self.mapper)
+
+    @cached_property
+    def makes_versions(self) -> bool:
+        return makes_versions(self.mapper)
+
+    def next_version(self, version: Any) -> Any:
+        generator = self.mapper.version_id_generator
+        assert callable(generator)
+        return generator(version)
+
+    def event(self, name: Any) -> EventSQL:
+        """The SQL of the event *name*, built at its first use.
+
+        Raises: UnknownEvent.
+        """
+        name = self.machine.event_name(name)
+        built = self._events.get(name)
+        if built is None:
+            built = event_sql(self.model, self.machine, name, self.row, _other_state)
+            self._events[name] = built
+        return built
+
+    def changed_with(self, event: EventSQL) -> tuple[str, ...]:
+        """The attributes, besides the state and the version, that the event's UPDATE may change."""
+        if event.name not in self._changed:
+            assigned = {column for branch in event.branches for column in branch.effects}
+            by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
+            changed = (assigned | by_itself) - {self.column, self.row.version}
+            # A column_property() may be computed from a column that has changed; a flush expires it, too.
+            computed = [
+                p.key for p in expirable(self.mapper) if p.expire_on_flush and not isinstance(p.columns[0], Column)
+            ]
+            self._changed[event.name] = (
+                *(key for key, column in self.row.columns.items() if column in changed),
+                *computed,
+            )
+        return self._changed[event.name]
+
+    def state_in_memory(self, instance: Any) -> Any:
+        """The state that *instance* shows, without SQL: the initial one before the first flush, None when expired."""
+        state = instance.__dict__.get(self.attribute)
+        return self.machine.initial if state is None and not inspect(instance).has_identity else state
+
+
+def _other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
+    """The SQL for *value* when *column* holds another machine's state; None when it holds none."""
+    if not isinstance(column.type, StateType):
+        return None
+    machine = column.type.machine
+    if isinstance(getattr(value, "type", None), StateType) and value.type.machine is machine:
+        return None
+    if not machine.declares(value):
+        known = ", ".join(map(repr, machine.stored_states))
+        raise ValueError(f"sets {column.name!r} to {shown(value)}; its own machine declares {known}")
+    return literal(machine.stored(value), String())
+
+
+def expirable(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
+    """The column attributes that instances have; a computed discriminator has no attribute."""
+    return [attribute for attribute in mapper.column_attrs if attribute.key in mapper.class_manager]
+
+
+def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:
+    """The attributes of *mapper* that hold a machine's state. Usable before the mappers are configured."""
+    return [(key, column) for key, column in mapper.columns.items() if isinstance(column.type, StateType)]
+
+
+class MappedStates(dict[str, MappedState]):
+    """The state columns of one mapped class, by attribute name, and which of them has which event."""
+
+    def __init__(self, states: Mapping[str, MappedState]) -> None:
+        super().__init__(states)
+        self.events: dict[str, tuple[MappedState, EventSQL]] = {}  # the events that were asked for without column=
+
+
+def mapped_states(model: Any) -> MappedStates:
+    """The state columns of a mapped class, by attribute name.
+
+    Raises: TypeError when *model* is no mapped class, or one without a state machine.
+    """
+    states: MappedStates | None = model.__dict__.get(STATES) if isinstance(model, type) else None
+    if states is None:
+        if isinstance(model, type) and inspect(model, raiseerr=False) is not None:
+            raise TypeError(f"{model.__name__} is mapped, but has no StateMachineColumn")
+        raise TypeError(f"{shown(model)} is no mapped class with a StateMachineColumn")
+    return states
+
+
+def mapped_event(model: Any, event: object, column: Any = None) -> tuple[MappedState, EventSQL]:
+    """The one state column of *model* whose machine has *event*, and the event's SQL on it.
+
+    Raises: as :func:`mapped_state`.
+    """
+    if column is None and type(event) is str:  # a subclass of str may hash and compare as it likes
+        states: MappedStates | None = model.__dict__.get(STATES) if isinstance(model, type) else None
+        found = states.events.get(event) if states is not None else None
+        if found is None:
+            mapped = mapped_state(model, event)
+            found = mapped_states(model).events[event] = mapped, mapped.event(event)
+        return found
+    mapped = mapped_state(model, event, column)
+    return mapped, mapped.event(cast(str, event))
+
+
+def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
+    """The one state column of *model* whose machine has *event*, or the one named by *column*.
+
+    Raises: UnknownEvent when no machine has the event; TypeError when *column* is none of them, or is needed.
+    """
+    states: Mapping[str, MappedState] = mapped_states(model)
+    if column is not None:
+        chosen = named_state(model, column)
+        states = {chosen.attribute: chosen}
+    # A subclass of str may hash and compare as it likes: its text is what counts.
+    name = stored_form(event) if isinstance(event, str) else None
+    having = [state for state in states.values() if name in state.machine.events]
+    if not having:
+        raise UnknownEvent(event, [name for state in states.values() for name in state.machine.events], model=model)
+    if len(having) > 1:
+        names = " or ".join(f"column={state.attribute!r}" for state in having)
+        raise TypeError(
+            f"{len(having)} machines of {model.__name__} have the event {shown(event)}: name one by {names}"
+        )
+    return having[0]
+
+
+def named_state(model: Any, column: Any) -> MappedState:
+    """The state column of *model* that *column* names: an attribute's name, or ``Order.state`` itself.
+
+    Raises: TypeError when it names none.
+    """
+    states = mapped_states(model)
+    name = column if isinstance(column, str) else getattr(column, "key", None)
+    if not isinstance(name, str) or name not in states:
+        raise TypeError(
+            f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}"
+        )
+    return states[name]
+
+
+def attribute_state(attribute: Any) -> MappedState:
+    """The state column that *attribute* is: ``Order.state`` itself, and not its name, its class or its table's column.
+
+    Raises: TypeError when it is none.
+    """
+    model = getattr(attribute, "class_", None)
+    if model is None:
+        raise TypeError(f"{shown(attribute)} is no state column of a mapped class; give one, such as Order.state")
+    return named_state(model, attribute)
+
+
+def sole_state(model: Any, column: Any = None) -> MappedState:
+    """The one state column of *model*, or the one that *column* names.
+
+    Raises: TypeError when *column* names none, or is needed.
+    """
+    if column is not None:
+        return named_state(model, column)
+    states = mapped_states(model)
+    if len(states) > 1:
+        raise TypeError(
+            f"{model.__name__} has {len(states)} machines: name one by column={' or column='.join(map(repr, states))}"
+        )
+    return next(iter(states.values()))
+
+
+def equip(mapper: Mapper[Any]) -> list[MappedState]:
+    """Keep the state columns of a new *mapper* on its class, and protect them."""
+    states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
+    if states:
+        setattr(mapper.class_, STATES, MappedStates(states))
+    for state in states.values():
+        protect(state)
+    return list(states.values())

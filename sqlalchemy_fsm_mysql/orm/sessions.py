@@ -1,0 +1,233 @@
+"""A session as far as fires need it: which one it is, its pending changes, and the connection that a row is written on.
+
+All work is done in a sync ``Session``. An ``AsyncSession`` runs the same functions by its own ``run_sync``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from sqlalchemy import Connection, Select, inspect, literal_column, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapper, Session, scoped_session
+from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.util.concurrency import in_greenlet
+
+from ..core.attribution import require_transaction
+from ..core.failures import note_fire, raise_explained
+from ..core.fires import Fire
+from ..core.target import plain_key
+from ..databases import database_of
+from ..errors import InstanceStateError, RowNotFound
+from ..errors.texts import shown
+from ..sql.events import EventSQL
+from .mapped import MappedState
+
+if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+AnySession: TypeAlias = "Session | scoped_session[Any]"
+
+
+def within(session: Any, work: Callable[..., Any]) -> Callable[..., Any]:
+    """*work* with the sync session behind *session* as its first argument; awaitable when that is an async one.
+
+    Raises: TypeError when *session* is none.
+    """
+    if isinstance(session, Session):
+        return partial(work, session)
+    if isinstance(session, scoped_session):
+        return partial(work, session())
+    if hasattr(session, "registry"):  # an async_scoped_session, which has no run_sync of its own
+        session = session()
+    if hasattr(session, "run_sync"):
+        return partial(session.run_sync, work)
+    raise TypeError(f"a session is needed, got {shown(session)}; an event's payload is given by name")
+
+
+def is_sharded(session: Session) -> bool:
+    """Whether *session* spreads the rows of one class over several databases: a ``ShardedSession``."""
+    return session.connection_callable is not None
+
+
+def has_filters(session: Session) -> bool:
+    """Whether listeners of ``do_orm_execute`` may add criteria to what *session* executes."""
+    listeners = session.dispatch.do_orm_execute
+    return len(list(listeners)) > is_sharded(session)  # a ShardedSession has one of its own, which finds the shards
+
+
+def session_of(instance: Any) -> Session | AsyncSession:
+    """The session that *instance* is in; the ``AsyncSession`` around it, unless sync code runs in there just now.
+
+    Raises: InstanceStateError when it is in none.
+    """
+    session: Session | None = instance_state(instance).session
+    if session is None:
+        raise InstanceStateError(
+            f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
+        )
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # where it was never imported, there is no AsyncSession
+    around: AsyncSession | None = asyncio.async_session(session) if asyncio is not None else None
+    return session if around is None or in_greenlet() else around
+
+
+def shown_instance(instance: Any) -> str:
+    """*instance* for a message: its class and key, never its values."""
+    state = inspect(instance)
+    kind = next(
+        (kind for kind in ("transient", "pending", "detached", "deleted") if getattr(state, kind)),
+        "persistent",
+    )
+    names = [state.mapper.get_property_by_column(part).key for part in state.mapper.primary_key]
+    key = state.identity or tuple(state.dict.get(name) for name in names)
+    return f"the {kind} {type(instance).__name__} {'without a key' if None in key else shown(plain_key(key))}"
+
+
+def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
+    """The primary key of *instance*, which is stored and in *session*.
+
+    Raises: InstanceStateError when it is not.
+    """
+    state = instance_state(instance)
+    around = state.session
+    if around is not session and around is not None:
+        raise InstanceStateError(f"{shown_instance(instance)} belongs to another session: fire with that one")
+    if not state.persistent:
+        advice = (
+            "flush it first"
+            if state.pending
+            else "only a stored one of this session can be fired on; fire_key() takes a key"
+        )
+        raise InstanceStateError(f"{shown_instance(instance)} is not stored: {advice}")
+    if not session.autoflush and instance in session.deleted:
+        raise InstanceStateError(f"{shown_instance(instance)} is marked for deletion in this session")
+    return cast("tuple[Any, ...]", state.identity)
+
+
+def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
+    """Flush what is pending, as before a query; an error of it is explained as one of the event that *row* names.
+
+    A flush that fails has rolled back, but in a savepoint only to that, and the session may go on in the transaction
+    around it. When the server has ended that one, too, it must not.
+    """
+    if not session.autoflush or session._flushing:  # noqa: SLF001 - as SQLAlchemy's own autoflush asks
+        return
+    try:
+        session.flush()
+    except DBAPIError as error:
+        if is_sharded(session):  # the error does not say which of its databases
+            raise
+        around, clause = session.get_transaction(), update(mapper.class_)
+        if around is not None and around.is_active:
+            raise_explained(error, around.connection(mapper, clause=clause), in_flush=True, **row)
+        raise_explained(error, session.get_bind(mapper, clause=clause), in_flush=True, **row)
+
+
+@dataclass(slots=True)
+class Writer:
+    """A session through which rows of one state column are written."""
+
+    session: Session
+    mapped: MappedState
+    shard: Any = None  # of a ShardedSession
+
+    def connection(self, event: EventSQL, key: Any = None) -> Connection:
+        """The connection that the row is written on; an error names the row by *key*.
+
+        Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted.
+        """
+        # Not Session.execute(), which costs as much again as the statement.
+        arguments = self.bind_arguments(event)
+        try:
+            connection = self.session.connection(bind_arguments=arguments)
+        except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
+            row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
+            raise_explained(error, self.session.get_bind(**arguments), **row)
+        ended = note_fire(connection)
+        if ended is not None:
+            raise_explained(ended, connection, model=self.mapped.model, event=event.name)
+        if self.mapped.extras.history is not None:
+            require_transaction(connection, self.mapped)
+        return connection
+
+    def bind_arguments(self, event: EventSQL) -> dict[str, Any]:
+        """The arguments by which ``Session.get_bind()`` knows the database, and that this writes."""
+        arguments = {"mapper": self.mapped.mapper, "clause": event.row.writing}
+        if self.session.connection_callable is None:
+            return arguments
+        if self.shard is None:
+            raise TypeError(
+                f"{event.name!r} on {self.mapped.model.__name__}: the session has several shards, and no key names "
+                "one: use a session of one shard"
+            )
+        return {**arguments, "shard_id": self.shard}
+
+    @contextmanager
+    def reading(self, connection: Connection) -> Iterator[None]:
+        """Have what the session executes in the block read on *connection*, as the statements that decide are.
+
+        ``Session.execute()`` shows ``get_bind()`` its own statement, whatever ``bind_arguments`` say: a session that
+        sends reads to a replica would lock the replica's rows. So within the block ``get_bind()`` is not asked.
+        """
+        attributes = vars(self.session)
+        before = {name: attributes[name] for name in ("get_bind",) if name in attributes}
+        attributes["get_bind"] = lambda *_, **__: connection.engine
+        try:
+            yield
+        finally:
+            del attributes["get_bind"]
+            attributes.update(before)
+
+    def find_shard(self, fire: Fire) -> None:
+        """Find where the row is: its instance has it, else the session's ``identity_chooser`` names it for the key.
+
+        Raises: TypeError when that names several.
+        """
+        if not is_sharded(self.session):
+            return
+        if fire.instance is not None:
+            self.shard = inspect(fire.instance).identity_token
+            return
+        mapper = self.mapped.mapper
+        key = fire.key if isinstance(fire.key, tuple) else (fire.key,)
+        chooser: Any = self.session
+        shards = list(
+            chooser.identity_chooser(mapper, key, lazy_loaded_from=None, execution_options={}, bind_arguments={})
+        )
+        if len(shards) != 1:
+            names = ", ".join(map(shown, shards))
+            raise TypeError(
+                f"{fire.event.name!r} on {self.mapped.model.__name__} {shown(fire.key)}: the session's "
+                f"identity_chooser names {len(shards)} shards ({names}), and one row is in one: fire on its instance"
+            )
+        (self.shard,) = shards
+
+    def require_visible(self, connection: Connection, fire: Fire) -> None:
+        """Ask for the row through the session, and lock it, where listeners may hide it, such as those of tenants.
+
+        Raises: RowNotFound when they do.
+        """
+        if not has_filters(self.session):
+            return
+        database_of(connection).rows.lock(connection, fire.event)
+        query: Select[Any] = select(literal_column("1")).select_from(self.mapped.model).where(fire.event.row.is_key())
+        key = {name: fire.parameters[name] for name in self.mapped.key_names}
+        options = self.bind_arguments(fire.event)
+        with self.reading(connection):
+            row = self.session.execute(query.with_for_update(), key, bind_arguments=options).first()
+        if row is None:
+            raise RowNotFound(**fire.row)
+
+    def identity(self, key: Any) -> Any:
+        """The key of the row's instance in the session's ``identity_map``."""
+        parts = key if isinstance(key, tuple) else (key,)
+        return self.mapped.mapper.identity_key_from_primary_key(parts, identity_token=self.shard)
+
+    def instance(self, key: Any) -> Any:
+        """The instance of the row that the session holds, None when it holds none; never loads one."""
+        return self.session.identity_map.get(self.identity(key))
