@@ -227,14 +227,18 @@ def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
 
 # What the drivers call the functions that put the parameters into a statement, before any of it is sent.
 _PREPARING = ("mogrify", "escape", "literal")
+# What SQLAlchemy calls the functions that hand a statement to the driver, and those that fetch its answer.
+_DRIVING = ("do_", "fetch", "_fetch")
 
 
 def _was_sent(error: BaseException, context: ExceptionContext) -> bool:
     """Whether the statement may have been on its way when *error* came up."""
     if context.statement is not None and context.execution_context is None:  # its parameters are being bound
         return False
-    frames = traceback.walk_tb(error.__traceback__)
-    return not any(name in frame.f_code.co_name for frame, _ in frames for name in _PREPARING)
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any(name.startswith(_DRIVING) for name in names):  # a listener of before_cursor_execute, for instance
+        return False
+    return not any(part in name for name in names for part in _PREPARING)
 
 
 @event.listens_for(Engine, "handle_error")
