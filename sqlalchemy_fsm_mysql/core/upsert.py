@@ -33,10 +33,10 @@ def upsert(connection: Connection, fire: Fire, values: Mapping[str, Any]) -> Mov
     initial = machine.stored(machine.initial)
     first = fire.event.from_source()[initial][0]
     parameters = {**fire.parameters, **{VALUE.format(name): value for name, value in values.items()}}
-    statement = database_of(connection).upsert
-    if statement is None:
-        raise TypeError(f"{connection.dialect.name} has no statement that inserts or updates; see can_upsert()")
-    reading = statement.upsert(connection, fire.event, tuple(values), first.target, parameters)
+    database = database_of(connection)
+    if database.upsert is None:
+        raise TypeError(f"{database.name} has no statement that inserts or updates; ask can_upsert() first")
+    reading = database.upsert.upsert(connection, fire.event, tuple(values), first.target, parameters)
     if isinstance(reading, Created):
         made = moved(connection, fire, initial, first.target, machine.initial, first.leads_to)
         return replace(made, created=True)

@@ -233,9 +233,8 @@ def test_a_varchar_column_is_exact_and_pads_nothing(session):
 
 def test_a_column_without_enum_has_a_named_check(session):
     table = "varchar_orders"
-    assert "ck_varchar_orders_state_states" in [
-        check["name"] for check in inspect(session.connection()).get_check_constraints(table)
-    ]
+    names = [check["name"] for check in inspect(session.connection()).get_check_constraints(table)]
+    assert any(name.startswith("ck_varchar_orders_state_states_") for name in names), names
 
 
 @pytest.mark.servers_only
