@@ -1,4 +1,4 @@
-"""A job queue on claim(): workers take jobs, hold them by a lease, and what a dead worker held comes back.
+"""A job queue on claim(): workers take jobs under a lease, and the jobs of a dead worker go to others.
 
 A worker takes a few jobs and commits: from then on the jobs are its own until the lease ends, and no lock is held while
 it works. It finishes each job in a transaction together with what the job does to the database, so both happen or
@@ -46,7 +46,7 @@ def in_seconds(seconds: Any) -> Any:
 
 
 def lease(job: type[Job], worker: str, seconds: int) -> dict[str, Any]:
-    """What taking a job writes."""
+    """The columns that taking a job writes."""
     return {"worker": worker, "lease_until": in_seconds(seconds), "attempts": job.attempts + 1}
 
 

@@ -1,4 +1,4 @@
-"""The history as an outbox: what must not be lost is read from it, by one reader or by many.
+"""The history as an outbox: one reader or many publish every committed transition, at least once.
 
 ``on_committed`` is best effort: a process that dies right after COMMIT has not called it. The history row is in the
 database, so a reader finds it whenever it comes. It takes the oldest row that is not published of each order, does its
@@ -51,7 +51,7 @@ class OrderTransition(TransitionHistory, Base):
 
 
 def publish_next(session: Session, publish: Callable[[OrderTransition], Any]) -> bool:
-    """Publish one transition that nobody else is at; whether there was one. The caller commits."""
+    """Publish one transition that no other reader has locked. Whether there was one. The caller commits."""
     earlier = aliased(OrderTransition)
     is_next = ~(
         select(earlier.sequence)
@@ -77,7 +77,7 @@ def publish_next(session: Session, publish: Callable[[OrderTransition], Any]) ->
 
 
 def publish_all(factory: sessionmaker[Session], publish: Callable[[OrderTransition], Any]) -> int:
-    """Publish until nothing is left that nobody else is at; how many.
+    """Publish until no transition is left that another reader has not locked. Returns their number.
 
     Call it again and again, from as many processes as you like.
     """

@@ -26,7 +26,7 @@ def check(
         typer.Option("--rows/--no-rows", help="Count the rows in each state, which reads the whole table."),
     ] = True,
 ) -> None:
-    """Look whether a database fits a machine: its column, rows, triggers and history, and the server's settings.
+    """Check that a database fits a machine: its column, rows, triggers and history, and the server's settings.
 
     Nothing is changed. The exit status is 0 without an error (there can be notes and warnings), 1 with an error, or
     with --strict a warning, 2 when the call is wrong, and 4 when the database cannot be reached or used.

@@ -97,8 +97,8 @@ def _check(url: URL) -> None:
 def _connect(engine: Engine) -> None:
     """Connect once.
 
-    Raises: DBAPIError when the server cannot be reached; typer.BadParameter for options that the driver does not take,
-    which it tells by an exception of Python.
+    Raises: DBAPIError when the server cannot be reached; typer.BadParameter when the driver refuses an option
+    of the URL, with whatever exception of Python.
     """
     try:
         engine.connect().close()

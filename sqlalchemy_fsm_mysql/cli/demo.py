@@ -26,7 +26,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Orders that they race for.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long they race.")] = 6,
 ) -> None:
-    """Let processes race events on a few shared rows, watch them, and check what they reported.
+    """Let processes race events on a few shared rows, watch them, and check their reports.
 
     The exit status is 0 when every check passes, 1 when one fails, 2 when the call is wrong, and 4 when the database
     cannot be reached or used.

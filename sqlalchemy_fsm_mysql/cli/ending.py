@@ -1,4 +1,4 @@
-"""How every command ends: with a status of :class:`.status.Status`, and a message where the status is an error's.
+"""The end of every command: a status of :class:`.status.Status`, and a message where the status is an error's.
 
 No command prints a traceback unless it is called with ``--traceback``: the last lines of one can hold SQL and values,
 and the output of a command often ends up in a log.
@@ -128,7 +128,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a module of this package raised *error*: then it is about a value, and says which."""
+    """Whether a module of this package raised *error*: it then names a wrong value."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     name = frames[-1].f_globals.get("__name__", "") if frames else ""
     return str(name).partition(".")[0] == __name__.partition(".")[0]

@@ -57,7 +57,7 @@ def fire(
     mapped = state_at(target)
     sql = event_at(mapped, event)
     identity, values = key(mapped, row), payload(mapped, sql, given or ())
-    said = {
+    options = {
         "column": mapped.attribute,
         "actor": actor,
         "details": None if details is None else json_value(details, "--details"),
@@ -66,7 +66,7 @@ def fire(
     require_history(mapped, actor=actor, details=details, token=token)
 
     def work(session: Session) -> Moved[Any]:
-        return fire_key(mapped.model, identity, sql.name, session, **said, **values)
+        return fire_key(mapped.model, identity, sql.name, session, **options, **values)
 
     with database(url) as engine:
         try:

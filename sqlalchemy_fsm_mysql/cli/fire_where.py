@@ -63,8 +63,8 @@ def fire_where(
 ) -> None:
     """Fire an event on every row that matches and that the event can move.
 
-    It counts first, and asks. Then it walks the primary key in batches, and commits each: stopped in between, what was
-    committed stays, and the same command goes on with the rest. Hooks are not called.
+    The command counts the rows and asks. Then it walks the primary key in batches and commits each. When it is stopped
+    in between, the committed batches stay, and the same command moves the rest. Hooks are not called.
 
     The exit status is 0 when it is done (also when no row matched), 1 when it was not confirmed or more than
     --max-rows match, 2 when the call is wrong, and 4 when the database cannot be reached or used.
@@ -76,7 +76,7 @@ def fire_where(
     criteria = [condition(mapped, text) for text in where or ()] or [true()]
     values = payload(mapped, sql, given or ())
     require_history(mapped, actor=actor, details=details)
-    said = {"actor": actor, "details": None if details is None else json_value(details, "--details")}
+    options = {"actor": actor, "details": None if details is None else json_value(details, "--details")}
     with database(url) as engine:
         ways = _counted(engine, mapped, sql, criteria, values)
         rows = sum(ways.values())
@@ -87,7 +87,7 @@ def fire_where(
             return
         if not yes:
             _confirm(engine, mapped, sql, ways)
-        sweep = _Sweep(engine, mapped, sql, criteria, {**said, **values}, rows)
+        sweep = _Sweep(engine, mapped, sql, criteria, {**options, **values}, rows)
         _tell(mapped, sql, sweep.run(batch_size), as_json=as_json, dry_run=False)
 
 
@@ -127,10 +127,10 @@ class _Sweep:
         mapped: MappedState,
         sql: EventSQL,
         criteria: list[ColumnElement[bool]],
-        said: dict[str, Any],
+        options: dict[str, Any],
         rows: int,
     ) -> None:
-        self.engine, self.mapped, self.sql, self.criteria, self.said = engine, mapped, sql, criteria, said
+        self.engine, self.mapped, self.sql, self.criteria, self.options = engine, mapped, sql, criteria, options
         self.rows, self.committed = rows, 0
 
     def run(self, batch_size: int) -> _Ways:
@@ -159,7 +159,7 @@ class _Sweep:
                     column=self.mapped.attribute,
                     batch_size=batch_size,
                     progress=step,
-                    **self.said,
+                    **self.options,
                 )
             except KeyboardInterrupt:
                 session.rollback()
@@ -179,8 +179,14 @@ def _tell(mapped: MappedState, sql: EventSQL, ways: _Ways, *, as_json: bool, dry
     rows = sum(ways.values())
     if as_json:
         each = [{"source": source, "target": target, "rows": number} for (source, target), number in ways.items()]
-        told = {"table": mapped.table_name, "event": sql.name, "rows": rows, "by_transition": each, "dry_run": dry_run}
-        print_json(told)
+        document = {
+            "table": mapped.table_name,
+            "event": sql.name,
+            "rows": rows,
+            "by_transition": each,
+            "dry_run": dry_run,
+        }
+        print_json(document)
         return
     done = "would be moved; nothing was changed" if dry_run else "were moved"
     if ways:

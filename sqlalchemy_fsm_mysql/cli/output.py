@@ -1,4 +1,4 @@
-"""How a command prints: tables for people at a terminal, plain lines for everything else, JSON where asked for.
+"""The output of a command: tables for people at a terminal, plain lines for everything else, JSON where asked for.
 
 All output of values passes through here: :func:`tell` for lines, :func:`print_table`, :func:`print_json` and
 :func:`print_text`. A row may hold anything, so no value reaches a terminal as an escape sequence, a second line, or
@@ -28,7 +28,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a prog
 
 
 class OutputLost(Exception):
-    """The standard output cannot be written: the disk is full, for example. The message says why."""
+    """The standard output cannot be written: the disk is full, for example. The message has the reason."""
 
 
 def tell(text: str, *, err: bool = False) -> None:

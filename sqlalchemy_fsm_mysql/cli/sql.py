@@ -40,7 +40,7 @@ def sql(
     ] = None,
     dialect: Annotated[DialectName, typer.Option("--dialect", "-d", help="Whose SQL.")] = DialectName.MYSQL,
 ) -> None:
-    """Print every statement that a fire of each event may send, with when it is sent and what is bound in it.
+    """Print every statement that a fire of each event may send, with its condition and its bound values.
 
     Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a
     driver puts the values where :names stand.
@@ -83,7 +83,7 @@ def _event_text(state: MappedState, name: str, dialect: Dialect) -> str:
 
 
 def steps(state: MappedState, event: EventSQL, dialect: Dialect) -> Iterator[tuple[str, Executable]]:
-    """Each statement with when it is sent: the fire's own, and those of the history."""
+    """Each statement with the condition under which it is sent: the fire's own, and those of the history."""
     database, history = database_of_dialect(dialect), state.extras.history
     if history is not None:
         yield "with a token, before the others", text("SAVEPOINT fsm_token")
@@ -97,7 +97,7 @@ def steps(state: MappedState, event: EventSQL, dialect: Dialect) -> Iterator[tup
 
 
 def _heading(state: MappedState, name: str) -> Iterator[str]:
-    """What the event does, as comments: a line for each target."""
+    """The edges of the event as comments: a line for each target."""
     sources: dict[str, list[str]] = {}
     for edge in Graph.of(state.machine).edges:
         if edge.event == name:
@@ -144,7 +144,7 @@ def _legend(state: MappedState, event: EventSQL, compiled: SQLCompiler) -> Itera
             yield name, f"always {values[name]!r}"
 
 
-# Quoted text, which is left alone; blanks, and what ends a word without one.
+# Quoted text, which stays as it is; blanks; and the characters that end a word.
 _PIECES = re.compile(r"""('(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`|\s+|[(),=])""", re.DOTALL)
 _CLAUSES = {"SET", "FROM", "WHERE"}
 

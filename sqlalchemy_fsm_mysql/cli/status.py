@@ -21,9 +21,9 @@ class Status(IntEnum):
     """Every exit status that a command can have; docs/command_line.md has the table."""
 
     DONE = 0
-    """The row was moved, the command did what was asked, or nothing is wrong."""
+    """The row was moved, the command is done, or nothing is wrong."""
     REFUSED = 1
-    """The machine or the operator said no; the doctor found an error; two machines differ."""
+    """The machine refused, or the operator did not confirm; the doctor found an error; two machines differ."""
     USAGE = 2
     """The call is wrong: an argument, an option, a value, the URL. Nothing was sent that changes a row."""
     NOT_FOUND = 3
@@ -31,7 +31,7 @@ class Status(IntEnum):
     DATABASE = 4
     """The database cannot be reached, or refuses to work: login, lock timeout, read-only, connection lost."""
     OUTPUT = 5
-    """The output cannot be written. What the command does to rows is done."""
+    """The output cannot be written. The command has moved the rows all the same."""
     UNEXPECTED = 70
     """An error that none of the above explains, such as one that a hook of the model raises."""
     INTERRUPTED = 130

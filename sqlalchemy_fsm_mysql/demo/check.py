@@ -1,4 +1,4 @@
-"""What the processes reported, held against what the database stores. Pure: no database, no printing."""
+"""Compares the reports of the processes with the rows in the database. Pure: no database, no printing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Step: TypeAlias = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Tally:
-    """What was reported: how often each order took each step, and each state refused each event."""
+    """The reports: how often each order took each step, and how often each state refused each event."""
 
     steps: Counter[tuple[int, Step]] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)  # (event, state observed)
     again: int = 0  # units of work run once more, because the server had ended them
 
     def add(self, other: Tally) -> None:
-        """Count what *other* counted, too."""
+        """Add the counts of *other*."""
         self.steps.update(other.steps)
         self.refused.update(other.refused)
         self.again += other.again
@@ -37,7 +37,7 @@ class Tally:
         return self.moved + self.refused.total()
 
     def edges(self) -> Counter[Step]:
-        """How often each edge of the machine was taken, over all orders."""
+        """The number of times that each edge of the machine was taken, over all orders."""
         edges: Counter[Step] = Counter()
         for (_, step), times in self.steps.items():
             edges[step] += times
@@ -46,7 +46,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An order as the database holds it: its state, and the number of steps it has counted itself."""
+    """A stored order: its state, and the number of steps that its row has counted."""
 
     state: str
     steps: int
@@ -54,7 +54,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: what must hold, in plain words, and every case in which it does not."""
+    """One check: its claim in plain words, and every case that violates it."""
 
     claim: str
     violations: tuple[str, ...]
@@ -72,9 +72,9 @@ def findings(
     begun_with: int,
     lost_workers: tuple[str, ...] = (),
 ) -> list[Finding]:
-    """All that must hold between *tally* and *stored*, when *begun_with* orders were there at the start.
+    """Every check of *tally* against *stored*, for a race that began with *begun_with* orders.
 
-    *lost_workers* tells of each process that did not report to its end.
+    *lost_workers* has a sentence for each process that did not report to its end.
     """
     steps = _by_order(tally)
     deleted = sum(times for (_, source, target), times in tally.edges().items() if target == "Deleted" != source)
@@ -91,7 +91,7 @@ def findings(
             tuple(_miscounted(steps, stored)),
         ),
         Finding(
-            "The steps of each order, whoever reported them, can be laid end to end: one path from"
+            "The steps of each order, from all reports, can be laid end to end: one path from"
             f" {machine.initial!r} to the state that is stored. Had two processes moved an order out of the"
             " same state at once, there would be a gap.",
             tuple(_broken(machine, steps, stored)),
@@ -109,9 +109,9 @@ def findings(
 
 
 def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) -> str | None:
-    """Why *steps* are not one path from *initial* to *final* that takes each of them as often as counted.
+    """The reason why *steps* are not one path from *initial* to *final* that takes each of them as often as counted.
 
-    None when they are. This is Euler's condition: such a path exists if and only if each state is left as
+    None when they are one. This is Euler's condition: such a path exists if and only if each state is left as
     often as it is entered (but for the two ends), and all steps hang together with the first state.
 
     >>> path_problem({("Go", "a", "b"): 2, ("Back", "b", "a"): 1}, "a", "b")

@@ -22,12 +22,12 @@ LOOK_EVERY = 0.2  # seconds
 
 
 def play(console: Console, *, url: str | None, workers: int, rows: int, seconds: float) -> int:
-    """Race, show, check. Returns the exit status: 0 when all that was checked holds, else 1.
+    """Race, show, check. Returns the exit status: 0 when every check passes, else 1.
 
     Raises: NoStage when the database cannot be used.
     """
     with stage(url, rows) as engine:
-        _say_what_is_coming(console, engine, workers, rows, seconds)
+        _introduce(console, engine, workers, rows, seconds)
         with racing(engine.url, workers, seconds) as race:
             _wait_for_all(console, race, workers)
             took = _watch(console, engine, race, seconds) if not race.problems else 0.0
@@ -41,12 +41,12 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
     return _verdict(console, race, found, took, where="SQLite" if url is None else shown_url(engine.url))
 
 
-def _say_what_is_coming(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
+def _introduce(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
     console.print(
         Text.assemble(
             (f"{workers} processes, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
             " Each process picks an order and an event and fires it, again and again, through a connection of"
-            " its own; none knows what the others do. Whoever deletes an order makes a new one in the same"
+            " its own; none knows what the others do. A process that deletes an order makes a new one in the same"
             " transaction.",
         )
     )

@@ -35,7 +35,7 @@ END_WITHIN = 60.0  # seconds, for the last fire of each process: as long as a lo
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a process has to know: where to fire and how long. It starts at `go`, ends early at `enough`."""
+    """The orders of one process: the database and the time. It starts at `go`, and ends early at `enough`."""
 
     name: str
     url: URL
@@ -51,12 +51,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A process has sent all that it has done."""
+    """A process has sent its last report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A process ends here, because of an error that it was not made for."""
+    """An error that a process does not expect has ended it."""
 
     problem: str
 
@@ -70,7 +70,7 @@ def make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:  # Any: a driver's connection
-        # With a write-ahead log the one who watches reads without waiting for the writers, and they write
+        # With a write-ahead log the watching process reads without waiting for the writers, and they write
         # without waiting. The file is thrown away afterwards, so no fire need wait for the disk.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
@@ -92,7 +92,7 @@ def stored_orders(engine: Engine) -> dict[int, Stored]:
 
 @dataclass(slots=True)
 class Race:
-    """The processes while they run, and what they have reported so far."""
+    """The running processes, and their reports so far."""
 
     workers: dict[Connection, BaseProcess]
     go: Signal
@@ -106,7 +106,7 @@ class Race:
         return not self.workers
 
     def receive(self, seconds: float) -> None:
-        """Take in what arrives within *seconds*; return sooner when all processes have ended."""
+        """Add the reports that arrive within *seconds*; return sooner when all processes have ended."""
         until = time.monotonic() + seconds
         while self.workers and (left := until - time.monotonic()) > 0:
             for connection in wait(list(self.workers), left):
@@ -152,7 +152,7 @@ def racing(url: URL, workers: int, seconds: float) -> Iterator[Race]:
         enough.set()
         go.set()
         for process, here in processes:
-            here.close()  # whoever still wants to report finds nobody, and ends
+            here.close()  # a process that still reports gets a BrokenPipeError, and ends
             process.join(5)
             if process.is_alive():
                 process.kill()
@@ -161,8 +161,10 @@ def racing(url: URL, workers: int, seconds: float) -> Iterator[Race]:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Ignore SIGINT, and have a process that is started now ignore it: who watches says when it is enough."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+    """Ignore SIGINT, and have a process that is started now ignore it: the watching process ends the race."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python lets only the main thread set a signal's handler
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -173,11 +175,11 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def run(task: Task, reports: Connection) -> None:
-    """What one process does, from its start to its end."""
+    """The main function of a process."""
     with suppress(BrokenPipeError):
         try:
             _race(task, reports)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it has to be told
+        except Exception as error:  # noqa: BLE001 - the report needs every error
             reports.send(Broken(f"{task.name} ended by {type(error).__name__}: {first_line(error)}"))
         else:
             reports.send(Done())
@@ -211,7 +213,7 @@ def _live(session: Session, since: int = 0) -> Sequence[int]:
 
 
 def _fired(session: Session, key: int, name: str, tally: Tally) -> bool:
-    """Fire the event *name* on the order, count what came of it, and tell whether the order is deleted."""
+    """Fire the event *name* on the order and count the outcome. Whether the order is deleted now."""
     outcome = _again_until_committed(session, lambda: _unit_of_work(session, key, name), tally)
     if isinstance(outcome, Refused):
         tally.refused[name, str(outcome.state)] += 1
@@ -222,8 +224,7 @@ def _fired(session: Session, key: int, name: str, tally: Tally) -> bool:
 
 def _unit_of_work(session: Session, key: int, name: str) -> Moved[Order] | Refused[Order]:
     outcome = try_fire_key(Order, key, name, session)
-    # Many may ask for the deletion at once, and one alone is told that it was the one who moved the order
-    # there.
+    # Several processes may delete an order at once. Only one of them gets the outcome that moved it.
     if isinstance(outcome, Moved) and outcome.changed and outcome.target == "Deleted":
         session.add(Order())
     session.commit()
@@ -244,5 +245,5 @@ def _again_until_committed(
 
 
 def first_line(error: BaseException) -> str:
-    """What *error* says, without the SQL that SQLAlchemy adds."""
+    """The first line of the message of *error*, before the SQL that SQLAlchemy adds."""
     return (str(error).splitlines() or [""])[0]

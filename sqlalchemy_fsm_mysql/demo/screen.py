@@ -1,4 +1,4 @@
-"""What the demo shows: a live table, or plain lines, while the processes race; then figures and findings."""
+"""The output of the demo: a live table, or plain lines, while the processes race; then figures and findings."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _state(state: str) -> Text:
 
 
 def show_table(console: Console, machine: Machine, tally: Tally) -> None:
-    """The machine's state × event table with what happened in each cell."""
+    """The machine's state × event table with the counts of each cell."""
     graph, edges = Graph.of(machine), tally.edges()
     table = Table(box=ROUNDED, show_lines=True)
     table.add_column("", no_wrap=True)

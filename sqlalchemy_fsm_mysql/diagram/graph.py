@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from ..errors.texts import State
+from ..errors.texts import State, counted
 
 if TYPE_CHECKING:  # a machine shows itself by this package
     from ..machine import Machine, Transition
@@ -218,8 +218,7 @@ def heat(times: int, most: int) -> int:
 
 def rows_label(state: str, rows: Rows) -> str:
     """How many rows are in *state*, as a diagram writes it."""
-    number = rows.get(state, 0)
-    return f"{number:,} row{'' if number == 1 else 's'}"
+    return counted(rows.get(state, 0), "row")
 
 
 def graph_of(machine: Machine | Graph) -> Graph:

@@ -27,7 +27,7 @@ def shown(value: object) -> str:
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a repr is foreign code, and what matters is the error being told
+    except Exception:  # noqa: BLE001 - a repr is foreign code, and must not hide the error that this message is for
         text = f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
