@@ -8,14 +8,16 @@ from __future__ import annotations
 import functools
 import inspect as python
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from ..core.failures import UNSURE_AT_COMMIT, Meaning, ended_by, error_code, meaning
+from ..core.notes import current_notes
 from ..errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
 from ..errors.texts import shown
 from .journal import connections_of, journal_of
@@ -173,7 +175,8 @@ async def _attempt_async(
         try:
             result = await work(session)
             await session.flush()
-            await session.run_sync(_call, unit.must_be_alive)
+            if unit.may_have_ended():
+                await session.run_sync(_call, unit.must_be_alive)
         except Exception as error:  # noqa: BLE001 - raised again, explained
             await session.run_sync(_call, unit.failed, error)
         tokens = unit.journal.tokens
@@ -206,10 +209,19 @@ class _Unit:
         self.session, self.journal = session, journal_of(session)
         self.commits = self.journal.commits
 
+    def connections(self) -> Collection[Connection]:
+        """The connections that the unit's transaction is on."""
+        transaction = self.session.get_transaction()
+        return () if transaction is None else connections_of(transaction)
+
+    def may_have_ended(self) -> bool:
+        """Whether an error says that the transaction may have ended; to make sure can take a statement."""
+        notes = map(current_notes, self.connections())
+        return any(one is not None and one.ended_by is not None for one in notes)
+
     def ended_by(self) -> DBAPIError | None:
         """The error that has ended the transaction on the server, whether or not the work has swallowed it."""
-        transaction = self.session.get_transaction()
-        for connection in () if transaction is None else connections_of(transaction):
+        for connection in self.connections():
             ended = ended_by(connection)
             if ended is not None:
                 return ended

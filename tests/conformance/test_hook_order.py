@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import Moved, TransactionAborted, fire_key, on_committed, on_moved, remove_hook
 from sqlalchemy_fsm_mysql.core.hooks import Hook, announce
 from sqlalchemy_fsm_mysql.orm.journal import journal_of
 from sqlalchemy_fsm_mysql.testing import frozen_hooks, hooks_follow_session
-from tests.conformance.history_models import Order, Plain
+from tests.conformance.history_models import Base, Order, Plain
 from tests.conformance.session_support import create, stored
 from tests.conformance.test_hooks import events, heard, hooked
 
@@ -317,6 +320,27 @@ def test_a_commit_of_the_connection_that_fails_calls_nothing(database: Engine, k
         connection.rollback()
 
     assert mails == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_async_session_waits_for_its_connections_commit(tmp_path: Path, end: str) -> None:
+    async def work() -> list[str]:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/async.db")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with engine.connect() as connection:
+            outer = await connection.begin()
+            async with AsyncSession(connection) as session:
+                session.add(Plain(id=1))
+                await fire_key(Plain, 1, "Ready", session)
+                await session.commit()
+            assert mails == []
+            await getattr(outer, end)()
+        await engine.dispose()
+        return events(mails)
+
+    with heard(on_committed) as mails:
+        assert asyncio.run(work()) == (["Ready"] if end == "commit" else [])
 
 
 # --- AUTOCOMMIT

@@ -77,7 +77,7 @@ def test_a_session_whose_statement_was_interrupted_has_to_roll_back(one_connecti
     other = create(database, Order)
     with Session(one_connection) as session:
         session.connection()
-        with locked_for(database, 0.5) as key, pytest.raises(JobTimeout), time_limit(0.2):
+        with locked_for(database, 0.8) as key, pytest.raises(JobTimeout), time_limit(0.4):
             fire_key(Order, key, "Ready", session)
         with pytest.raises(PendingRollbackError):
             fire_key(Order, other, "Stop", session)
@@ -93,9 +93,11 @@ def test_the_next_session_of_the_pool_gets_the_outcome_of_its_own_fire(
     one_connection: Engine, database: Engine
 ) -> None:
     other = create(database, Order)
-    with locked_for(database, 0.5) as key:
-        with pytest.raises(JobTimeout), time_limit(0.2), Session(one_connection) as session:
-            fire_key(Order, key, "Ready", session)
+    with locked_for(database, 0.8) as key:
+        with pytest.raises(JobTimeout), Session(one_connection) as session:
+            session.connection()
+            with time_limit(0.4):
+                fire_key(Order, key, "Ready", session)
         with Session(one_connection) as session:
             outcome = try_fire_key(Order, other, "Delete", session)
 
@@ -105,8 +107,8 @@ def test_the_next_session_of_the_pool_gets_the_outcome_of_its_own_fire(
 def test_an_interrupted_statement_of_the_applications_own_is_no_other(one_connection: Engine, database: Engine) -> None:
     """On an engine that has never fired anything: the connection goes back to the pool, and a fire gets it."""
     other = create(database, Order)
-    with pytest.raises(JobTimeout), time_limit(0.2), one_connection.connect() as connection:
-        connection.execute(text("SELECT SLEEP(0.5)"))
+    with pytest.raises(JobTimeout), one_connection.connect() as connection, time_limit(0.4):
+        connection.execute(text("SELECT SLEEP(0.8)"))
     with Session(one_connection) as session:
         moved = fire_key(Order, other, "Ready", session)
 
@@ -150,9 +152,9 @@ def test_a_unit_that_was_interrupted_and_swallows_it_commits_nothing(one_connect
 
     def work(session: Session) -> None:
         fire_key(Order, first, "Ready", session)
-        with locked_for(database, 0.5) as key:
+        with locked_for(database, 0.8) as key:
             try:
-                with time_limit(0.2):
+                with time_limit(0.4):
                     fire_key(Order, key, "Ready", session)
             except JobTimeout:
                 pass
@@ -182,7 +184,7 @@ def test_a_value_that_the_driver_cannot_send_leaves_the_transaction_alive(
 async def fired_after_a_timeout(engine: Any, key: int, other: int) -> tuple[Any, Any]:
     async with AsyncSession(engine) as session:
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(fire_key(Order, key, "Ready", session), 0.2)
+            await asyncio.wait_for(fire_key(Order, key, "Ready", session), 0.4)
         with pytest.raises(PendingRollbackError):
             await fire_key(Order, other, "Stop", session)
         await session.rollback()
@@ -206,16 +208,16 @@ def test_a_session_whose_statement_was_cancelled_has_to_roll_back(
         finally:
             await engine.dispose()
 
-    with locked_for(database, 0.5) as key:
+    with locked_for(database, 0.8) as key:
         assert asyncio.run(work(key)) == ("Initializing", "Stopped")
 
 
 def test_the_waiting_is_over_soon(one_connection: Engine, database: Engine) -> None:
     """The interrupted transaction's locks go with its connection, and do not wait for a lock timeout."""
     first = create(database, Order)
-    with Session(one_connection) as session, locked_for(database, 0.5) as key:
+    with Session(one_connection) as session, locked_for(database, 0.8) as key:
         fire_key(Order, first, "Ready", session)
-        with pytest.raises(JobTimeout), time_limit(0.2):
+        with pytest.raises(JobTimeout), time_limit(0.4):
             fire_key(Order, key, "Ready", session)
     began = time.monotonic()
     with Session(database) as session:
