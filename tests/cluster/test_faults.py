@@ -62,10 +62,13 @@ def test_faults_lose_nothing_that_was_acknowledged(apart, database, report, seco
         engine.dispose()
     wrong = violations(found[0])
     lost, doubled = lost_and_doubled(found[0])
+    stored = {row.token for row in found[0].history or ()}
+    denied = Counter(call.code for call in log.calls if call.outcome == "failed" and call.token in stored)
     longest = max(call.end - call.begin for call in log.calls) / 1e9
     stale = sum(look.is_stale for look in log.looks)
     report(
         f"{dict(done)}: {log.counts()}; of the unknown {applied} had applied; lost {lost}, doubled {doubled}; "
+        f"applied although the error said no {dict(denied)}; "
         f"stale reads {stale} of {len(log.looks)}; longest call {longest:.1f} s; "
         f"violations {dict(Counter(violation.check for violation in wrong))}"
     )
