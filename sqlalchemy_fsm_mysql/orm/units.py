@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from ..core.failures import UNSURE_AT_COMMIT, Meaning, ended_by, error_code, meaning
+from ..core.failures import Meaning, ended_by, error_code, is_unsure_at_commit, meaning
 from ..core.notes import current_notes
 from ..errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
 from ..errors.texts import shown
@@ -280,8 +280,8 @@ def raise_of_commit(error: Exception, tokens: list[str]) -> NoReturn:
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
     found, code = meaning(error), error_code(error)
-    is_unsure = code in UNSURE_AT_COMMIT or (found is not Meaning.ABORTED and _BETWEEN_SERVERS in str(error.orig))
-    if found is Meaning.LOST or is_unsure:
+    is_between = found is not Meaning.ABORTED and _BETWEEN_SERVERS in str(error.orig)
+    if is_between or is_unsure_at_commit(error):
         raise OutcomeUnknown(code=code, tokens=tokens) from error
     if found is Meaning.LOCK_TIMEOUT:  # a backup's lock, or a KILL QUERY: the server has rolled back
         raise TransactionAborted(code=code, retryable=True) from error

@@ -276,7 +276,7 @@ def test_no_text_of_the_drivers_is_in_ours(connection: Connection) -> None:
     )
 
 
-@pytest.mark.parametrize("code", [1047, 3100])
+@pytest.mark.parametrize("code", [1047, 3100, 1180])
 def test_a_node_that_lost_the_others_may_have_committed_in_autocommit(code: int) -> None:
     engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT")
     ours = explained(wrapped(pymysql.err.OperationalError(code, "what the server says")), engine)
@@ -285,7 +285,7 @@ def test_a_node_that_lost_the_others_may_have_committed_in_autocommit(code: int)
     assert isinstance(ours, OutcomeUnknown)
 
 
-@pytest.mark.parametrize("code", [1047, 3100])
+@pytest.mark.parametrize("code", [1047, 3100, 1180])
 def test_a_node_that_lost_the_others_may_have_committed(code: int) -> None:
     error = wrapped(pymysql.err.OperationalError(code, "what the server says"))
 
