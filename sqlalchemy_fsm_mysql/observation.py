@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from .errors import FSMError, GuardNotSatisfied, TransitionNotAllowed
+from .errors import FSMError
 from .errors.texts import State, counted, escaped, row_label, shown, stored_form
 from .outcomes import Moved, MovedRows, Refused
 
@@ -79,16 +79,7 @@ class Attempt:
             # Another error's message, as that of a driver, may hold values.
             return str(self.error) if isinstance(self.error, FSMError) else f"{self._place()}: {self.outcome}"
         if isinstance(result, Refused):
-            kind = GuardNotSatisfied if result.reason == "guard" else TransitionNotAllowed
-            return str(
-                kind(
-                    table=self.table,
-                    key=self.key,
-                    event=self.event,
-                    state=result.state,
-                    allowed_from=result.allowed_from,
-                )
-            )
+            return str(result.error(self.table))
         if isinstance(result, Moved):
             again = ", replayed: an earlier fire with this token did it" if result.replayed else ""
             return f"{self._place()}: {_edge(result.source, result.target)}{again}"

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from .errors.texts import State
+from .errors import GuardNotSatisfied, TransitionNotAllowed
+from .errors.texts import State, stored_form
 
 Reason: TypeAlias = Literal["state", "guard"]
 """Why an event did not move a row: it does not leave the row's state, or it does and no guard is true of the row."""
@@ -98,6 +100,29 @@ class Moved(Generic[M]):
         """Whether the state is another one now; false for a transition of a state to itself."""
         return self.source != self.target
 
+    def to_dict(self) -> dict[str, Any]:
+        """This outcome for JSON: no instance and no payload; states as they are stored.
+
+        >>> moved = Moved(object, 42, "Stop", "Running", "Stopped").to_dict()
+        >>> moved["moved"], moved["key"], moved["source"], moved["target"]
+        (True, 42, 'Running', 'Stopped')
+        """
+        return {
+            "moved": True,
+            "model": self.model.__name__,
+            "key": _plain_key(self.key),
+            "event": self.event,
+            "source": stored_form(self.source),
+            "target": stored_form(self.target),
+            "changed": self.changed,
+            "created": self.created,
+            "replayed": self.replayed,
+            "sequence": self.sequence,
+            "actor": self.actor,
+            "details": self.details,
+            "token": self.token,
+        }
+
     def __bool__(self) -> Literal[True]:
         return True
 
@@ -107,8 +132,11 @@ class Refused(Generic[M]):
     """The event did not move the row, and nothing was changed.
 
     `state` is the state observed in the row, never one from memory. `reason` is ``"state"`` when the
-    event does not leave that state, ``"guard"`` when it does and none of its guards held. `allowed_from`
+    event does not leave that state, ``"guard"`` when it does and no transition's guards were all true. `allowed_from`
     lists the states that the event leaves, in the machine's order.
+
+    `failed` are the names of all guards that were not true of the row, in the machine's order, learned in the same
+    statement; `sentences` are those that guards among them have for people.
     """
 
     model: type[M]
@@ -117,6 +145,37 @@ class Refused(Generic[M]):
     state: State
     reason: Reason
     allowed_from: list[State] = field(default_factory=list, hash=False)
+    failed: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+
+    def error(self, table: str) -> TransitionNotAllowed:
+        """What ``fire`` raises for this refusal of a row of *table*."""
+        said = {"table": table, "key": self.key, "event": self.event, "model": self.model}
+        state, allowed_from = self.state, self.allowed_from
+        if self.reason != "guard":
+            return TransitionNotAllowed(**said, state=state, allowed_from=allowed_from)
+        return GuardNotSatisfied(
+            **said, state=state, allowed_from=allowed_from, failed=self.failed, sentences=self.sentences
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """This outcome for JSON; states as they are stored.
+
+        >>> refused = Refused(object, 42, "Cancel", "paid", "guard", ["new", "paid"], ("owner",)).to_dict()
+        >>> refused["moved"], refused["reason"], refused["failed"]
+        (False, 'guard', ['owner'])
+        """
+        return {
+            "moved": False,
+            "model": self.model.__name__,
+            "key": _plain_key(self.key),
+            "event": self.event,
+            "state": stored_form(self.state),
+            "reason": self.reason,
+            "allowed_from": [stored_form(state) for state in self.allowed_from],
+            "failed": list(self.failed),
+            "sentences": list(self.sentences),
+        }
 
     def __bool__(self) -> Literal[False]:
         return False
@@ -147,5 +206,32 @@ class MovedRows(Generic[M]):
         """The number of rows whose state is another one now."""
         return sum(rows for (source, target), rows in self.by_transition.items() if source != target)
 
+    def to_dict(self) -> dict[str, Any]:
+        """This outcome for JSON; states as they are stored."""
+        edges = self.by_transition.items()
+        return {
+            "model": self.model.__name__,
+            "event": self.event,
+            "moved": self.moved,
+            "changed": self.changed,
+            "by_transition": [
+                {"source": stored_form(source), "target": stored_form(target), "rows": rows}
+                for (source, target), rows in edges
+            ],
+        }
+
     def __bool__(self) -> bool:
         return self.moved > 0
+
+
+def _plain_key(key: Any) -> Any:
+    """A primary key for JSON: a list when composite; a UUID, a date or bytes as text.
+
+    >>> _plain_key(42), _plain_key((1, b"\x01")), _plain_key("x")
+    (42, [1, '01'], 'x')
+    """
+    if isinstance(key, tuple):
+        return [_plain_key(part) for part in key]
+    if isinstance(key, (bytes, bytearray)):
+        return key.hex()
+    return key if isinstance(key, (int, str, float, NoneType)) else str(key)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..errors import FireError, TransitionNotAllowed
+from ..errors import FireError, GuardNotSatisfied, TransitionNotAllowed
 from ..errors.texts import row_label, stored_form
 from ..operations.lookup import state_at
 from ..orm.firing import fire_key
@@ -102,6 +102,8 @@ def _tell_refusal(error: FireError, *, as_json: bool) -> None:
         document |= {"key": error.key, "event": error.event, "message": str(error)}
         if isinstance(error, TransitionNotAllowed):
             document |= {"state": stored_form(error.state), "allowed_from": list(map(stored_form, error.allowed_from))}
+        if isinstance(error, GuardNotSatisfied):
+            document |= {"failed": list(error.failed), "sentences": list(error.sentences)}
         print_json(document)
         raise typer.Exit(status_of(error))
     fail(str(error), status_of(error))

@@ -111,7 +111,7 @@ def payload(mapped: MappedState, event: EventSQL, given: Sequence[str]) -> dict[
             takes = listed(wanted) or "nothing"
             raise typer.BadParameter(f"{event.name} has no payload {shown(name)}; it takes {takes}.")
         values[name] = json_value(value, name) if colon else _payload_value(name, value, types)
-    missing = [name for name in wanted if name not in values]
+    missing = [name for name in wanted if name not in values and name not in event.defaults]
     if missing:
         raise typer.BadParameter(f"{event.name} needs {listed(f'{name}=…' for name in missing)}")
     return values

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from ..databases import is_autocommit
 from ..errors import TransactionRequired
 from ..errors.texts import shown
+from ..sql.events import EventSQL
 from .target import Target
 
 TOKEN_LENGTH: Final = 64
@@ -22,8 +23,8 @@ class Attribution(NamedTuple):
     details: Any = None
     token: str | None = None
 
-    def checked(self, target: Target) -> Attribution:
-        """The same, fit to be stored.
+    def checked(self, target: Target, event: EventSQL | None = None) -> Attribution:
+        """The same, fit to be stored with the history row of *event*.
 
         Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as
         :func:`checked_token`.
@@ -35,6 +36,8 @@ class Attribution(NamedTuple):
             raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
         if self.token is not None:
             checked_token(self.token, target)
+            if event is not None and not event.recorded:
+                raise TypeError(f"a token is kept in a history row, and {event.name!r} is declared with recorded=False")
         return Attribution(None if actor is None else str.__str__(actor), self.details, self.token)
 
     def parameters(self) -> dict[str, Any]:

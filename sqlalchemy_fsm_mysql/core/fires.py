@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ..databases import database_of
-from ..errors import GuardNotSatisfied, RowNotFound, TransitionNotAllowed, UnknownState
+from ..errors import RowNotFound, TransitionNotAllowed, UnknownState
 from ..errors.texts import State, stored_form
 from ..outcomes import NO_PAYLOAD, Moved, Refused
 from ..sql.code import Refusal, Taken, Undeclared
@@ -73,7 +73,7 @@ def moved(connection: Connection, fire: Fire, source: str, target: str, leaves: 
     *leaves* and *leads_to* are the same states as the machine declares them.
     """
     history, sequence = fire.target.history, None
-    if history is not None:
+    if history is not None and fire.event.recorded:
         values = {name: fire.parameters[name] for name in fire.target.key_names}
         values |= {"fsm_event": fire.event.name, "fsm_source": source, "fsm_target": target}
         values |= fire.attribution.parameters()
@@ -104,21 +104,24 @@ def moved(connection: Connection, fire: Fire, source: str, target: str, leaves: 
 
 def refused(fire: Fire, refusal: Refusal) -> Refused[Any]:
     """The outcome of an UPDATE that has left the row in its state."""
-    machine = fire.target.machine
+    machine, event = fire.target.machine, fire.event.name
+    guards = machine.guards(event) if refusal.failed else {}
+    sentences = [guards[name].sentence for name in refusal.failed if name in guards]
     return Refused(
         model=fire.target.model,
         key=fire.key,
-        event=fire.event.name,
+        event=event,
         state=machine.loaded(refusal.state),
         reason=refusal.reason,
-        allowed_from=machine.sources(fire.event.name),
+        allowed_from=machine.sources(event),
+        failed=refusal.failed,
+        sentences=tuple(sentence for sentence in sentences if sentence is not None),
     )
 
 
 def refusal_error(fire: Fire, refused: Refused[Any]) -> TransitionNotAllowed:
     """The error that stands for the outcome *refused*."""
-    kind = GuardNotSatisfied if refused.reason == "guard" else TransitionNotAllowed
-    return kind(state=refused.state, allowed_from=refused.allowed_from, **fire.row)
+    return refused.error(fire.target.table_name)
 
 
 def stored_state(connection: Connection, fire: Fire) -> Any:

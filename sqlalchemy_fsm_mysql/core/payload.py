@@ -21,11 +21,13 @@ _SCALARS = (str, bytes, bytearray, Real, Decimal, date, time, timedelta)
 def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
     """The bound parameters of *sql* that *payload* gives.
 
-    Raises: TypeError when a name is missing or is none of the event's, or for a value that cannot be bound as one
-    value; ValueError for a number that is not finite.
+    A name that is not given has its default.
+
+    Raises: TypeError when a name without a default is missing, or a name is none of the event's, or for a value that
+    cannot be bound as one value; ValueError for a number that is not finite.
     """
     names = sql.payload
-    missing = [name for name in names if name not in payload]
+    missing = [name for name in names if name not in payload and name not in sql.defaults]
     unexpected = [name for name in payload if name not in names]
     if missing or unexpected:
         parts = [f"needs {', '.join(map(repr, missing))}"] if missing else []
@@ -33,9 +35,10 @@ def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]
         parts += ["the session comes second, by position"] if "session" in unexpected else []
         takes = ", ".join(map(repr, names)) or "nothing"
         raise TypeError(f"{sql.name!r} of {target.model.__name__} {' and '.join(parts)}; its payload is {takes}")
+    given = {**sql.defaults, **payload} if sql.defaults else payload
     for name in names:
-        _check(f"{name!r} of {sql.name!r}", payload[name], sql.takes.get(name, Takes.ONE_VALUE))
-    return {parameter: payload[name] for parameter, name in sql.parameters.items()}
+        _check(f"{name!r} of {sql.name!r}", given[name], sql.takes.get(name, Takes.ONE_VALUE))
+    return {parameter: given[name] for parameter, name in sql.parameters.items()}
 
 
 def _check(what: str, value: Any, takes: Takes) -> None:

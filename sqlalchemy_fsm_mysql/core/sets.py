@@ -46,6 +46,7 @@ from ..outcomes import NO_PAYLOAD, Moved, MovedRows
 from ..sql.code import Taken
 from ..sql.events import NEXT_VERSION, Branch, EventSQL
 from ..sql.expressions import selects_from
+from ..sql.history import HistorySQL
 from ..sql.keys import is_beyond
 from .attribution import NO_ATTRIBUTION, Attribution
 from .target import Target, plain_key
@@ -100,6 +101,11 @@ class Sweep:
         """The same on the rows that match *criteria*, too."""
         return replace(self, criterion=and_(self.criterion, *criteria))
 
+    @property
+    def history(self) -> HistorySQL | None:
+        """The table that gets a row for each transition of this event; None when it gets none."""
+        return self.target.history if self.event.recorded else None
+
     # What a session overrides.
 
     def is_filtered(self) -> bool:
@@ -133,7 +139,7 @@ class Sweep:
 
     def is_one_update(self, rows: int) -> bool:
         """Whether so many locked rows are moved by a single statement."""
-        return self.target.history is None and len(self.event.branches) == 1 and self.is_set() and rows <= CHUNK
+        return self.history is None and len(self.event.branches) == 1 and self.is_set() and rows <= CHUNK
 
     def reads_itself(self) -> bool:
         """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
@@ -166,7 +172,7 @@ class Sweep:
 def run(sweep: Sweep, connection: Connection) -> Counter[int]:
     """Move the rows that match, all or none; how many took which branch."""
     is_set = database_of(connection).sets.can_sweep and sweep.is_set()
-    if is_set and sweep.target.history is None:
+    if is_set and sweep.history is None:
         return _as_set(sweep, connection)
     if is_set and sweep.is_steady():
         moved = _as_recorded_set(sweep, connection)
@@ -188,7 +194,7 @@ def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | Non
     The locked rows still match at the UPDATE. So when as many were moved as recorded, they are the same; when more
     were, other rows have begun to match in between.
     """
-    history = sweep.target.history
+    history = sweep.history
     assert history is not None
     values = {**sweep.parameters, **sweep.attribution.parameters(), "fsm_event": sweep.event.name}
     with all_or_none(sweep, connection):
@@ -225,7 +231,7 @@ def pick(sweep: Sweep, connection: Connection, limit: int | None) -> list[Locked
 
 def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
     """Move locked rows: one UPDATE for each branch, and one INSERT when there is a history."""
-    database, history, target = database_of(connection), sweep.target.history, sweep.target
+    database, history, target = database_of(connection), sweep.history, sweep.target
     moved: Counter[int] = Counter()
     keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
     for row in rows:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Enum, TypeDecorator
 
-from ..errors.texts import shown
+from ..errors.texts import State, shown
 from ..machine import Machine
 from ..machine.states import FORCED
 from ..sql.events import KEY, EventSQL, StateRow
@@ -76,6 +76,13 @@ class Target:
     def forced(self) -> EventSQL:
         """The event that stands for a forced state: it has no transitions."""
         return EventSQL(FORCED, self.row, self.machine.stored_states, ())
+
+    def forced_to(self, state: State) -> EventSQL:
+        """:attr:`forced` where the state is set to *state*, with the effects of the borders between.
+
+        Raises: TypeError when one of these needs a payload.
+        """
+        return self.forced
 
     @cached_property
     def key_names(self) -> tuple[str, ...]:

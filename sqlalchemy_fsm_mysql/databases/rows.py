@@ -144,5 +144,5 @@ class RowStatements:
     def put_state(self, event: EventSQL) -> Executable:
         """The UPDATE that writes the parameter ``fsm_state``, whatever the row's state is."""
         row = event.row
-        values = [*row.implied.items(), (row.state, bindparam("fsm_state", type_=row.state.type))]
+        values = event.forced_assignments(bindparam("fsm_state", type_=row.state.type))
         return update(row.table).where(row.is_key()).ordered_values(*values)

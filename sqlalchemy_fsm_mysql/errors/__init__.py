@@ -181,12 +181,45 @@ class TransitionNotAllowed(FireError):
         return f"it is {shown(stored_form(self.state))}; {shown(event)} leaves {leaves}."
 
 
+# What machine.guards calls a guard without a name of its own.
+_UNNAMED = "guard"
+
+
 class GuardNotSatisfied(TransitionNotAllowed):
-    """The event leaves the row's state, but none of its guards held there; nothing was changed."""
+    """The event leaves the row's state, but no transition's guards were all true there; nothing was changed.
+
+    `.failed` are the names of the guards that were not true of the row, `.sentences` what guards among them say to
+    people.
+
+    >>> where = {"table": "orders", "key": 42, "event": "Cancel", "state": "paid", "allowed_from": ["paid"]}
+    >>> print(GuardNotSatisfied(**where, failed=["owner", "in time"], sentences=["only the owner may"]))
+    orders 42 refused 'Cancel': it is 'paid', but 'owner', 'in time' are not true of this row: only the owner may.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        key: object,
+        event: str,
+        state: State,
+        allowed_from: Iterable[State],
+        model: type[Any] | None = None,
+        failed: Iterable[str] = (),
+        sentences: Iterable[str] = (),
+    ) -> None:
+        self.failed = tuple(failed)
+        self.sentences = tuple(sentences)
+        super().__init__(table=table, key=key, event=event, state=state, allowed_from=allowed_from, model=model)
 
     def _reason(self, event: str) -> str:
         state = shown(stored_form(self.state))
-        return f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} holds for this row."
+        named = [name for name in self.failed if name != _UNNAMED]
+        if not named:
+            return f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} is true of this row."
+        verb = "is" if len(named) == 1 else "are"
+        why = f": {'; '.join(self.sentences).removesuffix('.')}" if self.sentences else ""
+        return f"it is {state}, but {listed(map(shown, named))} {verb} not true of this row{why}."
 
 
 class RowNotFound(FireError):

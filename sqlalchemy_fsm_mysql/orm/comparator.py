@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Column, ColumnElement, String, bindparam, inspect, literal, type_coerce
 from sqlalchemy.sql import operators, visitors
 
+from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
 
@@ -58,6 +59,19 @@ class StateComparator(String.Comparator[Any]):
         built = self._event(event)
         composed: ColumnElement[Any] = _composed(built.after(), built, self.expr, payload)
         return composed
+
+    def in_group(self, group: str, /) -> ColumnElement[bool]:
+        """Whether the row is in one of the states of *group*, as a SQL boolean; an index on the column serves it.
+
+        Raises: ValueError for a group that the machine does not have.
+        """
+        machine = self._own_machine()
+        states = machine.groups.get(group)
+        if states is None:
+            known = listed(map(shown, machine.groups)) or "none"
+            raise ValueError(f"{shown(group)} is no group of this machine; its groups are {known}")
+        inside: ColumnElement[bool] = self.expr.in_(self._bound(states))
+        return inside
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
         """As a string's; a state that has aliases is compared with each of its spellings."""
@@ -123,6 +137,8 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
             name = built.parameters[element.key]
             if name in payload:
                 return bindparam(None, payload[name], type_=element.type, unique=True, expanding=element.expanding)
+            if name in built.defaults:
+                return bindparam(name, built.defaults[name], type_=element.type, expanding=element.expanding)
             return bindparam(name, type_=element.type, expanding=element.expanding)
         if attributes and isinstance(element, Column) and element.table is built.row.table:
             return getattr(entity.entity, attributes[element]).__clause_element__()

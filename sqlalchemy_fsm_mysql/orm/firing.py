@@ -57,7 +57,7 @@ def fire_row(
     parts = mapped.key_parts(key) if instance is None else ()
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
     if attribution is not NO_ATTRIBUTION:
-        attribution = attribution.checked(mapped)
+        attribution = attribution.checked(mapped, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)
     if instance is not None:
@@ -298,11 +298,13 @@ def force_state(
 ) -> Any:
     """Set the row of *instance* to *state*, past the machine: for operators and data repair.
 
-    Only the edges are skipped: *state* has to be declared. The row may hold anything, also a state that the machine
-    does not declare. The outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that.
-    *column* names the machine when the model has several. Given an ``AsyncSession``, the call has to be awaited.
+    Only the edges are skipped: *state* has to be declared, and the effects of `on_enter` and `on_exit` are written. The
+    row may hold anything, also a state that the machine does not declare. The outcome is a :class:`Moved` of the event
+    ``"force_state"``, and the history shows it as that. *column* names the machine when the model has several. Given an
+    ``AsyncSession``, the call has to be awaited.
 
-    Raises: ValueError for an undeclared state; InstanceStateError, RowNotFound.
+    Raises: ValueError for an undeclared state; TypeError when an effect of `on_enter` or `on_exit` needs a payload;
+    InstanceStateError, RowNotFound.
     """
     attribution = attribution_of(actor, details, None)
     return within(session or session_of(instance), _force_state)(instance, state, column, attribution)
@@ -314,9 +316,11 @@ def _force_state(session: Session, instance: Any, state: Any, column: Any, attri
     attribution = attribution.checked(mapped)
     flush_first(session, mapped.mapper, model=mapped.model, event=FORCED)
     parts = persistent_key(session, instance)
+    event = mapped.forced_to(mapped.machine.loaded(stored))
     parameters: dict[str, Any] = dict(zip(mapped.key_names, parts, strict=True))
     parameters["fsm_state"] = mapped.machine.loaded(stored)  # the parameter has the column's own type
-    fire = Fire(mapped, mapped.forced, plain_key(parts), parameters, attribution, instance=instance)
+    parameters |= payload_parameters(mapped, event, {})
+    fire = Fire(mapped, event, plain_key(parts), parameters, attribution, instance=instance)
     with watching(Attempt("force_state", mapped.model, mapped.table_name, FORCED, fire.key)) as attempt:
         attempt.result = moved = _force(Writer(session, mapped), fire, stored)
     return moved

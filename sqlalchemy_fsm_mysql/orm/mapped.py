@@ -12,9 +12,9 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 
 from ..core.target import Target
 from ..errors import UnknownEvent
-from ..errors.texts import shown, stored_form
+from ..errors.texts import State, shown, stored_form
 from ..sql.events import EventSQL, StateRow
-from ..sql.expressions import event_sql
+from ..sql.expressions import event_sql, forced_sql
 from ..sql.history import HistorySQL
 from .column import StateType
 from .comparator import STATES
@@ -45,7 +45,7 @@ class MappedState(Target):
             extras = column.info[EXTRAS] = Extras(column)
         self.extras = extras
         self._events: dict[str, EventSQL] = {}
-        self._changed: dict[str, tuple[str, ...]] = {}
+        self._forced: dict[State, EventSQL] = {}
 
     @property
     def history(self) -> HistorySQL | None:
@@ -86,21 +86,30 @@ class MappedState(Target):
             self._events[name] = built
         return built
 
+    def forced_to(self, state: State) -> EventSQL:
+        if not self.machine.borders.effects:
+            return self.forced
+        built = self._forced.get(state)
+        if built is None:
+            built = self._forced[state] = forced_sql(self.model, self.machine, state, self.row, _other_state)
+        return built
+
     def changed_with(self, event: EventSQL) -> tuple[str, ...]:
         """The attributes, besides the state and the version, that the event's UPDATE may change."""
-        if event.name not in self._changed:
-            assigned = {column for branch in event.branches for column in branch.effects}
+        # Classes share the events of their base and may map more columns; forced states share a name.
+        key = ("changed", id(self))
+        if key not in event.cache:
+            assigned = {column for branch in event.branches for column in branch.effects} | set(event.outside)
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
             # A column_property() may be computed from a column that has changed; a flush expires it, too.
             computed = [
                 p.key for p in expirable(self.mapper) if p.expire_on_flush and not isinstance(p.columns[0], Column)
             ]
-            self._changed[event.name] = (
-                *(key for key, column in self.row.columns.items() if column in changed),
-                *computed,
-            )
-        return self._changed[event.name]
+            plain = [name for name, column in self.row.columns.items() if column in changed]
+            event.cache[key] = (*plain, *computed)
+        attributes: tuple[str, ...] = event.cache[key]
+        return attributes
 
     def state_in_memory(self, instance: Any) -> Any:
         """The state that *instance* shows, without SQL: the initial one before the first flush, None when expired."""

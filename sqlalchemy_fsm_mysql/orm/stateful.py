@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlalchemy import event as events
 from sqlalchemy.orm import Mapper
@@ -14,25 +14,34 @@ from .column import StateMachineColumn, StateType
 from .firing import attribution_of, available_events, can_fire, fire_row
 from .history import history_rows
 from .mapped import equip
+from .possible import possible_events
 from .sessions import session_of, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from .sessions import AnySession
+
+    E = TypeVarWithDefault("E", bound=str, default=str)
+else:
+    E = TypeVar("E")
 
 S = TypeVar("S")
 
 __all__ = ["StateMachineColumn", "StateType", "Stateful"]
 
 
-class Stateful:
-    """What a model with a :func:`StateMachineColumn` can do. Inherit it to let type checkers know; it works without."""
+class Stateful(Generic[E]):
+    """What a model with a :func:`StateMachineColumn` can do. Inherit it to let type checkers know; it works without.
+
+    ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum, has them check event names.
+    """
 
     @overload
     def fire(
         self: S,
-        event: str,
+        event: E,
         session: AnySession | None = ...,
         /,
         *,
@@ -45,7 +54,7 @@ class Stateful:
     @overload
     def fire(
         self: S,
-        event: str,
+        event: E,
         session: AsyncSession,
         /,
         *,
@@ -57,7 +66,7 @@ class Stateful:
     ) -> Coroutine[Any, Any, Moved[S]]: ...
     def fire(
         self,
-        event: str,
+        event: E,
         session: Any = None,
         /,
         *,
@@ -84,7 +93,7 @@ class Stateful:
     @overload
     def try_fire(
         self: S,
-        event: str,
+        event: E,
         session: AnySession | None = ...,
         /,
         *,
@@ -97,7 +106,7 @@ class Stateful:
     @overload
     def try_fire(
         self: S,
-        event: str,
+        event: E,
         session: AsyncSession,
         /,
         *,
@@ -109,7 +118,7 @@ class Stateful:
     ) -> Coroutine[Any, Any, Moved[S] | Refused[S]]: ...
     def try_fire(
         self,
-        event: str,
+        event: E,
         session: Any = None,
         /,
         *,
@@ -124,7 +133,7 @@ class Stateful:
         work = within(session or session_of(self), fire_row)
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 
-    def can_fire(self, event: str, *, column: Any = None) -> bool:
+    def can_fire(self, event: E, *, column: Any = None) -> bool:
         """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.
 
         No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
@@ -137,6 +146,24 @@ class Stateful:
     def available_events(self, *, column: Any = None) -> list[str]:
         """The events that leave the state in memory, in the machine's order. A hint, like :meth:`can_fire`."""
         return available_events(self, column=column)
+
+    @overload
+    def possible_events(
+        self, session: AnySession | None = ..., /, *, column: Any = ..., **payload: Any
+    ) -> list[str]: ...
+    @overload
+    def possible_events(
+        self, session: AsyncSession, /, *, column: Any = ..., **payload: Any
+    ) -> Coroutine[Any, Any, list[str]]: ...
+    def possible_events(self, session: Any = None, /, *, column: Any = None, **payload: Any) -> Any:
+        """The events that would move this row now, guards included, in the machine's order: one SELECT.
+
+        *payload* are the values that guards are asked with; an event whose required payload is not given is left out.
+        This is a plain read: only a fire decides and moves at once.
+
+        Raises: TypeError for a payload that no event of the model takes; InstanceStateError.
+        """
+        return possible_events(self, session, column, payload)
 
     @overload
     def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[Any]: ...
@@ -152,7 +179,7 @@ class Stateful:
         return history_rows(self, session, column=column)
 
 
-METHODS = ("fire", "try_fire", "can_fire", "available_events", "history")
+METHODS = ("fire", "try_fire", "can_fire", "available_events", "possible_events", "history")
 
 
 @events.listens_for(Mapper, "after_mapper_constructed")

@@ -124,6 +124,7 @@ class Branch:
     number: int
     leaves: State  # the source and the target as the machine declares them, for outcomes
     leads_to: State
+    guards: tuple[tuple[str, ColumnElement[bool]], ...] = ()  # those that `guard` is made of, by name
 
     @property
     def code(self) -> int:
@@ -156,9 +157,12 @@ class EventSQL:
     states: tuple[str, ...]
     branches: tuple[Branch, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
-    payload: tuple[str, ...] = ()  # what a fire must give
+    payload: tuple[str, ...] = ()  # what a fire may give
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # payload name -> its value when a fire does not give it
     takes: Mapping[str, Takes] = field(default_factory=dict)  # payload name -> the strictest of its uses
     named_guards: tuple[str, ...] = ()  # in the order of their bits in the code
+    recorded: bool = True  # whether the history has a row for each transition
+    outside: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)  # forced from no declared state
     cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
     _readings: dict[int, codes.Reading] = field(default_factory=dict)
 
@@ -192,8 +196,27 @@ class EventSQL:
         return code
 
     def _code_in(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
-        refused = number(codes.refused(index, by_guard=bool(branches)))
+        refused = self._refused(index, branches)
         return _first_that_holds(branches, [number(branch.code) for branch in branches], refused)
+
+    def _refused(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
+        """The code of a row that no branch takes, with the bits of the guards that are not true of it.
+
+        Only the guards of a branch that has several are asked again: where a branch with one guard is not taken, that
+        guard is not true.
+        """
+        code = codes.refused(index, by_guard=bool(branches))
+        certain = {branch.guards[0][0] for branch in branches if len(branch.guards) == 1}
+        asked: dict[str, list[ColumnElement[bool]]] = {}
+        for branch in branches:
+            for name, guard in branch.guards:
+                if name not in certain and not any(guard is other for other in asked.get(name, ())):
+                    asked.setdefault(name, []).append(guard)
+        bit = {name: codes.failed(i) for i, name in enumerate(self.named_guards)}
+        refused = number(code + sum(bit[name] for name in certain))
+        for name, guards in asked.items():
+            refused = refused + case((and_(*guards), number(0)), else_=number(bit[name]))
+        return refused
 
     def read(self, code: int) -> codes.Reading:
         """What *code*, as a statement of this event has reported it, says of the row."""
@@ -247,6 +270,19 @@ class EventSQL:
         targets = [(b, target(b) if target is not None else state_literal(b.target)) for b in self.branches]
         values[self.row.state] = self._choose(targets, self.row.state, chosen)
         return list(values.items())
+
+    def forced_assignments(self, target: ColumnElement[Any]) -> list[tuple[Column[Any], ColumnElement[Any]]]:
+        """What an UPDATE has to SET that puts a row into the state *target*, whatever state it is in."""
+        unknown = Branch("", "", None, self.outside, number=len(self.branches), leaves="", leads_to="")
+        values: dict[Column[Any], ColumnElement[Any]] = {}
+        for column in _in_order(self.row, [*self.branches, unknown]):
+            kept = self.row.implied.get(column, column)
+            otherwise = self.outside.get(column, kept)
+            pairs = [(branch.source, branch.effects.get(column, kept)) for branch in self.branches]
+            whens = [(state_literal(source), value) for source, value in pairs if value is not otherwise]
+            values[column] = case(*whens, value=self.row.state, else_=otherwise) if whens else otherwise
+        values |= {column: value for column, value in self.row.implied.items() if column not in values}
+        return [*values.items(), (self.row.state, target)]
 
     def branch_assignments(self, branch: Branch) -> list[tuple[Column[Any], ColumnElement[Any]]]:
         """What an UPDATE has to SET on a row that is known to take *branch*."""

@@ -41,8 +41,10 @@ from sqlalchemy.sql.annotation import _deep_deannotate
 from sqlalchemy.types import NullType, TypeEngine
 
 from ..errors import InvalidMachine
-from ..errors.texts import State
-from ..machine import BorderEffect, Machine, Transition
+from ..errors.texts import State, listed, stored_form
+from ..machine import BorderEffect, Machine
+from ..machine.payload import Takes as Payload
+from ..machine.states import FORCED
 from .events import PAYLOAD, Branch, EventSQL, StateRow, Takes
 
 # Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
@@ -61,6 +63,14 @@ def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, sta
     return _Builder(model, machine, event, row, state_value).build()
 
 
+def forced_sql(model: type[Any], machine: Machine, target: State, row: StateRow, state_value: StateValue) -> EventSQL:
+    """What stands for an event where ``force_state`` sets the state to *target*, with the effects of the borders.
+
+    Raises: InvalidMachine as :func:`event_sql`; TypeError when an effect needs a payload.
+    """
+    return _Builder(model, machine, FORCED, row, state_value).forced(target)
+
+
 class _Builder:
     def __init__(self, model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> None:
         self.model, self.machine, self.event, self.row, self.state_value = (
@@ -70,6 +80,7 @@ class _Builder:
             row,
             state_value,
         )
+        self.payload = Payload()
         self.parameters: dict[str, str] = {}
         self.takes: dict[str, Takes] = {}
         self.problems: list[str] = []
@@ -78,41 +89,93 @@ class _Builder:
 
     def build(self) -> EventSQL:
         machine = self.machine
+        self.payload = Payload(machine.payload(self.event), machine.optional_payload(self.event))
         common = self._effects(machine.events[self.event].effect, "effect")
         ways = []
         for transition in machine.transitions(self.event):
-            guards = [self._guard(guard.function) for guard in transition.guards]
+            guards = tuple((str(guard.name), self._guard(guard.function)) for guard in transition.guards)
             own = common | self._effects(transition.effect, "effect")
-            ways.append((transition, _all_of(guards), self._crossing(transition, own) | own))
+            ways.append((transition, guards, self._crossing(transition.source, transition.target, own) | own))
         spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
         branches = tuple(
             Branch(
                 source,
                 machine.stored(transition.target),
-                guard,
+                _all_of(guards),
                 effects,
                 number=i,
                 leaves=machine.loaded(source),
                 leads_to=machine.loaded(machine.stored(transition.target)),
+                guards=guards,
             )
-            for i, (source, transition, guard, effects) in enumerate(spelled)
+            for i, (source, transition, guards, effects) in enumerate(spelled)
         )
-        if self.problems:
-            raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
-        names = machine.payload(self.event)
-        built = EventSQL(self.event, self.row, machine.stored_states, branches, self.parameters, names, self.takes)
+        self._raise()
+        built = EventSQL(
+            self.event,
+            self.row,
+            machine.stored_states,
+            branches,
+            self.parameters,
+            self.payload.names,
+            self.payload.optional,
+            self.takes,
+            tuple(machine.guards(self.event)),
+            recorded=machine.events[self.event].recorded,
+        )
         for branch in branches:
             built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
         return built
 
-    def _crossing(self, transition: Transition, own: Effects) -> Effects:
-        """The effects of the borders that *transition* crosses; of several on one column, the most specific.
+    def forced(self, target: State) -> EventSQL:
+        """What ``force_state`` to *target* writes along: the effects of the borders between there and any state."""
+        machine = self.machine
+        crossed = [machine.borders.crossed(state, target) for state in (None, *machine.states)]
+        self.payload = Payload.of(*(border.function for borders in crossed for border in borders))
+        if self.payload.required:
+            raise TypeError(
+                f"forcing {stored_form(target)!r} writes an effect of on_enter or on_exit that needs"
+                f" {listed(map(repr, self.payload.required))}, which force_state cannot give: give it a default there"
+            )
+        sources = [(text, state) for state in machine.states for text in machine.spellings(state)]
+        branches = tuple(
+            Branch(
+                text,
+                machine.stored(target),
+                None,
+                self._crossing(state, target, {}),
+                number=i,
+                leaves=state,
+                leads_to=target,
+            )
+            for i, (text, state) in enumerate(sources)
+        )
+        outside = self._crossing(None, target, {})
+        self._raise()
+        return EventSQL(
+            self.event,
+            self.row,
+            machine.stored_states,
+            branches,
+            self.parameters,
+            self.payload.names,
+            self.payload.optional,
+            self.takes,
+            outside=outside,
+        )
+
+    def _raise(self) -> None:
+        if self.problems:
+            raise InvalidMachine(list(dict.fromkeys(self.problems)), self.machine.name)
+
+    def _crossing(self, source: Any, target: State, own: Effects) -> Effects:
+        """The effects of the borders between *source* and *target*; of several on one column, the most specific.
 
         Columns that the transition's *own* effects write are not looked at: those win.
         """
         borders = self.machine.borders
         chosen: dict[Column[Any], tuple[BorderEffect, ColumnElement[Any]]] = {}
-        for border in borders.crossed(cast(State, transition.source), transition.target):
+        for border in borders.crossed(source, target):
             for column, value in self._effects(border.function, f"on_{border.role} of {border}").items():
                 if column in own:
                     continue
@@ -217,7 +280,7 @@ class _Builder:
         """
         for message in _misplaced(expression, self.row.table):
             self._problem(role, message)
-        names = self.machine.payload(self.event)
+        names = self.payload.names
 
         def replaced(element: Any, **_: Any) -> Any:
             bound = element.clause if isinstance(element, TypeCoerce) else element
@@ -240,8 +303,9 @@ class _Builder:
         self.problems.append(f"event {self.event!r}: its {role} {what}")
 
 
-def _all_of(guards: Sequence[ColumnElement[bool]]) -> ColumnElement[bool] | None:
-    return and_(*guards) if len(guards) > 1 else next(iter(guards), None)
+def _all_of(guards: Sequence[tuple[str, ColumnElement[bool]]]) -> ColumnElement[bool] | None:
+    conditions = [guard for _, guard in guards]
+    return and_(*conditions) if len(conditions) > 1 else next(iter(conditions), None)
 
 
 def _takes(type_: TypeEngine[Any]) -> Takes:

@@ -85,7 +85,7 @@ def test_payload_has_the_types_of_its_columns(run, shop, stock, session):
     session.rollback()
     refused = run(*fire, "amount=500", "at=2026-01-31", "note:=null", "-u", stock)
     assert refused.status == 1
-    assert "no guard of 'Refund' holds" in refused.err
+    assert "no guard of 'Refund' is true" in refused.err
     assert run(*fire, "amount:=69.75", "at=2026-01-31", "note=", "-u", stock).out.endswith("Paid -> Refunded\n")
 
 

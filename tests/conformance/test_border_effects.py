@@ -16,6 +16,7 @@ from sqlalchemy_fsm_mysql import (
     claim,
     fire_key,
     fire_where,
+    force_state,
 )
 from tests.conformance.support import stored
 
@@ -163,3 +164,23 @@ def test_groups_that_are_not_inside_each_other_conflict():
     with pytest.raises(InvalidMachine, match="on_enter of group 'left' and of group 'right' both set 'by'"):
         state.event("Go")
     assert state.event("Settled").branches[0].effects
+
+
+@pytest.mark.parametrize(
+    ("state", "forced", "expected"),
+    [
+        ("queued", "running", ("running", 1, 1, "inner", "left queued")),
+        ("running", "paused", ("paused", 1, 0, None, None)),
+        ("running", "failed", ("failed", 1, 0, "state", "left active")),
+        ("failed", "failed", ("failed", 0, 0, None, None)),
+    ],
+)
+def test_forced_states_write_them(session, state, forced, expected):
+    job = Job(id=1, state=state)
+    session.add(job)
+    session.flush()
+
+    force_state(job, forced, session)
+
+    assert values(session) == expected
+    assert tuple(getattr(job, name) for name in VALUES) == expected

@@ -186,7 +186,7 @@ def test_a_guards_refusal_says_row_event_and_state_and_not_the_payload(session, 
 
     expected = (
         "vaults 1 refused 'Release': it is 'Held', which 'Release' leaves, "
-        "but no guard of 'Release' holds for this row."
+        "but no guard of 'Release' is true of this row."
     )
     assert expected == str(refused.value)
     assert (refused.value.state, refused.value.allowed_from) == ("Held", ["Held"])

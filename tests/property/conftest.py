@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, Engine
 
-from tests.property.machines import STATES, table
+from tests.property.machines import STATES, Spec, mapped
 from tests.servers import make_engine
 
 # Thousands in a full run: FSM_EXAMPLES=2000 pytest tests/property
@@ -41,11 +41,11 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def database(url: URL, way: str) -> Iterator[Engine]:
-    """An engine with one table, in which every machine finds its states."""
+    """An engine with one table and its history, in which every machine finds its states."""
     options = {"fsm_backend": "locking"} if way == "locking" else {}
     engine = make_engine(url, execution_options=options)
-    metadata = table(STATES).metadata
-    metadata.create_all(engine)
-    yield engine
-    metadata.drop_all(engine)
+    with mapped(Spec.of_all(STATES), history=True) as model:
+        model.metadata.create_all(engine)
+        yield engine
+        model.metadata.drop_all(engine)
     engine.dispose()

@@ -34,7 +34,7 @@ def test_can_selects_the_rows_that_fire_moves_and_after_tells_where_to(database:
     spec = data.draw(specs(), label="machine")
     drawn = data.draw(rows(spec, ROWS), label="rows")
     event = data.draw(st.sampled_from(spec.events), label="event")
-    payload = data.draw(payloads(event), label="payload")
+    payload = data.draw(payloads(spec, event), label="payload")
     place = PLACES[data.draw(st.sampled_from(sorted(PLACES)), label="place")]
     with mapped(spec) as model, Session(database) as session:
         session.add_all(model(id=key, **row) for key, row in drawn.items())

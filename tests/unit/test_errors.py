@@ -185,7 +185,7 @@ def test_refusal_needs_no_model():
 def test_refusal_by_guard_says_that_the_state_fits():
     error = GuardNotSatisfied(**ROW, state="Running", allowed_from=["Running"])
     assert str(error) == (
-        "orders 42 refused 'Ready': it is 'Running', which 'Ready' leaves, but no guard of 'Ready' holds for this row."
+        "orders 42 refused 'Ready': it is 'Running', which 'Ready' leaves, but no guard of 'Ready' is true of this row."
     )
     assert (error.state, error.allowed_from) == ("Running", ["Running"])
 

@@ -1,0 +1,126 @@
+"""What would move a row now; groups in queries; events as an Enum."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+from sqlalchemy import String, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, Transition, fire_key, fire_where
+from sqlalchemy_fsm_mysql.errors import InstanceStateError, UnknownEvent
+
+
+class Base(DeclarativeBase):
+    """The tables of this module."""
+
+
+class Does(str, enum.Enum):
+    PAY = "Pay"
+    SHIP = "Ship"
+    CANCEL = "Cancel"
+    REMIND = "Remind"
+    VOID = "Void"
+
+
+def is_owner(order, user):
+    return order.owner == user
+
+
+machine = Machine(
+    initial="new",
+    groups={"open": ("new", "paid"), "over": ["shipped", "cancelled"], "none of these": ["cancelled"]},
+    events=[
+        Event(Does.PAY, [Transition("new", "paid", guard=lambda order: order.total > 0)]),
+        Event(Does.SHIP, {"paid": "shipped"}),
+        Event(Does.CANCEL, {"open": "cancelled"}, guard=is_owner),
+        Event(
+            Does.REMIND,
+            {"new": "new"},
+            guard=lambda order, user="nobody": order.owner != user,
+        ),
+        Event(Does.VOID, {"open": "cancelled"}, guard=lambda order, reason: order.owner != reason),
+    ],
+)
+
+
+class Order(Stateful[Does], Base):
+    __tablename__ = "possible_orders"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(machine)
+    owner: Mapped[str] = mapped_column(String(20), default="ann")
+    total: Mapped[int] = mapped_column(default=100)
+
+
+@pytest.fixture
+def order(session: Session) -> Order:
+    order = Order(id=1)
+    session.add(order)
+    session.flush()
+    return order
+
+
+def test_guards_are_asked(session, order):
+    assert order.possible_events() == ["Pay", "Remind"]
+    assert order.possible_events(session, user="ann") == ["Pay", "Cancel"]
+    assert order.possible_events(user="bob", reason="x") == ["Pay", "Remind", "Void"]
+
+
+def test_row_is_asked_and_not_memory(session, order):
+    session.connection().execute(Order.__table__.update().values(total=0))
+    assert order.possible_events(user="ann") == ["Cancel"]
+
+
+def test_pending_changes_are_seen(session, order):
+    order.total = 0
+    assert order.possible_events(user="ann") == ["Cancel"]
+
+
+def test_one_statement(session, order, sent):
+    order.possible_events(user="ann")
+    with sent() as statements:
+        order.possible_events(user="bob")
+    assert statements.number == 1
+
+
+def test_payload_that_no_event_takes(session, order):
+    with pytest.raises(TypeError, match="no event of Order takes 'users'; its events take 'reason', 'user'"):
+        order.possible_events(users="ann")
+
+
+def test_object_that_is_not_stored(session):
+    with pytest.raises(InstanceStateError):
+        Order(id=7).possible_events(session)
+
+
+def test_enum_names_an_event_everywhere(session, order):
+    assert fire_key(Order, 1, Does.PAY, session).event == "Pay"
+    assert order.can_fire(Does.SHIP)
+    assert session.scalars(select(Order.id).where(Order.state.can(Does.SHIP))).all() == [1]
+    assert fire_where(Order, Does.SHIP, session, Order.id == 1).event == "Ship"
+    assert [type(name) for name in machine.events] == [str] * 5
+
+
+def test_other_enum_is_no_event(session, order):
+    class Other(str, enum.Enum):
+        PAY = "Payed"
+
+    with pytest.raises(UnknownEvent):
+        order.fire(Other.PAY)
+
+
+@pytest.mark.parametrize(("group", "found"), [("open", ["new", "paid"]), ("over", ["shipped"]), ("none of these", [])])
+def test_groups_in_queries(session, group, found):
+    session.add_all(Order(id=key, state=state) for key, state in enumerate(["new", "paid", "shipped"], start=1))
+    session.flush()
+
+    assert session.scalars(select(Order.state).where(Order.state.in_group(group)).order_by(Order.id)).all() == found
+    assert session.scalars(select(Order.state).where(~Order.state.in_group(group)).order_by(Order.id)).all() == [
+        state for state in ["new", "paid", "shipped"] if state not in found
+    ]
+
+
+def test_group_that_there_is_not():
+    with pytest.raises(ValueError, match="'opne' is no group of this machine; its groups are 'open', 'over'"):
+        Order.state.in_group("opne")
