@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from ..databases import is_autocommit
 from ..errors.texts import State
 from ..outcomes import Moved
-from .notes import Promise, current_notes, keep_promises, notes_of
+from .notes import Notes, Promise, current_notes, keep_promises, notes_of
 
 __all__ = ["Hook", "announce"]
 
@@ -69,46 +69,63 @@ class _Announcement:
 
 
 def announce(
-    hooks: Sequence[Hook], moved: Moved[Any], connection: Connection, given: Any = None, place: Place | None = None
+    hooks: Sequence[Hook],
+    moves: Sequence[Moved[Any]],
+    connection: Connection,
+    given: Any = None,
+    place: Place | None = None,
 ) -> None:
-    """Have *hooks* hear of *moved*, a move on *connection*: ``on_moved`` now, ``on_committed`` after the COMMIT.
+    """Have *hooks* hear of *moves* on *connection*, in order: ``on_moved`` now, ``on_committed`` after the COMMIT.
 
-    *given* is what the functions get beside *moved*: the session, of which *place* is the journal, or the connection.
+    *given* is what the functions get beside the move: the session, of which *place* is the journal, or the connection.
+    All moves of one call have happened already, so a function hears of each before it hears of what a hook fires.
 
     What a function raises keeps no other from being called. Those of ``on_moved`` hear of everything that can still be
     committed; then the first exception is raised, and any further one is logged.
     """
-    wanted = [hook for hook in hooks if hook.wants(moved)]
-    if not wanted:
-        return
-    functions = [hook.function for hook in wanted if hook.when == "moved"]
-    committed = [hook.function for hook in wanted if hook.when == "committed"]
     notes = notes_of(connection)
     queue = notes.queue if place is None or place.queue is None else place.queue
-    is_autonomous = bool(committed) and is_autocommit(connection)  # the statement was its own COMMIT
-    promise = None
-    if (committed and not is_autonomous) or queue is not None:
-        told = partial(_call_committed, [] if is_autonomous else committed, moved)
-        promise = notes.promise(connection, told if place is None else partial(place.after_commit, told))
-        if place is not None:
-            place.noted(promise)
-    announcement = _Announcement(functions, committed if is_autonomous else [], moved, given or connection, promise)
+    # A single move that nothing waits for needs no promise: it is announced before anything can undo it.
+    may_wait = queue is not None or len(moves) > 1
+    waiting: list[_Announcement] = []
+    for moved in moves:
+        wanted = [hook for hook in hooks if hook.wants(moved)]
+        functions = [hook.function for hook in wanted if hook.when == "moved"]
+        committed = [hook.function for hook in wanted if hook.when == "committed"]
+        announcement = _Announcement(functions, [], moved, given or connection, None)
+        if committed or (functions and may_wait):
+            if is_autocommit(connection):  # each statement was its own COMMIT
+                announcement.at_once = committed
+            else:
+                announcement.promise = _promise(notes, connection, partial(_call_committed, committed, moved), place)
+        if functions or announcement.at_once:
+            waiting.append(announcement)
     if queue is not None:
-        queue.append(announcement)
-    elif functions or is_autonomous:
-        _run_to_completion(announcement, connection, [notes] if place is None else [notes, place])
+        queue.extend(waiting)
+    elif waiting:
+        _run_to_completion(waiting, connection, [notes] if place is None else [notes, place])
 
 
-def _run_to_completion(first: _Announcement, connection: Connection, places: Sequence[Any]) -> None:
-    queue = deque([first])
+def _promise(notes: Notes, connection: Connection, run: Callable[[], None], place: Place | None) -> Promise:
+    if place is None:
+        return notes.promise(connection, run)
+    promise = notes.promise(connection, partial(place.after_commit, run))
+    place.noted(promise)
+    return promise
+
+
+def _run_to_completion(waiting: Sequence[_Announcement], connection: Connection, places: Sequence[Any]) -> None:
+    """Make the announcements *waiting*, and those that their hooks add by further fires."""
+    queue = deque(waiting)
     for place in places:
         place.queue = queue
     notes, raised = current_notes(connection), None
     try:
-        # After a rollback, or an error that has ended the transaction, there is nothing left to hear of.
-        while queue and not connection.invalidated and current_notes(connection) is notes:
+        while queue and not connection.invalidated:  # else nothing of the transaction can be committed
             announcement = queue.popleft()
-            if announcement.promise is None or not announcement.promise.is_void:
+            promise = announcement.promise
+            # A hook may have ended the transaction: after its rollback there is nothing to hear of.
+            if promise is None or promise.is_kept or (current_notes(connection) is notes and not promise.is_void):
                 raised = _call(announcement, connection, raised)
     finally:
         for place in places:

@@ -22,10 +22,14 @@ _KEY = "_sqlalchemy_fsm_mysql_notes"
 
 @dataclass(slots=True, eq=False)
 class Promise:
-    """Something to be run once the connection's transaction is committed; `is_void` after its savepoint's rollback."""
+    """Something to be run once the connection's transaction is committed.
+
+    `is_void` after the rollback of the savepoint that it was made in, `is_kept` when it is run.
+    """
 
     run: Callable[[], None]
     is_void: bool = False
+    is_kept: bool = False
 
 
 class Notes:
@@ -124,15 +128,15 @@ _COMMITTING: dict[type[Any], type[Any]] = {RootTransaction: _Root, TwoPhaseTrans
 
 
 def keep_promises(promises: Iterable[Promise]) -> None:
-    """Run the *promises* that are not void, each once.
+    """Run the *promises* that are neither void nor kept already.
 
     What one raises keeps none of the others from theirs; the first exception is raised when all have been run.
     """
     raised: BaseException | None = None
     for promise in promises:
-        if promise.is_void:
+        if promise.is_void or promise.is_kept:
             continue
-        promise.is_void = True
+        promise.is_kept = True
         try:
             promise.run()
         except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and SystemExit, too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect as python
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
@@ -18,7 +18,7 @@ from ..outcomes import Moved
 from .journal import journal_of
 from .mapped import MappedState, attribute_state
 
-__all__ = ["Hook", "announce", "on_committed", "on_moved", "remove_hook"]
+__all__ = ["Hook", "announce", "announce_all", "on_committed", "on_moved", "remove_hook"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,8 +87,13 @@ def remove_hook(column: Any, function: Callable[..., Any]) -> None:
 
 def announce(mapped: MappedState, moved: Moved[Any], session: Session, connection: Connection) -> None:
     """Have the hooks of *mapped* hear of *moved*, which *session* has done on *connection*."""
+    announce_all(mapped, (moved,), session, connection)
+
+
+def announce_all(mapped: MappedState, moves: Sequence[Moved[Any]], session: Session, connection: Connection) -> None:
+    """Have the hooks of *mapped* hear of *moves*, which *session* has done on *connection* by one call."""
     if mapped.extras.hooks:
-        core_hooks.announce(mapped.extras.hooks, moved, connection, session, journal_of(session))
+        core_hooks.announce(mapped.extras.hooks, moves, connection, session, journal_of(session))
 
 
 def _registration(

@@ -27,7 +27,7 @@ from ..sql.events import Branch
 from ..sql.keys import is_among, is_beyond
 from .criteria import on_row
 from .firing import attribution_of
-from .hooks import announce
+from .hooks import announce_all
 from .instances import show_row
 from .journal import note
 from .mapped import MappedState, mapped_event
@@ -387,8 +387,8 @@ def _claim(
         attempt.result = moved_rows(sweep, moved)
         # 5. Call the hooks.
         if sweep.mapped.extras.hooks:
-            for instance, row in zip(instances, rows, strict=True):
-                announce(sweep.mapped, moved_row(sweep, row, instance), session, connection)
+            moves = [moved_row(sweep, row, instance) for instance, row in zip(instances, rows, strict=True)]
+            announce_all(sweep.mapped, moves, session, connection)
     return instances
 
 

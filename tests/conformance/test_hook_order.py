@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from sqlalchemy_fsm_mysql import Moved, TransactionAborted, fire_key, on_committed, on_moved, remove_hook
+from sqlalchemy_fsm_mysql import Moved, TransactionAborted, claim, fire_key, on_committed, on_moved, remove_hook
 from sqlalchemy_fsm_mysql.core.hooks import Hook, announce
 from sqlalchemy_fsm_mysql.orm.journal import journal_of
 from sqlalchemy_fsm_mysql.testing import frozen_hooks, hooks_follow_session
@@ -119,6 +119,57 @@ def test_a_hook_that_rolls_the_session_back_ends_the_announcements(database: Eng
 
     assert (later, mails) == ([], [])
     assert stored(database, Plain, key) == "Initializing"
+
+
+def test_a_hook_hears_of_all_claimed_rows_before_it_hears_of_what_a_hook_fires(database: Engine, schemas: None) -> None:
+    """All rows of a claim have moved when the first of them is announced."""
+    keys = sorted(create(database, Plain) for _ in range(3))
+
+    def go_on(moved: Moved[Any], session: Session) -> None:
+        if moved.key == keys[0]:
+            fire_key(Plain, keys[2], "Stop", session)
+
+    with (
+        hooked(on_moved, Plain.state, go_on, event="Ready"),
+        heard(on_moved) as later,
+        heard(on_committed) as mails,
+        Session(database) as session,
+    ):
+        claim(Plain, "Ready", session, Plain.id.in_(keys), limit=3)
+        session.commit()
+
+    expected = [*((key, "Ready") for key in keys), (keys[2], "Stop")]
+    assert expected == [(moved.key, moved.event) for moved in later]
+    assert expected == [(moved.key, moved.event) for moved in mails]
+
+
+def test_an_exception_keeps_no_claimed_row_from_being_announced(database: Engine, schemas: None) -> None:
+    keys = [create(database, Plain) for _ in range(3)]
+
+    def fail(moved: Moved[Any], session: Session) -> None:
+        raise LookupError
+
+    with hooked(on_moved, Plain.state, fail), heard(on_moved) as later, Session(database) as session:
+        with pytest.raises(LookupError):
+            claim(Plain, "Ready", session, Plain.id.in_(keys), limit=3)
+        session.commit()
+
+    assert sorted(moved.key for moved in later) == sorted(keys)
+
+
+def test_moves_that_a_hook_has_committed_are_announced(database: Engine, schemas: None) -> None:
+    """The second row's functions are called after its COMMIT, and not never."""
+    keys = [create(database, Plain) for _ in range(2)]
+
+    def commit(moved: Moved[Any], session: Session) -> None:
+        session.commit()
+
+    with hooked(on_moved, Plain.state, commit), heard(on_moved) as later, Session(database) as session:
+        claim(Plain, "Ready", session, Plain.id.in_(keys), limit=2)
+        session.rollback()
+
+    assert sorted(moved.key for moved in later) == sorted(keys)
+    assert [stored(database, Plain, key) for key in keys] == ["Running", "Running"]
 
 
 def test_a_hook_that_fires_in_a_session_of_its_own_is_not_kept_waiting(database: Engine, key: int) -> None:
@@ -440,9 +491,9 @@ def test_on_a_connection_hooks_get_the_connection(database: Engine, end: str, ex
 
     hooks = [hook("moved", on_move), hook("committed", lambda moved: told.append(f"committed {moved.event}"))]
     with database.connect() as connection:
-        announce(hooks, move("one"), connection)
+        announce(hooks, [move("one")], connection)
         savepoint = begun(connection).begin_nested()
-        announce(hooks[1:], move("two"), connection)
+        announce(hooks[1:], [move("two")], connection)
         savepoint.rollback()
         getattr(connection, end)()
         connection.execute(select(1))
@@ -457,11 +508,11 @@ def test_a_move_on_the_connection_of_a_session_waits_for_the_sessions_hooks(data
 
     def go_on(moved: Moved[Any], session: Session) -> None:
         if moved.event == "one":
-            announce(hooks, move("two"), session.connection())
+            announce(hooks, [move("two")], session.connection())
 
     hooks += [hook("moved", go_on), hook("moved", lambda moved, given: told.append(moved.event))]
     with Session(database) as session:
-        announce(hooks, move("one"), session.connection(), session, journal_of(session))
+        announce(hooks, [move("one")], session.connection(), session, journal_of(session))
 
     assert told == ["one", "two"]
 

@@ -30,8 +30,9 @@ def keeps_unread_answers() -> AbstractContextManager[Any]:
 def nests_hooks() -> AbstractContextManager[Any]:
     """A hook's fire is announced at once: the hooks behind it hear of the second move first."""
 
-    def run(announcement: Any, connection: Connection, places: Any) -> None:
-        hooks._call(announcement, connection, None)
+    def run(waiting: Any, connection: Connection, places: Any) -> None:
+        for announcement in waiting:
+            hooks._call(announcement, connection, None)
 
     return patch.object(hooks, "_run_to_completion", run)
 
