@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import String
+from sqlalchemy import Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -18,6 +18,7 @@ from sqlalchemy_fsm_mysql import (
     fire_where,
     force_state,
 )
+from sqlalchemy_fsm_mysql.databases import database_of
 from tests.conformance.support import stored
 
 
@@ -184,3 +185,38 @@ def test_forced_states_write_them(session, state, forced, expected):
 
     assert values(session) == expected
     assert tuple(getattr(job, name) for name in VALUES) == expected
+
+
+def test_statement_is_that_of_effects_on_the_transitions(session):
+    """So entering costs what the same effects cost when they are written on each transition."""
+    stamp, clear = sets(by="entered"), sets(box="left")
+    machines = [
+        Machine(initial="a", events=[Event("Go", {"a": "b"})], on_enter={"b": stamp}, on_exit={"a": clear}),
+        Machine(
+            initial="a",
+            events=[
+                Event("Go", [Transition("a", "b", effect=lambda job: {**stamp(job), **clear(job)})]),
+            ],
+        ),
+    ]
+    texts = []
+    for same in machines:
+
+        class Own(DeclarativeBase):
+            pass
+
+        model = type(
+            "Thing",
+            (Own,),
+            {
+                "__tablename__": "border_same",
+                "id": mapped_column(Integer, primary_key=True),
+                "by": mapped_column(String(20)),
+                "box": mapped_column(String(20)),
+                "state": StateMachineColumn(same),
+            },
+        )
+        event = vars(model)["__state_machines__"]["state"].event("Go")
+        texts.append([str(statement) for statement in database_of(session.connection()).rows.statements(event)])
+
+    assert texts[0] == texts[1]
