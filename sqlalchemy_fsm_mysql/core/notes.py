@@ -28,6 +28,7 @@ class Promise:
     """
 
     run: Callable[[], None]
+    token: str | None = None  # that was fired, for the outcome of a COMMIT that is not known
     is_void: bool = False
     is_kept: bool = False
 
@@ -45,6 +46,16 @@ class Notes:
         self.queue: deque[Any] | None = None  # the announcements to hooks that wait while another one is made
         # By the names of the savepoints that they were made in.
         self._promises: dict[tuple[str, ...], list[Promise]] = {}
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens that were noted, without those of savepoints that were rolled back."""
+        every = [promise.token for made in self._promises.values() for promise in made]
+        return [token for token in every if token is not None]
+
+    def note_token(self, connection: Connection, token: str) -> None:
+        """Note that something was fired under *token*."""
+        self.promise(connection, _nothing).token = token
 
     def promise(self, connection: Connection, run: Callable[[], None]) -> Promise:
         """Have *run* called once after the COMMIT of the transaction, unless the savepoint is rolled back before."""
@@ -71,6 +82,10 @@ class Notes:
         """The promises in the order of their making; none is left."""
         promises, self._promises = self._promises, {}
         return [promise for made in promises.values() for promise in made]
+
+
+def _nothing() -> None:
+    """What a promise does that is made for its token alone."""
 
 
 def current_notes(connection: Connection) -> Notes | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import inspect as python
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
@@ -23,7 +24,7 @@ from ..errors.texts import shown
 from .journal import connections_of, journal_of
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.orm import sessionmaker
 
 __all__ = ["run_transaction"]
@@ -33,11 +34,29 @@ S = TypeVar("S", "Session", "AsyncSession")
 
 # Seconds. The first wait is about what a deadlock's winner needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
+_SHORTEST = 1e-6  # a timeout of 0 is none for stamina
 # In Vitess's messages of a call between its own servers, which may have been cut off in the middle of the COMMIT.
 _BETWEEN_SERVERS = "rpc error"
-_SHORTEST = 1e-6  # a timeout of 0 is none for stamina
 
 
+@overload
+def run_transaction(
+    session_factory: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[R]],
+    *,
+    attempts: int = ...,
+    timeout: float | None = ...,
+    idempotent: bool = ...,
+) -> Awaitable[R]: ...
+@overload
+def run_transaction(
+    session_factory: Engine,
+    work: Callable[[Connection], R],
+    *,
+    attempts: int = ...,
+    timeout: float | None = ...,
+    idempotent: bool = ...,
+) -> R: ...
 @overload
 def run_transaction(
     session_factory: async_sessionmaker[Any],
@@ -57,7 +76,7 @@ def run_transaction(
     idempotent: bool = ...,
 ) -> R: ...
 def run_transaction(
-    session_factory: Callable[[], Any],
+    session_factory: Any,
     work: Callable[[Any], Any],
     *,
     attempts: int = 5,
@@ -71,15 +90,18 @@ def run_transaction(
     seconds (None: no limit), with jittered exponential back-off by stamina, whose instrumentation and testing mode
     apply. What *work* does besides the database is done again, too.
 
-    *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call. A
-    COMMIT of unknown outcome is only run again when the work is *idempotent*, for instance by tokens.
+    *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call. An
+    ``Engine`` in its place opens no session, and *work* gets a Core ``Connection`` (an ``AsyncEngine``: an
+    ``AsyncConnection``). A COMMIT of unknown outcome is only run again when the work is *idempotent*, for instance by
+    tokens.
 
     Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
     NotWritable; TypeError for what makes no sessions, and for a session that is in a transaction already; and whatever
     *work* raises.
     """
-    if not callable(session_factory):
-        raise TypeError(f"a unit of work opens its own session: give a sessionmaker, not {shown(session_factory)}")
+    if not callable(session_factory) and not _is_engine(session_factory):
+        what = shown(session_factory)
+        raise TypeError(f"a unit of work opens its own session: give a sessionmaker or an engine, not {what}")
     again = _Again(session_factory, work, attempts, timeout, idempotent)
     if _is_async(session_factory, work):
         return again.run_async()
@@ -88,14 +110,16 @@ def run_transaction(
     except Exception as error:
         if not again.is_worth_it(error):
             raise
-        return again.after(error)
+        failed = error
+    # Outside of the except block: else every later error would have this one in its __context__.
+    return again.after(failed)
 
 
 @dataclass(slots=True)
 class _Again:
     """A unit of work, to be run again when its first attempt has failed: until then stamina costs nothing."""
 
-    session_factory: Callable[[], Any]
+    session_factory: Any
     work: Callable[[Any], Any]
     attempts: int
     timeout: float | None
@@ -114,7 +138,8 @@ class _Again:
         except Exception as error:
             if not self.is_worth_it(error):
                 raise
-            return await self.after(error)
+            failed = error
+        return await self.after(failed)
 
     def after(self, error: Exception) -> Any:
         """Run the unit again by stamina, for which the first attempt, which raised *error*, counts as its own."""
@@ -140,55 +165,64 @@ class _Again:
         return retry(functools.update_wrapper(unit, self.work))()
 
 
-def _is_async(session_factory: Any, work: Callable[[Any], Any]) -> bool:
-    maker = getattr(session_factory, "session_factory", session_factory)  # of a scoped session
+def _is_engine(factory: Any) -> bool:
+    """Whether *factory* makes connections and no sessions: an Engine or an AsyncEngine."""
+    return isinstance(getattr(factory, "sync_engine", factory), Engine)
+
+
+def _is_async(factory: Any, work: Callable[[Any], Any]) -> bool:
+    if _is_engine(factory):
+        return not isinstance(factory, Engine)
+    maker = getattr(factory, "session_factory", factory)  # of a scoped session
     kind = getattr(maker, "class_", maker)  # of a sessionmaker: the class of its sessions
     return hasattr(kind, "run_sync") or python.iscoroutinefunction(work)
 
 
-def _attempt(session_factory: Callable[[], Session], work: Callable[[Session], R]) -> R:
-    session = _outside_of_transactions(session_factory())
-    with session:
-        session.begin()
-        unit = _Unit(session)
+def _attempt(factory: Any, work: Callable[[Any], R]) -> R:
+    is_engine = _is_engine(factory)
+    place = factory.connect() if is_engine else _outside_of_transactions(factory())
+    with place:
+        place.begin()
+        unit = _ConnectionUnit(place) if is_engine else _SessionUnit(place)
         try:
-            result = work(session)
-            session.flush()  # what is lost in here was not committed, and is known
+            result = work(place)
+            if not is_engine:
+                place.flush()  # what is lost in here was not committed, and is known
             unit.must_be_alive()
         except Exception as error:  # noqa: BLE001 - raised again, explained
             unit.failed(error)
-        tokens = unit.journal.tokens
+        tokens = unit.tokens()
         try:
-            session.commit()
+            place.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
             unit.commit_failed(error, tokens)
         return result
 
 
-async def _attempt_async(
-    session_factory: Callable[[], AsyncSession], work: Callable[[AsyncSession], Awaitable[R]]
-) -> R:
-    session = _outside_of_transactions(session_factory())
-    async with session:
-        await session.begin()
-        unit = _Unit(session.sync_session)
+async def _attempt_async(factory: Any, work: Callable[[Any], Awaitable[R]]) -> R:
+    is_engine = _is_engine(factory)
+    place = factory.connect() if is_engine else _outside_of_transactions(factory())
+    async with place:
+        await place.begin()
+        unit = _ConnectionUnit(place.sync_connection) if is_engine else _SessionUnit(place.sync_session)
         try:
-            result = await work(session)
-            await session.flush()
+            result = await work(place)
+            if not is_engine:
+                await place.flush()
             if unit.may_have_ended():
-                await session.run_sync(_call, unit.must_be_alive)
+                await place.run_sync(_call, unit.must_be_alive)
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(_call, unit.failed, error)
-        tokens = unit.journal.tokens
+            await place.run_sync(_call, unit.failed, error)
+        tokens = unit.tokens()
         try:
-            await session.commit()
+            await place.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await session.run_sync(_call, unit.commit_failed, error, tokens)
+            await place.run_sync(_call, unit.commit_failed, error, tokens)
         return result
 
 
-def _call(session: Session, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call *function* as ``AsyncSession.run_sync()`` does its own, which get the session first."""
+def _call(place: Session | Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call *function* as ``run_sync()`` does its own, which get the session or the connection first."""
     function(*arguments)
 
 
@@ -202,17 +236,24 @@ def _outside_of_transactions(session: S) -> S:
     return session
 
 
-class _Unit:
-    """One attempt at a unit of work, in a session."""
+class _Unit(ABC):
+    """One attempt at a unit of work."""
 
-    def __init__(self, session: Session) -> None:
-        self.session, self.journal = session, journal_of(session)
-        self.commits = self.journal.commits
-
+    @abstractmethod
     def connections(self) -> Collection[Connection]:
         """The connections that the unit's transaction is on."""
-        transaction = self.session.get_transaction()
-        return () if transaction is None else connections_of(transaction)
+
+    @abstractmethod
+    def tokens(self) -> list[str]:
+        """The tokens that the work has fired under."""
+
+    @abstractmethod
+    def is_whole(self) -> bool:
+        """Whether nothing of the work can have been committed yet."""
+
+    @abstractmethod
+    def roll_back(self) -> None:
+        """Roll back, whatever has become of the connection."""
 
     def may_have_ended(self) -> bool:
         """Whether an error says that the transaction may have ended; to make sure can take a statement."""
@@ -235,25 +276,65 @@ class _Unit:
 
     def failed(self, error: Exception) -> NoReturn:
         """Roll back, and raise what *error* of the work means for the unit."""
-        ended, is_whole = self.ended_by(), self.journal.commits == self.commits
+        ended, is_whole = self.ended_by(), self.is_whole()
         if isinstance(error, PendingRollbackError) and ended is not None:  # the work has swallowed what came before
             error = ended
-        _roll_back_quietly(self.session)
+        self.roll_back()
         if error is ended and meaning(error) is Meaning.LOCK_TIMEOUT:  # innodb_rollback_on_timeout
             raise TransactionAborted(code=error_code(error), retryable=is_whole) from error
         raise_of_unit(error, is_whole=is_whole)
 
     def commit_failed(self, error: Exception, tokens: list[str]) -> NoReturn:
         """Roll back, and raise what *error* of the COMMIT means for the unit."""
-        _roll_back_quietly(self.session)
+        self.roll_back()
         raise_of_commit(error, tokens)
 
 
-def _roll_back_quietly(session: Session) -> None:
-    try:
-        session.rollback()
-    except DBAPIError:
-        session.invalidate()
+class _SessionUnit(_Unit):
+    """An attempt in a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.journal = session, journal_of(session)
+        self.commits = self.journal.commits
+
+    def connections(self) -> Collection[Connection]:
+        transaction = self.session.get_transaction()
+        return () if transaction is None else connections_of(transaction)
+
+    def tokens(self) -> list[str]:
+        return self.journal.tokens
+
+    def is_whole(self) -> bool:
+        return self.journal.commits == self.commits
+
+    def roll_back(self) -> None:
+        try:
+            self.session.rollback()
+        except DBAPIError:
+            self.session.invalidate()
+
+
+class _ConnectionUnit(_Unit):
+    """An attempt on a connection, without a session."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.transaction = connection, connection.get_transaction()
+
+    def connections(self) -> Collection[Connection]:
+        return (self.connection,)
+
+    def tokens(self) -> list[str]:
+        notes = current_notes(self.connection)
+        return [] if notes is None else notes.tokens
+
+    def is_whole(self) -> bool:
+        return self.connection.get_transaction() is self.transaction
+
+    def roll_back(self) -> None:
+        try:
+            self.connection.rollback()
+        except DBAPIError:
+            self.connection.invalidate()
 
 
 def raise_of_unit(error: Exception, *, is_whole: bool = True) -> NoReturn:

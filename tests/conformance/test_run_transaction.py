@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 import stamina
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
@@ -28,7 +35,9 @@ from sqlalchemy_fsm_mysql import (
     remove_hook,
     run_transaction,
 )
+from sqlalchemy_fsm_mysql.core.notes import notes_of
 from tests.conformance.history_models import Base, Order, OrderTransition, Plain
+from tests.conformance.session_models import Order as Noted
 from tests.conformance.session_support import create, stored
 
 DEADLOCK = TransactionAborted(code=1213, retryable=True)
@@ -59,12 +68,12 @@ def failing(times: int, error: Exception, then: Callable[[Session], Any] = lambd
     return work
 
 
-def say(session: Session, code: int, state: str = "HY000") -> None:
+def say(session: Session | Connection, code: int, state: str = "HY000") -> None:
     """Have the server answer with the error *code*."""
     session.execute(text(f"SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'as asked for'"))
 
 
-def cut(session: Session, engine: Engine) -> None:
+def cut(session: Session | Connection, engine: Engine) -> None:
     """End the server's side of the session's connection."""
     number = session.scalar(text("SELECT CONNECTION_ID()"))
     with engine.connect() as other:
@@ -196,10 +205,12 @@ def test_on_committed_runs_once_for_the_attempt_that_was_committed(
 # --- sessions and factories
 
 
-def test_a_session_or_an_engine_in_place_of_a_factory_is_refused(mine: Session, database: Engine) -> None:
-    for nothing in (mine, database):
-        with pytest.raises(TypeError, match="a unit of work opens its own session: give a sessionmaker, not"):
-            run_transaction(nothing, lambda session: None)
+def test_a_session_or_a_connection_in_place_of_a_factory_is_refused(mine: Session) -> None:
+    for nothing in (mine, mine.connection()):
+        with pytest.raises(
+            TypeError, match="a unit of work opens its own session: give a sessionmaker or an engine, not"
+        ):
+            run_transaction(nothing, lambda session: None)  # type: ignore[call-overload]
 
 
 def test_a_session_in_a_transaction_is_refused_and_left_alone(mine: Session, database: Engine) -> None:
@@ -573,3 +584,127 @@ def test_the_instrumentation_names_an_async_work_too(tmp_path: Any) -> None:
         set_on_retry_hooks(None)
 
     assert [retry.name.rpartition(".")[2] for retry in details] == ["work"]
+
+
+# --- without a session
+
+
+def note_moves(connection: Connection, key: int, *names: str) -> None:
+    """Stand for fires on the connection: an UPDATE of the row's note for each, under a token of its own."""
+    for name in names:
+        connection.execute(update(Noted.__table__).where(Noted.__table__.c.id == key).values(note=name))
+        notes_of(connection).note_token(connection, name)
+
+
+def test_a_unit_on_an_engine_gets_a_connection_and_is_committed(database: Engine, schemas: None) -> None:
+    key = create(database, Noted)
+
+    def work(connection: Connection) -> str:
+        note_moves(connection, key, "moved")
+        return "result"
+
+    assert run_transaction(database, work) == "result"
+    assert stored(database, Noted, key, "note") == "moved"
+
+
+def test_a_unit_on_a_connection_that_fails_is_rolled_back(database: Engine, schemas: None) -> None:
+    key = create(database, Noted)
+
+    def work(connection: Connection) -> None:
+        note_moves(connection, key, "moved")
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        run_transaction(database, work)
+    assert stored(database, Noted, key, "note") == ""
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_unit_on_a_connection_is_run_again_after_a_deadlock(database: Engine, schemas: None, swallows: bool) -> None:
+    key = create(database, Noted)
+    runs: list[int] = []
+
+    def work(connection: Connection) -> None:
+        runs.append(1)
+        note_moves(connection, key, f"run {len(runs)}")
+        if len(runs) == 1:
+            connection.connection.dbapi_connection.rollback()  # type: ignore[union-attr]  # as the server does
+            with suppress(DBAPIError) if swallows else nullcontext():
+                say(connection, 1213)
+
+    run_transaction(database, work)
+
+    assert (len(runs), stored(database, Noted, key, "note")) == (2, "run 2")
+
+
+@pytest.mark.servers_only
+def test_a_unit_on_a_connection_that_commits_by_itself_is_never_run_again(database: Engine, schemas: None) -> None:
+    key = create(database, Noted)
+
+    def work(connection: Connection) -> None:
+        note_moves(connection, key, "moved")
+        connection.commit()
+        say(connection, 1213)
+
+    with pytest.raises(TransactionAborted) as error:
+        run_transaction(database, work)
+
+    assert not error.value.retryable
+
+
+@pytest.mark.servers_only
+def test_a_connection_lost_at_commit_tells_the_tokens_that_were_not_rolled_back(
+    database: Engine, schemas: None
+) -> None:
+    key = create(database, Noted)
+
+    def work(connection: Connection) -> None:
+        note_moves(connection, key, "first")
+        with connection.begin_nested():
+            note_moves(connection, key, "second")
+        lost = connection.begin_nested()
+        note_moves(connection, key, "rolled back")
+        lost.rollback()
+        cut(connection, database)
+
+    with pytest.raises(OutcomeUnknown) as error:
+        run_transaction(database, work)
+
+    assert error.value.tokens == ["first", "second"]
+
+
+def test_an_async_unit_on_an_engine_gets_an_async_connection(tmp_path: Any) -> None:
+    runs: list[int] = []
+
+    async def work(connection: AsyncConnection) -> Any:
+        runs.append(1)
+        if len(runs) == 1:
+            raise DEADLOCK
+        await connection.execute(insert(Order.__table__).values(id=1))
+        return type(connection)
+
+    async def test(engine: Any) -> Any:
+        kind = await run_transaction(engine, work)
+        async with engine.connect() as connection:
+            return kind, await connection.scalar(select(func.count()).select_from(Order.__table__))
+
+    assert run_async(tmp_path, test) == (AsyncConnection, 1)
+    assert len(runs) == 2
+
+
+@pytest.mark.servers_only
+def test_an_error_of_the_first_attempt_is_no_cause_of_a_later_ones(factory: Any) -> None:
+    """A savepoint that the second attempt names wrongly is its own fault, and no reason for a third."""
+    runs: list[int] = []
+
+    def work(session: Session) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            say(session, 1213)
+        session.connection().exec_driver_sql("ROLLBACK TO SAVEPOINT nowhere")
+
+    with pytest.raises(DBAPIError):
+        run_transaction(factory, work)
+
+    assert len(runs) == 2
