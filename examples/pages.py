@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy_fsm_mysql import (
     FSMError,
+    GuardNotSatisfied,
     LockTimeout,
     NotWritable,
     OutcomeUnknown,
@@ -66,6 +67,9 @@ _ANSWERS: tuple[tuple[type[FSMError], Answer], ...] = (
 
 def answer_to(error: FSMError) -> Answer:
     """The answer to *error*. Its own text is for logs: it names tables, and events as the program does."""
+    if isinstance(error, GuardNotSatisfied) and error.sentences:
+        # The sentences that the machine's guards have for people.
+        return Answer(409, "not_possible", f"{error.event} is not possible now: {'; '.join(error.sentences)}.")
     if isinstance(error, TransitionNotAllowed):
         return Answer(409, "not_possible", f"{error.event} is not possible now: the state is {error.state}.")
     return next(
