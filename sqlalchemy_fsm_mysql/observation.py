@@ -96,7 +96,7 @@ Observer: TypeAlias = Callable[[Attempt], AbstractContextManager[Any]]
 F = TypeVar("F", bound=Observer)
 
 # The only state of this module: the observers of this process. Like loggers, they see the fires of all sessions.
-_observers: list[Observer] = []
+observers: list[Observer] = []
 
 
 def observe(observer: F) -> F:
@@ -104,7 +104,7 @@ def observe(observer: F) -> F:
 
     An exception that *observer* raises propagates out of the fire.
     """
-    _observers.append(observer)
+    observers.append(observer)
     return observer
 
 
@@ -113,19 +113,19 @@ def stop_observing(observer: Observer) -> None:
 
     Raises: ValueError when *observer* was not registered.
     """
-    _observers.remove(observer)
+    observers.remove(observer)
 
 
 def is_watched() -> bool:
     """Whether there is an observer, or the logger writes lines of this kind."""
-    return bool(_observers) or log.isEnabledFor(logging.INFO)
+    return bool(observers) or log.isEnabledFor(logging.INFO)
 
 
 @contextmanager
 def watching(attempt: Attempt) -> Iterator[Attempt]:
     """Report *attempt* to the observers and the log. The block sets its result, or raises its error."""
     with ExitStack() as stack:
-        for observer in _observers:
+        for observer in observers:
             stack.enter_context(observer(attempt))
         try:
             yield attempt

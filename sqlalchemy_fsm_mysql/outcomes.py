@@ -70,7 +70,8 @@ class Moved(Generic[M]):
     event was fired with, read-only. `actor` and `details` are what the caller gave, None when nothing.
     `token` is the fire's idempotency token, and `replayed` is true when an earlier fire with this token did
     the moving: then this outcome is that one, and nothing moved now. `sequence` is the number of this
-    transition within the row's history, None without a history.
+    transition within the row's history, None without a history. `created` is true when `fire_or_create` has
+    made the row.
 
     Equality and hash leave out `instance`, `payload` and `details`, and so does `repr`: they may be large,
     private, or unhashable.
@@ -89,11 +90,6 @@ class Moved(Generic[M]):
     replayed: bool = False
     sequence: int | None = None
     created: bool = False
-
-    # Made on every fire: the common case, no payload, must not pay for the copy.
-    def __post_init__(self) -> None:
-        if self.payload is not NO_PAYLOAD:
-            object.__setattr__(self, "payload", ReadOnlyMapping(self.payload) if self.payload else NO_PAYLOAD)
 
     @property
     def changed(self) -> bool:

@@ -72,14 +72,14 @@ def moved(connection: Connection, fire: Fire, source: str, target: str, leaves: 
 
     *leaves* and *leads_to* are the same states as the machine declares them.
     """
-    history, sequence = fire.target.history, None
-    if history is not None and fire.event.recorded:
+    recorder, sequence = fire.target.extras.history, None
+    if recorder is not None and fire.event.recorded:
         values = {name: fire.parameters[name] for name in fire.target.key_names}
         values |= {"fsm_event": fire.event.name, "fsm_source": source, "fsm_target": target}
         values |= fire.attribution.parameters()
         database = database_of(connection)
         try:
-            sequence = database.history.record(connection, history, values)
+            sequence = database.history.record(connection, recorder.sql, values)
         except Exception as error:
             # The row has moved already, and must not be committed without its history row. Only of a token that another
             # fire has used can that be taken back: by the savepoint of the token.

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 __all__ = ["Notes", "Promise", "current_notes", "keep_promises", "notes_of"]
 
-_KEY = "_sqlalchemy_fsm_mysql_notes"
+KEY = "_sqlalchemy_fsm_mysql_notes"
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +90,7 @@ def _nothing() -> None:
 
 def current_notes(connection: Connection) -> Notes | None:
     """The notes on the transaction that *connection* is in; None when there are none."""
-    notes: Notes | None = connection.__dict__.get(_KEY)
+    notes: Notes | None = connection.__dict__.get(KEY)
     transaction = connection.get_transaction()
     return notes if notes is not None and transaction is not None and notes.transaction() is transaction else None
 
@@ -98,10 +98,10 @@ def current_notes(connection: Connection) -> Notes | None:
 def notes_of(connection: Connection) -> Notes:
     """The notes on the transaction that *connection* is in, begun if it is in none."""
     transaction = connection.get_transaction()
-    notes: Notes | None = connection.__dict__.get(_KEY)
+    notes: Notes | None = connection.__dict__.get(KEY)
     if notes is None or transaction is None or notes.transaction() is not transaction:
         transaction = transaction or connection.begin()  # as the connection's first statement does
-        notes = connection.__dict__[_KEY] = Notes(transaction)
+        notes = connection.__dict__[KEY] = Notes(transaction)
     return notes
 
 

@@ -6,9 +6,10 @@ A model's declaration makes one (``orm.mapped``). Nothing in ``core`` knows more
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Column, Enum, TypeDecorator
 
@@ -21,7 +22,23 @@ from ..sql.history import HistorySQL
 if TYPE_CHECKING:
     from ..machine import Event
 
-__all__ = ["Target", "plain_key"]
+__all__ = ["Extras", "Target", "plain_key"]
+
+
+class Recorder(Protocol):
+    """A history class bound to a state column."""
+
+    @property
+    def sql(self) -> HistorySQL: ...
+
+
+@dataclass(slots=True)
+class Extras:
+    """The history and the hooks of a state column, shared by all classes that map it."""
+
+    column: Column[Any]
+    history: Recorder | None = None
+    hooks: list[Any] = field(default_factory=list)
 
 
 class Target:
@@ -31,6 +48,7 @@ class Target:
     attribute: str
     column: Column[Any]
     machine: Machine
+    extras: Extras
 
     @property
     def table_name(self) -> str:
@@ -54,7 +72,8 @@ class Target:
     @property
     def history(self) -> HistorySQL | None:
         """The table that has a row for each transition; None when the machine has no history."""
-        raise NotImplementedError
+        recorder = self.extras.history
+        return None if recorder is None else recorder.sql
 
     def event(self, name: str | Event) -> EventSQL:
         """The SQL of the event *name*.
@@ -94,7 +113,7 @@ class Target:
 
         Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting.
         """
-        if type(key) in self._plain_keys:
+        if type(key) in self.plain_keys:
             return (key,)
         parts = self._split(key)
         for column, part in zip(self.row.key, parts, strict=True):
@@ -107,7 +126,7 @@ class Target:
         return parts
 
     @cached_property
-    def _plain_keys(self) -> tuple[type[Any], ...]:
+    def plain_keys(self) -> tuple[type[Any], ...]:
         """The types of which one value is the whole key and needs no further check."""
         return _exact_types(self.row.key[0]) if len(self.row.key) == 1 else ()
 

@@ -134,8 +134,12 @@ def database_of(connection: Connection) -> Database:
 
     Raises: FSMError for a database that is not supported; ValueError for an option that names none.
     """
-    asked = connection.get_execution_options().get(EXECUTION_OPTION)
-    return database_of_dialect(connection.dialect) if asked is None else _asked_for(asked, connection.dialect)
+    asked, dialect = connection.get_execution_options().get(EXECUTION_OPTION), connection.dialect
+    if asked is not None:
+        return _asked_for(asked, dialect)
+    # As supported() does, without its calls: every fire comes by here.
+    found = SUPPORTED.get("mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name)
+    return found or database_of_dialect(dialect)
 
 
 def database_of_dialect(dialect: Dialect) -> Database:

@@ -68,7 +68,7 @@ class _Text:
             for name, processor in self.processors:
                 given[name] = processor(given[name])
             parameters = given
-        return tuple([parameters[name] for name in self.names])
+        return tuple(map(parameters.__getitem__, self.names))
 
 
 class ReadyStatement:
@@ -89,7 +89,9 @@ class ReadyStatement:
             ready = self._ready_for(dialect)
         # What SQLAlchemy itself asks before it looks for listeners: that makes them anew for each Connection.
         may_be_heard = getattr(connection, "_has_events", True) or getattr(connection.engine, "_has_events", True)
-        if ready is None or (may_be_heard and _is_heard(connection)) or _is_translated(connection):
+        # Listeners of these are shown the statement as an object, and a translated schema changes its text.
+        is_heard = may_be_heard and (connection.dispatch.before_execute or connection.dispatch.after_execute)
+        if ready is None or is_heard or connection.get_execution_options().get("schema_translate_map"):
             return connection.execute(self.statement, parameters)
         return connection.exec_driver_sql(ready.text, ready.values(parameters))
 
@@ -98,16 +100,6 @@ class ReadyStatement:
             self._texts[dialect] = _text(self.statement, dialect)
         self._last = ref(dialect), self._texts[dialect]
         return self._texts[dialect]
-
-
-def _is_heard(connection: Connection) -> bool:
-    """Whether somebody listens who is shown the statement as an object."""
-    return bool(connection.dispatch.before_execute or connection.dispatch.after_execute)
-
-
-def _is_translated(connection: Connection) -> bool:
-    """Whether the statement's tables are those of other schemas on this connection."""
-    return bool(connection.get_execution_options().get("schema_translate_map"))
 
 
 def _text(statement: Executable, dialect: Dialect) -> _Text | None:

@@ -6,6 +6,7 @@ the session gives the connection, and its instances, journal and hooks learn the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -22,7 +23,7 @@ from ..core.target import plain_key
 from ..core.tokens import fire_under_token
 from ..errors import RefusedByDatabase
 from ..machine.states import FORCED
-from ..observation import Attempt, is_watched, watching
+from ..observation import Attempt, log, observers, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
@@ -54,9 +55,11 @@ def fire_row(
     """
     # 1. Check the arguments. None of this needs a database.
     mapped, sql = mapped_event(model, event, column)
-    parts = mapped.key_parts(key) if instance is None else ()
+    parts: tuple[Any, ...] = ()
+    if instance is None:
+        parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
-    if attribution is not NO_ATTRIBUTION:
+    if attribution != NO_ATTRIBUTION:
         attribution = attribution.checked(mapped, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)
@@ -67,7 +70,7 @@ def fire_row(
     fire = Fire(mapped, sql, parts[0] if len(parts) == 1 else parts, parameters, attribution, given, instance)
     # 3. Send the statement, and bring the session up to date.
     writer = Writer(session, mapped)
-    if not is_watched():
+    if not observers and not log.isEnabledFor(logging.INFO):
         outcome = carry_out(writer, fire)
     else:
         with watching(Attempt("fire", model, mapped.table_name, sql.name, fire.key)) as attempt:
@@ -175,7 +178,7 @@ def fire_key(
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
     TypeError for a key or a payload that does not fit; and what the server may add, as there.
     """
-    attribution = attribution_of(actor, details, token)
+    attribution = Attribution(actor, details, token)
     return within(session, fire_row)(model, None, key, event, column, payload, attribution, raises_refusal=True)
 
 
@@ -221,15 +224,8 @@ def try_fire_key(
     **payload: Any,
 ) -> Any:
     """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
-    attribution = attribution_of(actor, details, token)
+    attribution = Attribution(actor, details, token)
     return within(session, fire_row)(model, None, key, event, column, payload, attribution, raises_refusal=False)
-
-
-def attribution_of(actor: Any, details: Any, token: Any) -> Attribution:
-    """The attribution that a caller gives; NO_ATTRIBUTION itself when it gives none, which needs no check."""
-    if actor is None and details is None and token is None:
-        return NO_ATTRIBUTION
-    return Attribution(actor, details, token)
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
@@ -306,7 +302,7 @@ def force_state(
     Raises: ValueError for an undeclared state; TypeError when an effect of `on_enter` or `on_exit` needs a payload;
     InstanceStateError, RowNotFound.
     """
-    attribution = attribution_of(actor, details, None)
+    attribution = Attribution(actor, details)
     return within(session or session_of(instance), _force_state)(instance, state, column, attribution)
 
 

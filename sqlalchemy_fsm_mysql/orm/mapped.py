@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
 from sqlalchemy import Column, ColumnElement, String, inspect, literal
 from sqlalchemy.orm import ColumnProperty, Mapper
 
-from ..core.target import Target
+from ..core.target import Extras, Target
 from ..errors import UnknownEvent
 from ..errors.texts import State, shown, stored_form
 from ..sql.events import EventSQL, StateRow
 from ..sql.expressions import event_sql, forced_sql
-from ..sql.history import HistorySQL
 from .column import StateType
 from .comparator import STATES
 from .protection import protect
 from .rows import counts_versions, makes_versions, state_row
 
 EXTRAS = "sqlalchemy_fsm_mysql"
-
-
-@dataclass(slots=True)
-class Extras:
-    """The history and the hooks of a state column, shared by all classes that map it."""
-
-    column: Column[Any]
-    history: Any = None  # an orm.history.History, which imports this module
-    hooks: list[Any] = field(default_factory=list)
 
 
 class MappedState(Target):
@@ -46,11 +35,6 @@ class MappedState(Target):
         self.extras = extras
         self._events: dict[str, EventSQL] = {}
         self._forced: dict[State, EventSQL] = {}
-
-    @property
-    def history(self) -> HistorySQL | None:
-        history = self.extras.history
-        return None if history is None else history.sql
 
     @cached_property
     def row(self) -> StateRow:

@@ -21,6 +21,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from ..core.attribution import require_transaction
 from ..core.failures import note_fire, raise_explained
 from ..core.fires import Fire
+from ..core.notes import KEY
 from ..core.target import plain_key
 from ..databases import database_of
 from ..errors import InstanceStateError, RowNotFound
@@ -142,15 +143,21 @@ class Writer:
         Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted.
         """
         # Not Session.execute(), which costs as much again as the statement.
-        arguments = self.bind_arguments(event)
+        if self.session.connection_callable is None:
+            arguments = {"mapper": self.mapped.mapper, "clause": event.row.writing}
+        else:
+            arguments = self.bind_arguments(event)
         try:
             connection = self.session.connection(bind_arguments=arguments)
         except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
             row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
             raise_explained(error, self.session.get_bind(**arguments), **row)
-        ended = note_fire(connection)
-        if ended is not None:
-            raise_explained(ended, connection, model=self.mapped.model, event=event.name)
+        # The first fire of a transaction is noted on its connection.
+        notes = vars(connection).get(KEY)
+        if notes is None or not notes.has_fired or notes.transaction() is not connection.get_transaction():
+            ended = note_fire(connection)
+            if ended is not None:
+                raise_explained(ended, connection, model=self.mapped.model, event=event.name)
         if self.mapped.extras.history is not None:
             require_transaction(connection, self.mapped)
         return connection

@@ -26,7 +26,6 @@ from ..outcomes import NO_PAYLOAD, MovedRows, ReadOnlyMapping
 from ..sql.events import Branch
 from ..sql.keys import is_among, is_beyond
 from .criteria import on_row
-from .firing import attribution_of
 from .hooks import announce_all
 from .instances import show_row
 from .journal import note
@@ -116,7 +115,7 @@ def fire_where(
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not _is_number_of_rows(size):
             raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
-    attribution = attribution_of(actor, details, None)
+    attribution = Attribution(actor, details)
     sizes = Sizes(batch_size, max_rows, progress)
     return within(session, _fire_where)(model, event, column, criteria, sizes, payload, attribution)
 
@@ -172,7 +171,7 @@ def claim(
     """
     if not _is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
-    attribution = attribution_of(actor, details, None)
+    attribution = Attribution(actor, details)
     return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution)
 
 
@@ -257,7 +256,7 @@ def _sweep(
     """The sweep that the arguments of a call describe, once they are checked and pending changes are flushed."""
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
-    if attribution is not NO_ATTRIBUTION:
+    if attribution != NO_ATTRIBUTION:
         attribution = attribution.checked(mapped)
     core = on_row(mapped, criteria)
     visible = [] if sql.row.visible is None else [sql.row.visible]

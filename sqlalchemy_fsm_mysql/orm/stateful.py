@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from sqlalchemy import event as events
 from sqlalchemy.orm import Mapper
 
+from ..core.attribution import Attribution
 from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
 from .column import StateMachineColumn, StateType
-from .firing import attribution_of, available_events, can_fire, fire_row
+from .firing import available_events, can_fire, fire_row
 from .history import history_rows
 from .mapped import equip
 from .possible import possible_events
@@ -86,7 +87,7 @@ class Stateful(Generic[E]):
         observed, GuardNotSatisfied, RowNotFound, UnknownState; LockTimeout, TransactionAborted and NotWritable when the
         server says so.
         """
-        attribution = attribution_of(actor, details, token)
+        attribution = Attribution(actor, details, token)
         work = within(session or session_of(self), fire_row)
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=True)
 
@@ -129,7 +130,7 @@ class Stateful(Generic[E]):
         **payload: Any,
     ) -> Any:
         """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
-        attribution = attribution_of(actor, details, token)
+        attribution = Attribution(actor, details, token)
         work = within(session or session_of(self), fire_row)
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 

@@ -21,9 +21,9 @@ from ..core.tokens import fire_under_token
 from ..core.upsert import can_upsert, fire_existing, fire_then_create, upsert
 from ..errors import RefusedByDatabase
 from ..errors.texts import shown
-from ..observation import Attempt, watching
+from ..observation import Attempt, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
-from .firing import attribution_of, fire_row, send
+from .firing import fire_row, send
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
@@ -87,7 +87,7 @@ def fire_or_create(
     Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an
     incomplete key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
     """
-    attribution = attribution_of(actor, details, token)
+    attribution = Attribution(actor, details, token)
     return within(session, _fire_or_create)(instance, event, column, payload, attribution)
 
 
@@ -111,7 +111,7 @@ def _fire_or_create(
     mapped, sql = mapped_event(type(instance), event, column)
     values = _values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
-    if attribution is not NO_ATTRIBUTION:
+    if attribution != NO_ATTRIBUTION:
         attribution = attribution.checked(mapped)
     # 3. Flush the rest of what is pending: a flush of the instance would insert it.
     if state.pending:
@@ -123,8 +123,11 @@ def _fire_or_create(
     fire = Fire(mapped, sql, plain_key(parts), parameters, attribution, given)
     # 4. Send the statement, and bring the session up to date.
     writer = Writer(session, mapped, _chosen_shard(session, mapped, instance))
-    with watching(Attempt("fire", mapped.model, mapped.table_name, sql.name, fire.key)) as attempt:
-        attempt.result = outcome = _carry_out(writer, fire, values, instance)
+    if not is_watched():
+        outcome = _carry_out(writer, fire, values, instance)
+    else:
+        with watching(Attempt("fire", mapped.model, mapped.table_name, sql.name, fire.key)) as attempt:
+            attempt.result = outcome = _carry_out(writer, fire, values, instance)
     if isinstance(outcome, Refused):
         raise fires.refusal_error(fire, outcome)
     return outcome

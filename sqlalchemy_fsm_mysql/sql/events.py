@@ -164,7 +164,7 @@ class EventSQL:
     recorded: bool = True  # whether the history has a row for each transition
     outside: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)  # forced from no declared state
     cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
-    _readings: dict[int, codes.Reading] = field(default_factory=dict)
+    readings: dict[int, codes.Reading] = field(default_factory=dict)  # of the codes that were read before
 
     @property
     def is_guarded(self) -> bool:
@@ -220,11 +220,11 @@ class EventSQL:
 
     def read(self, code: int) -> codes.Reading:
         """What *code*, as a statement of this event has reported it, says of the row."""
-        reading = self._readings.get(code)
+        reading = self.readings.get(code)
         if reading is None:
             reading = codes.read(self, code)
             if not codes.names_guards(code):  # as many as states and branches; with guards, there could be 2³⁸
-                self._readings[code] = reading
+                self.readings[code] = reading
         return reading
 
     @cached_property

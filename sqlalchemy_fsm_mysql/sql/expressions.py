@@ -125,6 +125,7 @@ class _Builder:
         )
         for branch in branches:
             built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
+            built.read(branch.code)
         return built
 
     def forced(self, target: State) -> EventSQL:

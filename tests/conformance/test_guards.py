@@ -356,7 +356,11 @@ def test_a_payload_is_written_with_the_type_of_its_column(session, account, kind
 
 
 def test_a_moved_tells_its_payload(session, account):
-    assert account.fire("PayOff", amount=5).payload == {"amount": 5}
+    payload = account.fire("PayOff", amount=5).payload
+
+    assert payload == {"amount": 5}
+    with pytest.raises(TypeError):
+        payload["amount"] = 6
 
 
 def test_a_payload_with_a_columns_name_is_no_assignment(session, account):

@@ -9,6 +9,7 @@ its code was computed from the locked row. The lock lasts for this one statement
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -27,6 +28,21 @@ __all__ = ["REMEMBERED", "MySQLRows"]
 REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), lambda branch: OFFSET + branch.code >> 1)
 
 
+# Where an event keeps its ready statement, without and with a version that the session knows.
+_READY = ("mysql fire", "mysql fire of a known version")
+_ALONE = nullcontext()
+
+
+class ReadyFire(ReadyStatement):
+    """The UPDATE of a fire; `answering` has the dialects, and so the engines, whose answer contains the code."""
+
+    __slots__ = ("answering",)
+
+    def __init__(self, statement: Executable) -> None:
+        super().__init__(statement)
+        self.answering: WeakSet[Dialect] = WeakSet()
+
+
 class MySQLRows(RowStatements):
     """One statement for each fire. Where its answer does not contain the code, a second look."""
 
@@ -38,47 +54,43 @@ class MySQLRows(RowStatements):
         *,
         known_version: bool = False,
     ) -> Reading:
+        ready = event.cache.get(_READY[known_version])
+        if ready is None:
+            ready = self.ready_fire(event, known_version=known_version)
         # A table with an UPDATE trigger needs a second look. A proxy that shares server connections sends it to another
         # session, unless it is in the UPDATE's transaction. So in AUTOCOMMIT there is a transaction until an answer has
         # contained a code.
-        if connection.dialect in self.answering(event) or not is_autocommit(connection):
-            return self._fire(connection, event, parameters, known_version=known_version)
-        with self.transactions.together(connection):
-            return self._fire(connection, event, parameters, known_version=known_version)
-
-    def _fire(
-        self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], *, known_version: bool
-    ) -> Reading:
-        result = self.ready_fire(event, known_version=known_version).execute(connection, parameters)
-        code = (result.lastrowid or 0) - OFFSET
-        if code >= HIDDEN:
+        is_answered = connection.dialect in ready.answering
+        alone = is_answered or not is_autocommit(connection)
+        with _ALONE if alone else self.transactions.together(connection):
+            result = ready.execute(connection, parameters)
+            code = (result.lastrowid or 0) - OFFSET
+            if code >= HIDDEN:
+                if result.rowcount and not is_answered:
+                    ready.answering.add(connection.dialect)
+                reading = event.readings.get(code)
+                return event.read(code) if reading is None else reading
+            # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
             if result.rowcount:
-                self.answering(event).add(connection.dialect)
-            return event.read(code)
-        # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
-        if result.rowcount:
-            return self._second_look(connection, event, parameters)
-        # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and not
-        # found rows. The UPDATE has changed nothing, so the locking read can decide.
-        return super().fire(connection, event, parameters, known_version=known_version)
+                return self._second_look(connection, event, ready, parameters)
+            # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and
+            # not found rows. The UPDATE has changed nothing, so the locking read can decide.
+            return super().fire(connection, event, parameters, known_version=known_version)
 
-    def _second_look(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Reading:
+    def _second_look(
+        self, connection: Connection, event: EventSQL, ready: ReadyFire, parameters: Mapping[str, Any]
+    ) -> Reading:
         """The code that the session remembers, after an UPDATE that moved the row and whose answer did not contain it.
 
         Raises: OutcomeHidden in AUTOCOMMIT outside of a transaction, since the session may be another one by now.
         """
-        if connection.dialect in self.answering(event) and is_autocommit(connection):  # the trigger is new
-            self.answering(event).discard(connection.dialect)
+        if connection.dialect in ready.answering and is_autocommit(connection):  # the trigger is new
+            ready.answering.discard(connection.dialect)
             if not self.transactions.is_together(connection):
                 keys = tuple(parameters[f"fsm_key_{i}"] for i in range(len(event.row.key)))
                 key = keys[0] if len(keys) == 1 else keys
                 raise OutcomeHidden(table=event.row.table.name, key=key, event=event.name)
         return event.read(int(connection.execute(select(func.last_insert_id())).scalar_one()) - OFFSET)
-
-    @built_once
-    def answering(self, event: EventSQL) -> WeakSet[Dialect]:
-        """The dialects, and so the engines, on which the UPDATE's answer contains the code."""
-        return WeakSet()
 
     def statements(self, event: EventSQL) -> list[Executable]:
         return [self.fire_statement(event, known_version=False)]
@@ -95,10 +107,10 @@ class MySQLRows(RowStatements):
         for when, statement in rest[1:]:
             yield f"after the locking read, {when}", statement
 
-    @built_once
-    def ready_fire(self, event: EventSQL, *, known_version: bool) -> ReadyStatement:
+    def ready_fire(self, event: EventSQL, *, known_version: bool) -> ReadyFire:
         """:meth:`fire_statement`, compiled once for each dialect."""
-        return ReadyStatement(self.fire_statement(event, known_version=known_version))
+        ready = event.cache[_READY[known_version]] = ReadyFire(self.fire_statement(event, known_version=known_version))
+        return ready
 
     @built_once
     def fire_statement(self, event: EventSQL, *, known_version: bool) -> Executable:
