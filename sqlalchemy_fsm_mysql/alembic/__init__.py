@@ -7,7 +7,7 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 """
 
 from ..orm.history import ExactText, Timestamp
-from . import adopting, adoption, compare, enforcing, implementation, ops, render
+from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render
 from .types import States
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "adopting",
     "adoption",
     "compare",
+    "enforced",
     "enforcing",
     "implementation",
     "ops",
+    "renaming",
     "render",
 ]

@@ -115,7 +115,10 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
     for op in found:
         if makes_room and isinstance(op, DropStatesOp):
             log.info("%s: to drop %s is left for a later revision", op.label, _listed(op.states))
-    upgrade.ops += [*(makes_room or found), *enforced]
+    # The triggers of a column that is dropped go before it.
+    first = [op for op in enforced if getattr(op, "comes_first", False)]
+    upgrade.ops[:0] = first
+    upgrade.ops += [*(makes_room or found), *(op for op in enforced if op not in first)]
     return _CONTINUE
 
 

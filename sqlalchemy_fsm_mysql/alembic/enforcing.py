@@ -1,58 +1,75 @@
 """``op.enforce_machine`` and ``op.release_machine``: the triggers of a machine that a revision has written out as JSON.
 
 The machine of a revision never changes, so an old revision makes the triggers that it made then. ``sqlalchemy-fsm-mysql
-json module:Model.state`` prints the text. Autogenerate writes it for a column that is declared ``enforced=True`` and
-lacks the triggers of its machine; it never takes triggers away.
+json module:Model.state`` prints the text. In the place of a machine stand edges, ``{"new": ["paid"], None: ["new"]}``,
+where only the triggers are known and not the machine that they were made of; those from None are states of a new row.
+
+:mod:`.enforced` has autogenerate write the operations.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from alembic.autogenerate import comparators, renderers
-from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
-from alembic.operations.ops import ModifyTableOps
 from sqlalchemy import Column, Dialect, MetaData, String, Table
+from sqlalchemy.schema import CreateTable
 
 from ..databases import enforcer_of, name_of
-from ..databases.triggers import KINDS, CreateTrigger, DropTrigger
+from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, Mode, trigger_name
+from ..databases.watching import watched_table
 from ..errors import MigrationRefused
 from ..errors.texts import State
-from ..machine import ANY, AnyState, Machine
+from ..machine import AnyState, Machine
 from ..machine.rules import Rules
-from ..operations.enforcement import LOCK_WAIT, install_triggers, own_triggers, remove_triggers
-from ..orm.column import StateType
+from ..operations.enforcement import LOCK_WAIT, install_triggers, remove_triggers
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
 
-__all__ = ["EnforceMachineOp", "ReleaseMachineOp"]
+__all__ = ["Allowed", "EnforceMachineOp", "InitialStates", "ReleaseMachineOp", "column_of", "edges_of", "rules_of"]
 
-InitialStates = Sequence[State] | AnyState
-
-
-def _rules(machine: Machine | str, initial_states: InitialStates) -> Rules:
-    """The rules of *machine*, or of one that is written out as JSON."""
-    return Rules.of(machine if isinstance(machine, Machine) else Machine.from_json(machine), initial_states)
+InitialStates: TypeAlias = Sequence[State] | AnyState
+Edges: TypeAlias = "Mapping[str | None, Sequence[str]]"
+Allowed: TypeAlias = "str | Edges"
+"""The JSON of a machine, or edges."""
 
 
-def _text(machine: Machine | str | None) -> str | None:
+def rules_of(
+    machine: Machine | Allowed, initial_states: InitialStates = (), also: Sequence[Machine | Allowed] = ()
+) -> Rules:
+    """The rules of *machine*, of the text of one, or of edges; together with those of each of *also*."""
+    if isinstance(machine, Mapping):
+        rules = Rules.of_edges(machine)
+    else:
+        rules = Rules.of(machine if isinstance(machine, Machine) else Machine.from_json(machine), initial_states)
+    return rules.union(*map(rules_of, also)) if also else rules
+
+
+def edges_of(rules: Rules) -> dict[str | None, list[str]]:
+    """*rules* as edges."""
+    edges: dict[str | None, list[str]] = {text: list(targets) for text, targets in rules.moves.items() if targets}
+    return {**edges, None: list(rules.begins)}
+
+
+def _text(machine: Machine | Allowed) -> Allowed:
     return machine.to_json() if isinstance(machine, Machine) else machine
 
 
 @Operations.register_operation("enforce_machine")
 @dataclass(kw_only=True, eq=False)
 class EnforceMachineOp(StatesOp):
-    """The database holds every writer of the column to a machine."""
+    """The database enforces a machine on every writer of the column."""
 
-    machine: str
+    machine: Allowed
     initial_states: InitialStates = ()
-    previous: str | None = None
+    also: tuple[Allowed, ...] = ()
+    mode: Mode = "refuse"
+    previous: Allowed | None = None
     previous_initial_states: InitialStates = ()
     replaces: bool = False  # triggers of a machine that is not known
+    phase: Literal["expand", "contract"] | None = None  # for the revision: when a rolling deploy may run it
     lock_wait_timeout: int = LOCK_WAIT
 
     @classmethod
@@ -61,10 +78,12 @@ class EnforceMachineOp(StatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        machine: Machine | str,
+        machine: Machine | Allowed,
         *,
         initial_states: InitialStates = (),
-        previous: Machine | str | None = None,
+        also: Sequence[Machine | Allowed] = (),
+        mode: Mode = "refuse",
+        previous: Machine | Allowed | None = None,
         previous_initial_states: InitialStates = (),
         schema: str | None = None,
         lock_wait_timeout: int = LOCK_WAIT,
@@ -72,6 +91,9 @@ class EnforceMachineOp(StatesOp):
         """Put the triggers of *machine*, a `Machine` or better the text of its ``to_json()``, on the table.
 
         *initial_states* are the states in which a row may begin besides, or ``ANY``, as for ``StateMachineColumn``.
+        *also* are further machines, texts of machines, or edges, ``{"paid": ["void"]}``. The triggers allow their edges
+        as well: in a rolling deploy, those of the servers that run the other release. With *mode* ``"watch"`` the
+        triggers refuse nothing, and write what they would refuse to the table ``fsm_watched_edges``.
         Triggers of another machine are dropped when the new ones are there. *previous* is the machine of those: with
         ``--sql``, which cannot look for them, they are dropped by its names, and ``op.reverse()`` goes back to it. Can
         be run again.
@@ -79,32 +101,44 @@ class EnforceMachineOp(StatesOp):
         Raises: MigrationRefused on a database whose triggers are not known; ValueError for a text that is no machine's;
         the driver's error.
         """
+        if mode not in ("refuse", "watch"):
+            raise ValueError(f"mode={mode!r}; triggers either 'refuse' or 'watch'")
         for text, states in ((machine, initial_states), (previous, previous_initial_states)):
             if text is not None:
-                _rules(text, states)
+                rules_of(text, states, also)
         operations.invoke(
             cls(
                 table_name=table_name,
                 column_name=column_name,
-                machine=_text(machine) or "",
+                machine=_text(machine),
                 initial_states=initial_states,
-                previous=_text(previous),
+                also=tuple(map(_text, also)),
+                mode=mode,
+                previous=None if previous is None else _text(previous),
                 previous_initial_states=previous_initial_states,
                 schema=schema,
                 lock_wait_timeout=lock_wait_timeout,
             )
         )
 
+    @property
+    def rules(self) -> Rules:
+        """The rules of the triggers."""
+        return rules_of(self.machine, self.initial_states, self.also)
+
     def reverse(self) -> MigrateOperation:
         if self.replaces:
             return IrreversibleOp(f"{self.label}: whose triggers were there before is not known: write its machine out")
+        own: dict[str, Any] = {"machine": self.machine, "initial_states": self.initial_states}
+        if self.also:
+            own = {"machine": edges_of(self.rules), "initial_states": ()}
         if self.previous is None:
-            return ReleaseMachineOp(machine=self.machine, initial_states=self.initial_states, **self.where)
+            return ReleaseMachineOp(**own, **self.where)
         return EnforceMachineOp(
             machine=self.previous,
             initial_states=self.previous_initial_states,
-            previous=self.machine,
-            previous_initial_states=self.initial_states,
+            previous=own["machine"],
+            previous_initial_states=own["initial_states"],
             **self.where,
         )
 
@@ -115,10 +149,11 @@ class EnforceMachineOp(StatesOp):
 @Operations.register_operation("release_machine")
 @dataclass(kw_only=True, eq=False)
 class ReleaseMachineOp(StatesOp):
-    """The database holds the column to no machine any more."""
+    """The database enforces no machine on the column any more."""
 
-    machine: str | None = None
+    machine: Allowed | None = None
     initial_states: InitialStates = ()
+    comes_first: bool = False  # in a revision, before the column is dropped
     lock_wait_timeout: int = LOCK_WAIT
 
     @classmethod
@@ -127,7 +162,7 @@ class ReleaseMachineOp(StatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        machine: Machine | str | None = None,
+        machine: Machine | Allowed | None = None,
         *,
         initial_states: InitialStates = (),
         schema: str | None = None,
@@ -142,7 +177,7 @@ class ReleaseMachineOp(StatesOp):
             cls(
                 table_name=table_name,
                 column_name=column_name,
-                machine=_text(machine),
+                machine=None if machine is None else _text(machine),
                 initial_states=initial_states,
                 schema=schema,
                 lock_wait_timeout=lock_wait_timeout,
@@ -164,18 +199,23 @@ class ReleaseMachineOp(StatesOp):
 
 @Operations.implementation_for(EnforceMachineOp)
 def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
-    context, rules = operations.get_context(), _rules(op.machine, op.initial_states)
+    context, rules = operations.get_context(), op.rules
     if not enforcer_of(context.dialect).can_enforce:
         raise MigrationRefused(
             op.label, f"the triggers of {name_of(context.dialect)} are not known", "write them by hand"
         )
     if not context.as_sql:
-        install_triggers(operations.get_bind(), _column(op), rules, lock_wait_timeout=op.lock_wait_timeout)
-        log.info("%s: held to the machine %s", op.label, rules.fingerprint)
+        column = column_of(op)
+        install_triggers(operations.get_bind(), column, rules, mode=op.mode, lock_wait_timeout=op.lock_wait_timeout)
+        log.info("%s: the machine %s is enforced", op.label, rules.fingerprint)
         return
-    context.impl.static_output(f"-- {op.label}: held to the machine {rules.fingerprint}")
-    made = [CreateTrigger(_column(op), rules, kind, if_missing=True) for kind in KINDS]
-    before = [] if op.previous is None else _names(op, op.previous, op.previous_initial_states)
+    context.impl.static_output(f"-- {op.label}: the machine {rules.fingerprint} is enforced")
+    if op.mode == "watch":
+        watched = watched_table(op.schema)
+        written = CreateTable(watched, if_not_exists=True).compile(dialect=context.dialect)
+        context.impl.static_output(f"{str(written).strip()};")
+    made = [CreateTrigger(column_of(op), rules, kind, mode=op.mode, if_missing=True) for kind in KINDS]
+    before = [] if op.previous is None else _names(op, rules_of(op.previous, op.previous_initial_states))
     # Two machines with the same edges have the same triggers, as when an event was renamed.
     gone = [trigger for trigger in before if trigger.name not in {one.name for one in made}]
     for text in _script(context.dialect, op.lock_wait_timeout, [*made, *gone]):
@@ -186,106 +226,30 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
 def release_machine(operations: Operations, op: ReleaseMachineOp) -> None:
     context = operations.get_context()
     if not context.as_sql:
-        remove_triggers(operations.get_bind(), _column(op), lock_wait_timeout=op.lock_wait_timeout)
-        log.info("%s: held to no machine", op.label)
+        remove_triggers(operations.get_bind(), column_of(op), lock_wait_timeout=op.lock_wait_timeout)
+        log.info("%s: no machine is enforced", op.label)
         return
     if op.machine is None:
         raise MigrationRefused(op.label, "--sql cannot look for the triggers", "say which machine they are of")
-    context.impl.static_output(f"-- {op.label}: held to no machine")
-    for text in _script(context.dialect, op.lock_wait_timeout, _names(op, op.machine, op.initial_states)):
+    context.impl.static_output(f"-- {op.label}: no machine is enforced")
+    for text in _script(context.dialect, op.lock_wait_timeout, _names(op, rules_of(op.machine, op.initial_states))):
         context.impl.static_output(text)
 
 
-def _column(op: StatesOp) -> Column[Any]:
+def column_of(op: StatesOp) -> Column[Any]:
+    """The column of *op*, as far as its triggers need it."""
     return Table(op.table_name, MetaData(), Column(op.column_name, String()), schema=op.schema).c[op.column_name]
 
 
-def _names(op: StatesOp, machine: str, initial_states: InitialStates) -> list[DropTrigger]:
-    """What drops the triggers of *machine*, by their names."""
-    column, rules = _column(op), _rules(machine, initial_states)
-    return [DropTrigger(column.table, CreateTrigger(column, rules, kind).name) for kind in KINDS]
+def _names(op: StatesOp, rules: Rules) -> list[DropTrigger]:
+    """The statements that drop the triggers of *rules*, by their names."""
+    column = column_of(op)
+    # Watching and refusing follow each other, so the triggers before may have been of the other mode.
+    modes: tuple[Mode, ...] = ("refuse", "watch")
+    return [DropTrigger(column.table, trigger_name(column, rules, kind, mode)) for mode in modes for kind in KINDS]
 
 
 def _script(dialect: Dialect, seconds: int, statements: Sequence[Any]) -> Iterator[str]:
     """*statements* as text for the database's command-line client."""
     kind: Any = type(dialect)  # Any: Dialect declares no __init__, every dialect has one
     return enforcer_of(dialect).script(kind(paramstyle="named"), statements, seconds=seconds)
-
-
-@comparators.dispatch_for("table")
-def _compare_table(
-    context: AutogenContext,
-    modify: ModifyTableOps,
-    schema: str | None,
-    table_name: str,
-    stored: Table | None,
-    declared: Table | None,
-) -> None:
-    """Add what is needed for the columns of *declared* that shall be enforced."""
-    connection = context.connection
-    if declared is None or connection is None or not enforcer_of(connection.dialect).can_enforce:
-        return
-    for column in declared.c:
-        type_ = column.type
-        if not isinstance(type_, StateType) or not type_.enforced:
-            continue
-        reflected = None if stored is None else stored.c.get(column.name)
-        if not context.run_object_filters(column, column.name, "column", reflected=False, compare_to=reflected):
-            continue
-        found = [] if stored is None else own_triggers(connection, column)
-        if {one.fingerprint for one in found} == {type_.rules.fingerprint} and len(found) == len(KINDS):
-            continue
-        replaces = any(one.fingerprint != type_.rules.fingerprint for one in found)
-        what = "triggers of another machine" if replaces else "that a machine shall be enforced"
-        log.info("Detected %s on '%s.%s'", what, table_name, column.name)
-        modify.ops.append(
-            EnforceMachineOp(
-                table_name=table_name,
-                column_name=column.name,
-                schema=schema,
-                machine=type_.machine.to_json(),
-                initial_states=_stored(type_),
-                replaces=replaces,
-            )
-        )
-
-
-def _stored(type_: StateType) -> InitialStates:
-    states = type_.initial_states
-    return states if isinstance(states, AnyState) else [type_.machine.stored(state) for state in states]
-
-
-@renderers.dispatch_for(EnforceMachineOp)
-def _enforce(context: AutogenContext, op: EnforceMachineOp) -> str:
-    options = _begins(context, "initial_states", op.initial_states)
-    if op.previous is not None:
-        options += [f"previous={_short(op.previous)}"]
-        options += _begins(context, "previous_initial_states", op.previous_initial_states)
-    return _call(context, "enforce_machine", op, _short(op.machine), options)
-
-
-@renderers.dispatch_for(ReleaseMachineOp)
-def _release(context: AutogenContext, op: ReleaseMachineOp) -> str:
-    if op.machine is None:
-        return _call(context, "release_machine", op, "", [])
-    options = _begins(context, "initial_states", op.initial_states)
-    return _call(context, "release_machine", op, _short(op.machine), options)
-
-
-def _short(machine: str) -> str:
-    """The JSON of *machine* as a literal, on one line."""
-    return repr(json.dumps(json.loads(machine)))
-
-
-def _begins(context: AutogenContext, name: str, states: InitialStates) -> list[str]:
-    if states is ANY:
-        context.imports.add("from sqlalchemy_fsm_mysql import ANY")
-        return [f"{name}=ANY"]
-    return [f"{name}={[str(state) for state in states]!r}"] if isinstance(states, Sequence) and states else []
-
-
-def _call(context: AutogenContext, name: str, op: StatesOp, machine: str, options: list[str]) -> str:
-    prefix = context.opts["alembic_module_prefix"] or ""
-    schema = [] if op.schema is None else [f"schema={op.schema!r}"]
-    arguments = [repr(str.__str__(op.table_name)), repr(str.__str__(op.column_name)), machine, *schema, *options]
-    return f"{prefix}{name}({', '.join(filter(None, arguments))})"

@@ -85,6 +85,16 @@ class Rules:
         begins = dict.fromkeys(chain.from_iterable(rules.begins for rules in (self, *others)))
         return Rules({text: tuple(targets) for text, targets in moves.items()}, tuple(begins))
 
+    def lacks(self, other: Rules) -> Rules | None:
+        """The edges of *other* that these rules do not allow; None when they allow all."""
+        moves = {
+            text: tuple(target for target in targets if target not in self.moves.get(text, ()))
+            for text, targets in other.moves.items()
+        }
+        moves = {text: targets for text, targets in moves.items() if targets}
+        begins = tuple(text for text in other.begins if text not in self.begins)
+        return Rules(moves, begins) if moves or begins else None
+
     @property
     def edges(self) -> list[tuple[str, str]]:
         """Each text with each that may follow it."""
@@ -92,8 +102,8 @@ class Rules:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that stand for these rules, whatever the order in which they were declared."""
-        document = [TRIGGER_FORMAT, {text: sorted(to) for text, to in self.moves.items()}, sorted(self.begins)]
+        """16 hexadecimal digits that stand for the edges, whatever the order in which they were declared."""
+        document = [TRIGGER_FORMAT, {text: sorted(to) for text, to in self.moves.items() if to}, sorted(self.begins)]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 

@@ -39,11 +39,13 @@ __all__ = [
     "allowed_edges",
     "enforce_machine",
     "install_triggers",
+    "installed_rules",
     "orphaned_triggers",
     "own_triggers",
     "permitted",
     "release_machine",
     "remove_triggers",
+    "triggered_columns",
     "watched_edges",
 ]
 
@@ -206,6 +208,32 @@ def allowed_edges(connection: Connection, column: Column[Any]) -> dict[str, froz
     return allowed
 
 
+def installed_rules(connection: Connection, column: Column[Any]) -> Rules | None:
+    """The rules of the triggers on *column*, refusing or watching; None when there are none, or one cannot be read."""
+    enforcer, found = database_of(connection).enforcer, own_triggers(connection, column)
+    edges: dict[str, set[tuple[str, ...]]] = {}
+    for one in found:
+        allowed = enforcer.allowed(one)
+        if allowed is None:
+            return None
+        edges[one.kind] = edges[one.kind] & allowed if one.kind in edges else set(allowed)
+    if set(edges) != set(KINDS):
+        return None
+    listed: dict[str | None, list[str]] = {None: sorted(text for (text,) in edges["insert"])}
+    for source, target in sorted(edges["update"]):
+        listed.setdefault(source, []).append(target)
+    return Rules.of_edges(listed)
+
+
+def triggered_columns(connection: Connection, table: Table) -> list[str]:
+    """The names of the columns of *table* that have triggers of ours."""
+    digests = {one.column for one in database_of(connection).enforcer.triggers(connection, table)}
+    if not digests:
+        return []
+    names = database_of(connection).catalogue.column_names(connection, table)
+    return sorted(name for name in names if column_digest(name) in digests)
+
+
 def install_triggers(
     connection: Connection,
     column: Column[Any],
@@ -223,7 +251,7 @@ def install_triggers(
     if mode == "watch":
         schema = connection.schema_for_object(table)
         # Not create(checkfirst=True): SQLAlchemy's reflection has this connection call no listener for errors any more.
-        watched = watched_table(schema, database.types, connection.dialect)
+        watched = watched_table(schema)
         connection.execute(CreateTable(watched, if_not_exists=True))
     with database.enforcer.waiting_at_most(connection, lock_wait_timeout):
         # Another process may do the same at this moment, for this machine or another one. Each looks again when it has
@@ -306,8 +334,8 @@ def watched_edges(column: Any, bind: Connection | Engine) -> list[WatchedEdge]:
     """
     own = state_column(column)
     with connected(bind) as connection:
-        database, schema = database_of(connection), connection.schema_for_object(own.table)
-        watched = watched_table(schema, database.types, connection.dialect)
+        schema = connection.schema_for_object(own.table)
+        watched = watched_table(schema)
         with reflecting(connection) as inspector:
             if not inspector.has_table(watched.name, schema=schema):
                 return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,30 @@ import pytest
 from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, select, text, update
+from sqlalchemy.exc import DBAPIError
 
-from sqlalchemy_fsm_mysql import ANY, Event, Machine, RefusedByDatabase, StateType, enforce_machine
+from sqlalchemy_fsm_mysql import (
+    ANY,
+    Event,
+    FSMError,
+    Machine,
+    RefusedByDatabase,
+    StateType,
+    enforce_machine,
+    release_machine,
+)
 from sqlalchemy_fsm_mysql.alembic.enforcing import EnforceMachineOp, ReleaseMachineOp
+from sqlalchemy_fsm_mysql.databases import database_of
+from sqlalchemy_fsm_mysql.databases.triggers import KINDS, CreateTrigger
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
-from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers
+from sqlalchemy_fsm_mysql.operations.enforcement import (
+    allowed_edges,
+    orphaned_triggers,
+    own_triggers,
+    watched_edges,
+)
 from tests.alembic.support import Project, stored
+from tests.servers import make_engine
 
 first = Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "it's \\ 100% over"})])
 later = Machine(
@@ -165,9 +184,130 @@ def test_autogenerate_finds_triggers_of_another_machine(project: Project, engine
     project.upgrade()
     project.check(metadata)
 
-    assert written.count("op.enforce_machine(") == 1
-    assert "raise NotImplementedError" in written
+    assert "# expand: " in written
+    assert "also=" not in written
+    assert fingerprints(engine, metadata.tables["orders"]) == {metadata.tables["orders"].c.state.type.rules.fingerprint}
+    project.downgrade()
+    assert fingerprints(engine, metadata.tables["orders"]) == {table_of(first).c.state.type.rules.fingerprint}
+
+
+def test_autogenerate_writes_both_steps_of_a_rolling_deploy(project: Project, engine: Engine) -> None:
+    """First the triggers allow the edges of both releases, then those of the new one; each step has its way back."""
+    metadata = model_of(first)
+    project.autogenerate(metadata)
+    project.upgrade()
+    changed = Machine(
+        initial="new",
+        states=first.states,
+        events=[Event("Pay", {"new": "paid"}), Event("Reopen", {"new": OVER, OVER: "paid"})],
+    )
+    new = model_of(changed)
+
+    expand = project.autogenerate(new)
+    project.upgrade()
+    with engine.connect() as connection:
+        both = allowed_edges(connection, new.tables["orders"].c.state)["update"]
+    contract = project.autogenerate(new)
+    project.upgrade()
+    project.check(new)
+    with engine.connect() as connection:
+        after = allowed_edges(connection, new.tables["orders"].c.state)["update"]
+    project.downgrade()
+    with engine.connect() as connection:
+        back = allowed_edges(connection, new.tables["orders"].c.state)["update"]
+    project.downgrade()
+    assert fingerprints(engine, new.tables["orders"]) == {metadata.tables["orders"].c.state.type.rules.fingerprint}
+
+    assert "# expand: " in expand
+    assert "also=[{" in expand
+    assert "# contract: " in contract
+    assert both == back == {("new", "paid"), ("new", OVER), ("paid", OVER), (OVER, "paid")}
+    assert after == {("new", "paid"), ("new", OVER), (OVER, "paid")}
+
+
+@pytest.mark.servers_only
+def test_autogenerate_releases_a_column_before_it_is_dropped(project: Project, engine: Engine) -> None:
+    """MySQL drops a column that a trigger reads, and then fails every write of the table."""
+    metadata = model_of(later)
+    project.autogenerate(metadata)
+    project.upgrade()
+    without = MetaData()
+    Table("orders", without, Column("id", Integer, primary_key=True))
+
+    written = project.autogenerate(without)
+    project.upgrade()
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO orders (id) VALUES (1)"))
+    project.check(without)
+    project.downgrade()
     assert len(fingerprints(engine, metadata.tables["orders"])) == 1
+
+    assert written.index("op.release_machine(") < written.index("drop_column(")
+
+
+@pytest.mark.parametrize("way", ["column", "table"])
+def test_triggers_follow_a_rename(project: Project, engine: Engine, table: Table, way: str) -> None:
+    """By Alembic's own operations; afterwards the triggers are as enforce_machine() makes them."""
+    enforce_machine(table.c.state, engine)
+    type_ = "sqlalchemy_fsm_mysql.alembic.States(" + ", ".join(map(repr, later.stored_states)) + ")"
+    operations = {
+        "column": f"op.alter_column('orders', 'state', new_column_name='status', existing_type={type_}, "
+        "existing_nullable=False, existing_server_default='new')",
+        "table": "op.rename_table('orders', 'orders_2025')",
+    }
+    project.write(f"import sqlalchemy_fsm_mysql.alembic\n    {operations[way]}")
+    project.upgrade()
+
+    name, column = ("orders", "status") if way == "column" else ("orders_2025", "state")
+    renamed = Table(name, MetaData(), Column("id", Integer), Column(column, StateType(later, initial_states=ANY)))
+    with engine.begin() as connection:
+        made = [one.name for one in own_triggers(connection, renamed.c[column])]
+        wanted = [CreateTrigger(renamed.c[column], renamed.c[column].type.rules, kind).name for kind in KINDS]
+        orphans = orphaned_triggers(connection, renamed)
+        connection.execute(text(f"INSERT INTO {name} (id) VALUES (100)"))
+        with pytest.raises((RefusedByDatabase, DBAPIError)):
+            connection.execute(update(renamed).where(renamed.c.id == 100).values({column: OVER}))
+
+    assert sorted(made) == sorted(wanted)
+    assert orphans == []
+    with engine.begin() as connection:
+        renamed.drop(connection)
+
+
+@pytest.mark.servers_only
+def test_a_dropped_column_takes_its_triggers_along(project: Project, engine: Engine, table: Table) -> None:
+    enforce_machine(table.c.state, engine)
+    project.write("op.drop_column('orders', 'state')")
+    project.upgrade()
+
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO orders (id) VALUES (100)"))
+        assert database_of(connection).enforcer.triggers(connection, table) == []
+
+
+@pytest.mark.servers_only
+def test_an_account_that_sees_no_triggers_compares_none(project: Project, engine: Engine) -> None:
+    """TRIGGER on another database does not count; `alembic check` in CI finds nothing to do."""
+    metadata = model_of(later)
+    project.autogenerate(metadata)
+    project.upgrade()
+    name = f"fsm_{uuid.uuid4().hex[:8]}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE USER {name}@'%'"))
+        rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES"
+        connection.execute(text(f"GRANT {rights} ON `{engine.url.database}`.* TO {name}@'%'"))
+        connection.execute(text(f"GRANT TRIGGER ON mysql.* TO {name}@'%'"))
+    other = make_engine(engine.url.set(username=name, password=""))
+    try:
+        project.config.attributes["engine"] = other
+        project.check(metadata)
+        with pytest.raises(FSMError, match="no privilege TRIGGER"):
+            release_machine(metadata.tables["orders"].c.state, other)
+    finally:
+        project.config.attributes["engine"] = engine
+        other.dispose()
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP USER {name}@'%'"))
 
 
 def test_batch_mode_leaves_the_table_with_its_triggers(project: Project, engine: Engine) -> None:
@@ -272,6 +412,35 @@ def test_it_makes_the_triggers_that_are_made_online(project: Project, engine: En
     project.upgrade()
     with engine.connect() as connection:
         assert by_script == sorted(connection.scalars(query))
+
+
+@pytest.mark.servers_only
+def test_sql_fails_when_another_table_has_a_trigger_of_the_name(project: Project, engine: Engine, table: Table) -> None:
+    """After a rename the old table keeps its triggers; MariaDB's IF NOT EXISTS would leave the new one without."""
+    enforce_machine(table.c.state, engine)
+    states = ["paid", OVER, "lost"]
+    project.write(f"op.enforce_machine('orders', 'state', {later.to_json()!r}, initial_states={states!r})")
+    with engine.begin() as connection:
+        connection.execute(text("RENAME TABLE orders TO orders_before"))
+        table.create(connection)
+    try:
+        with pytest.raises((subprocess.CalledProcessError, DBAPIError)):
+            by_the_client(engine, project.sql("head"))
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE orders_before"))
+
+
+@pytest.mark.servers_only
+def test_sql_watches(project: Project, engine: Engine, table: Table) -> None:
+    project.write(call(first).removesuffix(")") + ", mode='watch')", call(first))
+    by_the_client(engine, project.sql("base:0001"))
+    with engine.begin() as connection:
+        connection.execute(update(table).where(table.c.state == OVER).values(state="paid"))
+        edges = watched_edges(table.c.state, connection)
+        connection.execute(text("DROP TABLE fsm_watched_edges"))
+
+    assert [(edge.source, edge.target) for edge in edges] == [(OVER, "paid")]
 
 
 @pytest.mark.servers_only

@@ -21,7 +21,7 @@ from ..triggers import (
     ours_among,
 )
 from ..watching import ACCOUNT_LENGTH, STATE_LENGTH, WATCHED
-from .literals import STRING, unquoted
+from .literals import STRING, quoted, unquoted
 
 __all__ = ["PERMIT", "PERMITTED_ROWS", "MySQLEnforcer", "permitted_edge"]
 
@@ -106,8 +106,27 @@ class MySQLEnforcer(Enforcer):
         for statement in statements:
             text = str(statement.compile(dialect=dialect))
             # The client must not end the statement at a semicolon within the trigger.
-            yield f"DELIMITER //\n{text}\n//\nDELIMITER ;" if isinstance(statement, CreateTrigger) else f"{text};"
+            if isinstance(statement, CreateTrigger):
+                yield f"DELIMITER //\n{text}\n//\nDELIMITER ;"
+                yield from _required(statement)
+            else:
+                yield f"{text};"
         yield "SET SESSION lock_wait_timeout = DEFAULT;"
+
+
+def _required(trigger: CreateTrigger) -> Iterator[str]:
+    """Have a script fail unless the table has *trigger*.
+
+    MariaDB's CREATE TRIGGER IF NOT EXISTS succeeds, and creates nothing, when another table has a trigger of the name.
+    """
+    schema = "DATABASE()" if trigger.table.schema is None else quoted(trigger.table.schema)
+    where = f"TRIGGER_SCHEMA = {schema} AND TRIGGER_NAME = {quoted(trigger.name)}"
+    where += f" AND EVENT_OBJECT_TABLE = {quoted(trigger.table.name)}"
+    # PREPARE fails for a text that is no statement, and the server shows the text in its error.
+    problem = quoted(f"{trigger.table.name}: another table has a trigger of the name {trigger.name}")
+    exists = f"EXISTS (SELECT 1 FROM information_schema.TRIGGERS WHERE {where})"  # noqa: S608 - quoted
+    yield f"SET @fsm_check = IF({exists}, 'DO 0', {problem});"
+    yield "PREPARE fsm_check FROM @fsm_check;\nEXECUTE fsm_check;\nDEALLOCATE PREPARE fsm_check;"
 
 
 @contextmanager
