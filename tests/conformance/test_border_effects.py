@@ -15,8 +15,10 @@ from sqlalchemy_fsm_mysql import (
     Transition,
     claim,
     fire_key,
+    fire_or_create,
     fire_where,
     force_state,
+    try_fire_key,
 )
 from sqlalchemy_fsm_mysql.databases import database_of
 from tests.conformance.support import stored
@@ -220,3 +222,61 @@ def test_statement_is_that_of_effects_on_the_transitions(session):
         texts.append([str(statement) for statement in database_of(session.connection()).rows.statements(event)])
 
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_fire_or_create_enters_what_the_event_leads_to(session, exists):
+    if exists:
+        session.add(Job(id=1))
+        session.flush()
+        session.expunge_all()
+
+    moved = fire_or_create(Job(id=1), "Start", session)
+
+    assert (moved.created, moved.source, moved.target) == (not exists, "queued", "running")
+    assert values(session) == ("running", 1, 1, "inner", "left queued")
+    assert (moved.instance.runs, moved.instance.box) == (1, "left queued")
+
+
+def test_keys_write_them(session):
+    session.add_all([Job(id=1), Job(id=2)])
+    session.flush()
+    for key in (1, 2):
+        assert try_fire_key(Job, key, "Start", session)
+    assert values(session, 1) == values(session, 2) == ("running", 1, 1, "inner", "left queued")
+
+
+def test_row_in_an_undeclared_state_is_forced_from_outside(session):
+    """It enters, and leaves nothing: the machine does not know where it was."""
+    if session.get_bind().dialect.name != "sqlite":
+        pytest.skip("the ENUM takes no other text")
+    session.connection().exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+    session.connection().exec_driver_sql("INSERT INTO border_jobs (id, state, changes, runs) VALUES (5, 'lost', 0, 0)")
+
+    force_state(session.get_one(Job, 5), "running", session)
+
+    assert values(session, 5) == ("running", 1, 1, "inner", "all")
+    session.rollback()
+    session.connection().exec_driver_sql("PRAGMA ignore_check_constraints = OFF")
+
+
+def test_payload_of_a_border_needs_a_default_to_be_forced(session):
+    needs = Machine(
+        initial="a",
+        events=[Event("Go", {"a": "b"})],
+        on_enter={"b": lambda job, by: {"by": by}},
+    )
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Thing(Own):
+        __tablename__ = "border_needs"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        by: Mapped[str | None] = mapped_column(String(20))
+        state: Mapped[str] = StateMachineColumn(needs)
+
+    state = vars(Thing)["__state_machines__"]["state"]
+
+    with pytest.raises(TypeError, match="forcing 'b' writes an effect of on_enter or on_exit that needs 'by'"):
+        state.forced_to("b")
