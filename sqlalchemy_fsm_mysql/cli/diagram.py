@@ -88,6 +88,9 @@ def diagram(
     direction: Annotated[
         Direction | None, typer.Option(help="Where it runs: left to right, top to bottom, …", show_default=False)
     ] = None,
+    borders: Annotated[
+        bool, typer.Option("--borders", help="Show the effects of entering and leaving states and groups.")
+    ] = False,
     theme: Annotated[
         ThemeName,
         typer.Option(help="The colours of DOT, SVG and PNG. An SVG that is 'auto' follows the reader's system."),
@@ -99,11 +102,17 @@ def diagram(
     """
     machine, mapped = machine_at(target)
     kind = format_ or _by_suffix(output)
+    if borders and kind in (Format.TABLE, Format.JSON):
+        raise typer.BadParameter(
+            "a table and JSON have no borders; choose mermaid, dot, svg or png.", param_hint="--borders"
+        )
     figures = _figures(mapped, url, counts=counts or since is not None, rows=rows, since=since)
     if kind is Format.TABLE and output is None and Console().is_terminal:
         print_rich(_rich_table(machine, *figures))
         return
-    options = {"direction": direction.value} if direction is not None else {}
+    options: dict[str, Any] = {"borders": True} if borders else {}
+    if direction is not None:
+        options["direction"] = direction.value
     try:
         drawn = _drawn(machine, kind, figures, options, theme)
     except GraphvizMissing as error:
@@ -177,7 +186,9 @@ def _json(machine: Machine, counts: Counts | None, rows: Rows | None) -> str:
         "states": [*graph.states, *graph.strangers],
         "undeclared": list(graph.strangers),
         "initial": graph.initial,
+        "initial_states": list(graph.initial_states),
         "final": list(graph.final),
+        "groups": {name: list(states) for name, states in graph.groups.items()},
         "events": list(graph.events),
         "edges": edges,
         **({} if rows is None else {"rows": dict(rows)}),

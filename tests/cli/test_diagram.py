@@ -106,3 +106,21 @@ def test_without_graphviz_the_picture_says_what_to_install(run, shop, monkeypatc
 
     assert answer.status == 2
     assert "apt install graphviz" in answer.err
+
+
+def test_groups_and_borders_are_drawn(run, tmp_path, monkeypatch):
+    (tmp_path / "borders_of_tickets.py").write_text(
+        "from sqlalchemy_fsm_mysql import Event, Machine\n"
+        "machine = Machine(initial='new', groups={'open': ('new', 'busy')}, on_enter={'closed': lambda t: {}}, events=[\n"
+        "    Event('Start', {'new': 'busy'}), Event('Close', {'open': 'closed'}),\n"
+        "])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    target = "borders_of_tickets:machine"
+
+    assert "enter" not in run("diagram", target, "-f", "mermaid").out
+    assert "closed<br/>enter / effect" in run("diagram", target, "-f", "mermaid", "--borders").out
+    assert json.loads(run("diagram", target, "-f", "json").out)["groups"] == {"open": ["new", "busy"]}
+    refused = run("diagram", target, "--borders")
+    assert refused.status == 2
+    assert "a table and JSON have no borders" in refused.err
