@@ -17,7 +17,7 @@ from ..databases import database_of
 from ..errors import RowNotFound, TransitionNotAllowed, UnknownState
 from ..errors.texts import State, stored_form
 from ..outcomes import NO_PAYLOAD, Moved, Refused
-from ..sql.code import Refusal, Taken, Undeclared
+from ..sql.code import NO_ROW, Refusal, Taken, Undeclared
 from ..sql.events import NEXT_VERSION, EventSQL
 from .attribution import NO_ATTRIBUTION, Attribution
 from .target import Target
@@ -61,8 +61,8 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     if isinstance(reading, Refusal):
         return refused(fire, reading)
     # The code of an undeclared state does not say which: the row does, read with a lock.
-    stored = stored_state(connection, fire) if isinstance(reading, Undeclared) else None
-    if stored is None:
+    stored = stored_state(connection, fire) if isinstance(reading, Undeclared) else NO_ROW
+    if stored is NO_ROW:
         raise RowNotFound(**fire.row)
     raise UnknownState(state=stored, declared=fire.target.machine.states, **fire.row)
 
@@ -125,7 +125,7 @@ def refusal_error(fire: Fire, refused: Refused[Any]) -> TransitionNotAllowed:
 
 
 def stored_state(connection: Connection, fire: Fire) -> Any:
-    """The row's state now, read with a lock; None for a missing row."""
+    """The row's state now, read with a lock; `NO_ROW` for a missing row, None for NULL."""
     return database_of(connection).rows.stored_state(connection, fire.event, fire.parameters)
 
 
@@ -145,7 +145,8 @@ def force(connection: Connection, fire: Fire, state: str) -> Moved[Any]:
     """
     machine = fire.target.machine
     before = database_of(connection).rows.force(connection, fire.event, fire.parameters, state)
-    if before is None:
+    if before is NO_ROW:
         raise RowNotFound(**fire.row)
-    source = before if isinstance(before, str) else stored_form(before)
+    # The history, whose columns are NOT NULL, has the empty text in the place of NULL.
+    source = "" if before is None else before if isinstance(before, str) else stored_form(before)
     return moved(connection, fire, source, state, machine.loaded(source), machine.loaded(state))

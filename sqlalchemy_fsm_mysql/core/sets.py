@@ -45,6 +45,7 @@ from ..databases import database_of
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
 from ..sql.code import Taken
 from ..sql.events import NEXT_VERSION, Branch, EventSQL
+from ..sql.exact import ExactName, exact_text
 from ..sql.expressions import selects_from
 from ..sql.history import HistorySQL
 from ..sql.keys import is_beyond
@@ -62,6 +63,7 @@ _STEADY = (
     Cast,
     ClauseList,
     Column,
+    ExactName,
     ExpressionClauseList,
     False_,
     Grouping,
@@ -70,6 +72,7 @@ _STEADY = (
     TypeClause,
     TypeCoerce,
     UnaryExpression,
+    exact_text,
 )
 
 _SAVEPOINT: Final = "fsm_sweep"

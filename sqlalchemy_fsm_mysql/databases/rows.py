@@ -55,7 +55,7 @@ class RowStatements:
             return reading
 
     def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], target: str) -> Any:
-        """Set the row's state to the parameter ``fsm_state``; the value before, None for a missing row.
+        """Set the row's state to the parameter ``fsm_state``; the value before, `NO_ROW` for a missing row.
 
         *target* is the parameter's text. The triggers compare it when their exception is needed, which is only after
         they have refused the UPDATE.
@@ -63,8 +63,8 @@ class RowStatements:
         with self.transactions.together(connection):
             self.lock(connection, event)
             before = self.stored_state(connection, event, parameters)
-            if before is None:
-                return None
+            if before is NO_ROW:
+                return NO_ROW
             put = self.put_state(event)
             try:
                 connection.execute(put, parameters)
@@ -72,13 +72,17 @@ class RowStatements:
                 if refusal_in(error) is None:
                     raise
                 text = connection.execute(self.read_text(event), parameters).scalar_one()
-                with self.enforcer.permitted(connection, event.row.state, text, target, rows=1):
+                with self.enforcer.permitted(connection, event.row.state, text or "", target, rows=1):
                     connection.execute(put, parameters)
             return before
 
     def stored_state(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
-        """The value in the row's state column now, read with a lock: a plain read may show an old snapshot."""
-        return connection.execute(self.read_state(event), parameters).scalar_one_or_none()
+        """The value in the row's state column now, `NO_ROW` for a missing row; None is the value NULL.
+
+        It is read with a lock, because a plain read may show an old snapshot.
+        """
+        row = connection.execute(self.read_state(event), parameters).one_or_none()
+        return NO_ROW if row is None else row[0]
 
     def stored_version(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any]) -> Any:
         """The row's version now, read with a lock; None for a missing row."""

@@ -11,6 +11,7 @@ from sqlalchemy.sql import operators, visitors
 from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
+from ..sql.exact import only_exactly
 
 _EQUALITIES: dict[Any, Any] = {
     operators.eq: operators.in_op,
@@ -36,8 +37,9 @@ class StateComparator(String.Comparator[Any]):
         machine = self._machine(event)
         if not _is_guarded(machine, event):
             _check(event, payload, machine.payload(event))
-            can: ColumnElement[bool] = self.expr.in_(self._bound(machine.sources(event)))
-            return can
+            sources = machine.sources(event)
+            can: ColumnElement[bool] = self.expr.in_(self._bound(sources))
+            return only_exactly(can, self.expr, (text for state in sources for text in machine.spellings(state)))
         built = self._event(event)
         composed: ColumnElement[bool] = _composed(built.can, built, self.expr, payload)
         return composed

@@ -25,6 +25,7 @@ from ..errors import RefusedByDatabase
 from ..machine.states import FORCED
 from ..observation import Attempt, log, observers, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
+from ..sql.code import NO_ROW
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
@@ -123,8 +124,8 @@ def send(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any] | Ref
 def show_replayed(writer: Writer, connection: Connection, fire: Fire) -> None:
     """Make the instance of the row show what the row holds by now: others may have moved it since the first fire."""
     instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
-    stored = fires.stored_state(connection, fire) if instance is not None else None
-    if stored is not None:
+    stored = fires.stored_state(connection, fire) if instance is not None else NO_ROW
+    if stored is not NO_ROW:
         show_state(writer, instance, stored)
 
 

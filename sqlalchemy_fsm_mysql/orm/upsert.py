@@ -23,6 +23,7 @@ from ..errors import RefusedByDatabase
 from ..errors.texts import shown
 from ..observation import Attempt, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
+from ..sql.code import NO_ROW
 from .firing import fire_row, send
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
@@ -213,7 +214,7 @@ def _replayed(writer: Writer, connection: Connection, fire: Fire, instance: Any,
     """The outcome of an earlier call; its instance shows what the row holds by now, None where the row is gone."""
     stored = fires.stored_state(connection, fire)
     held = writer.instance(fire.key)
-    if stored is None:
+    if stored is NO_ROW:
         return replace(outcome, instance=held)
     if held is not None:
         show_state(writer, held, stored)

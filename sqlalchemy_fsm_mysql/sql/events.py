@@ -8,7 +8,6 @@ row, and the *assignments*, in an order in which each of them still reads the ro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -36,12 +35,11 @@ from sqlalchemy.sql import visitors
 from ..errors import InvalidMachine
 from ..errors.texts import State
 from . import code as codes
+from .exact import ExactName, compared, folds, name_in, only_exactly, state_literal
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
 VALUE = "fsm_value_{}"
-
-_NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 
 
 def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[str]]) -> ColumnElement[str]:
@@ -54,22 +52,12 @@ def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[
     >>> print(after(column("state"), {"new": "paid"}))
     CASE state WHEN :param_1 THEN :param_2 ELSE state END
     """
+    is_folding = folds(column)
     whens = [
-        (_name(source), _name(target) if isinstance(target, str) else target) for source, target in targets.items()
+        (ExactName(source) if is_folding else _name(source), _name(target) if isinstance(target, str) else target)
+        for source, target in targets.items()
     ]
-    return case(*whens, value=column, else_=column) if whens else column
-
-
-def state_literal(name: str) -> ColumnElement[str]:
-    """The stored name of a declared state in a cached statement: a literal when nothing in it needs quoting.
-
-    Literals leave the row's key as the only parameter of a fire, whatever the number of states. A name with a quote, a
-    backslash or a percent sign is bound instead, because its spelling would depend on the server's sql_mode.
-
-    >>> print(state_literal("Running"))
-    'Running'
-    """
-    return literal_column(f"'{name}'", String()) if _NEEDS_NO_QUOTING.fullmatch(name) else _name(name)
+    return case(*whens, value=compared(column), else_=column) if whens else column
 
 
 def number(value: int) -> ColumnElement[int]:
@@ -185,9 +173,10 @@ class EventSQL:
         """
         sources = self.from_source()
         whens = [
-            (state_literal(state), self._code_in(i, sources.get(state, ()))) for i, state in enumerate(self.states)
+            (name_in(self.row.state, state), self._code_in(i, sources.get(state, ())))
+            for i, state in enumerate(self.states)
         ]
-        code: ColumnElement[int] = case(*whens, value=self.row.state, else_=number(codes.UNDECLARED))
+        code: ColumnElement[int] = case(*whens, value=compared(self.row.state), else_=number(codes.UNDECLARED))
         if self.row.visible is not None:
             code = case((self.row.visible, code), else_=number(codes.HIDDEN))
         if known_version and self.row.version is not None:
@@ -242,7 +231,8 @@ class EventSQL:
             for source, branches in self.from_source().items()
             if source not in free
         ]
-        return or_(state.in_([_name(s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
+        can = or_(state.in_([_name(s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
+        return only_exactly(can, state, self.from_source())
 
     def after(self) -> ColumnElement[Any]:
         """The state after the event, with the column's own type."""
@@ -311,8 +301,8 @@ class EventSQL:
             by_branch = {branch.code: value for branch, value in pairs if branch.source == source}
             if by_branch:
                 results = [by_branch.get(branch.code, otherwise) for branch in branches]
-                by_source.append((state_literal(source), _first_that_holds(branches, results, otherwise)))
-        return case(*by_source, value=self.row.state, else_=otherwise)
+                by_source.append((name_in(self.row.state, source), _first_that_holds(branches, results, otherwise)))
+        return case(*by_source, value=compared(self.row.state), else_=otherwise)
 
 
 def _first_that_holds(

@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 
 from ...sql.code import OFFSET
-from ...sql.events import Branch, EventSQL, number, state_literal
+from ...sql.events import Branch, EventSQL, number
+from ...sql.exact import state_literal
 from ..sets import SetStatements
 from ..transactions import Transactions
 from .rows import REMEMBERED

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Executable, bindparam, case, func, select
 
 from ...sql.code import CREATED, HIDDEN, NONCE_BITS, OFFSET, TAKEN, Created, Reading, answered, is_cut, nonce
-from ...sql.events import VALUE, EventSQL, number, state_literal
+from ...sql.events import VALUE, EventSQL, number
+from ...sql.exact import state_literal
 from ..history import KEEP_ROWCOUNT
 from ..ready import built_once
 from ..transactions import Transactions

@@ -73,7 +73,8 @@ class SQLiteEnforcer(Enforcer):
         }
         quoted = connection.dialect.identifier_preparer.quote(column.name)
         source_text, target_text = (f"CAST(X'{text.encode().hex()}' AS TEXT)" for text in (source, target))
-        edge = f"(OLD.{quoted} COLLATE BINARY = {source_text} AND NEW.{quoted} COLLATE BINARY = {target_text})"
+        leaves = f"COALESCE(OLD.{quoted}, '') COLLATE BINARY = {source_text}"
+        edge = f"({leaves} AND NEW.{quoted} COLLATE BINARY = {target_text})"
         opened = {name: body.replace(_WHEN, f"{_WHEN}NOT {edge} AND ", 1) for name, body in own.items()}
         connection.exec_driver_sql("SAVEPOINT fsm_permit")
         try:

@@ -1,0 +1,106 @@
+"""Comparing states byte by byte, whatever the collation of their column.
+
+``CASE state WHEN 'paid'`` follows the column's collation, in which 'Paid', 'paid ' and 'pàid' may be equal to 'paid'. A
+column that is declared as an ENUM has a binary collation; a VARCHAR was often there before the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, and_, literal, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import InternalTraversal
+
+__all__ = ["ExactName", "exact_text", "state_literal"]
+
+_NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
+
+
+class exact_text(FunctionElement[str]):  # noqa: N801 - a SQL function, written like func.now
+    """The text of a column, for comparison with `ExactName`."""
+
+    type = String()
+    inherit_cache = True
+    name = "exact_text"
+
+
+@compiles(exact_text)
+def _as_it_is(element: exact_text, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(exact_text, "mysql")
+@compiles(exact_text, "mariadb")
+def _as_bytes(element: exact_text, compiler: Any, **options: Any) -> str:
+    # By way of utf8mb4, because a column in latin1 or ucs2 stores other bytes than those of `ExactName`.
+    return f"CAST(CONVERT({compiler.process(element.clauses, **options)} USING utf8mb4) AS BINARY)"
+
+
+class ExactName(ColumnElement[str]):
+    """The name of a state, for comparison with `exact_text`."""
+
+    type = String()
+    inherit_cache = True
+    _traverse_internals = [("name", InternalTraversal.dp_string)]  # noqa: RUF012 - as SQLAlchemy's elements have it
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@compiles(ExactName)
+def _as_text(element: ExactName, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(state_literal(element.name), **options))
+
+
+@compiles(ExactName, "mysql")
+@compiles(ExactName, "mariadb")
+def _as_binary(element: ExactName, compiler: Any, **_: Any) -> str:
+    # Hexadecimal is independent of sql_mode and of the connection's character set.
+    if _NEEDS_NO_QUOTING.fullmatch(element.name):
+        return f"_binary'{element.name}'"
+    return f"X'{element.name.encode().hex().upper()}'"
+
+
+def state_literal(name: str) -> ColumnElement[str]:
+    """The stored name of a declared state in a cached statement: a literal when nothing in it needs quoting.
+
+    Literals leave the row's key as the only parameter of a fire, whatever the number of states. A name with a quote, a
+    backslash or a percent sign is bound instead, because its spelling would depend on the server's sql_mode.
+
+    >>> print(state_literal("Running"))
+    'Running'
+    """
+    if _NEEDS_NO_QUOTING.fullmatch(name):
+        return literal_column(f"'{name}'", String())
+    return literal(name, String())
+
+
+def folds(state: ColumnElement[Any]) -> bool:
+    """Whether the collation of the column *state* may take one text for another: of an ENUM of ours it does not."""
+    return getattr(state.type, "storage", "") == "varchar"
+
+
+def compared(state: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column *state* as the subject of a CASE whose WHENs are made by :func:`name_in`."""
+    return exact_text(state) if folds(state) else state
+
+
+def only_exactly(
+    criterion: ColumnElement[bool], state: ColumnElement[Any], names: Iterable[str]
+) -> ColumnElement[bool]:
+    """*criterion* over the column *state*, without the rows whose text the collation takes for one of *names*.
+
+    The criterion itself stays as it is, so that it can use an index on the state.
+    """
+    if not folds(state):
+        return criterion
+    return and_(criterion, exact_text(state).in_([ExactName(name) for name in names]))
+
+
+def name_in(state: ColumnElement[Any], name: str) -> ColumnElement[str]:
+    """The name of a state as a WHEN of a CASE over the column *state*."""
+    return ExactName(name) if folds(state) else state_literal(name)
