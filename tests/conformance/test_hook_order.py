@@ -394,6 +394,18 @@ def test_an_async_session_waits_for_its_connections_commit(tmp_path: Path, end: 
         assert asyncio.run(work()) == (["Ready"] if end == "commit" else [])
 
 
+@pytest.mark.servers_only
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_two_phase_session_hears_of_what_its_second_phase_has_committed(database: Engine, key: int, end: str) -> None:
+    with heard(on_committed) as mails, Session(database, twophase=True) as session:
+        fire_key(Plain, key, "Ready", session)
+        session.prepare()
+        assert mails == []
+        getattr(session, end)()
+
+    assert events(mails) == (["Ready"] if end == "commit" else [])
+
+
 # --- AUTOCOMMIT
 
 
