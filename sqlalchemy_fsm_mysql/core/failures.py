@@ -62,6 +62,7 @@ _CODES: dict[int, Meaning] = {
     8002: Meaning.ABORTED,  # TiDB: SELECT FOR UPDATE conflict
     8005: Meaning.ABORTED,  # TiDB: write conflict
     8022: Meaning.ABORTED,  # TiDB: commit failed, retry
+    8028: Meaning.ABORTED,  # TiDB: the table was altered meanwhile
     9007: Meaning.ABORTED,  # TiDB: write conflict
     6002: Meaning.ABORTED,  # OceanBase: transaction was killed, or needs to be rolled back
     6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
@@ -73,6 +74,7 @@ _CODES: dict[int, Meaning] = {
     1290: Meaning.NOT_WRITABLE,  # --read-only
     1836: Meaning.NOT_WRITABLE,  # read-only mode
     1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
+    1874: Meaning.NOT_WRITABLE,  # --innodb-read-only
     1665: Meaning.NOT_WRITABLE,  # binlog_format=STATEMENT under READ COMMITTED
     1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
     3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
@@ -97,7 +99,15 @@ _CODES: dict[int, Meaning] = {
     4079: Meaning.VALUE,  # MariaDB: the same of one parameter
     2006: Meaning.LOST,
     2013: Meaning.LOST,
+    2026: Meaning.LOST,  # TLS, as MariaDB's client library says of a connection that was cut
+    2027: Meaning.LOST,  # an answer that the client cannot read: the next one would be read in its place
     2055: Meaning.LOST,
+    1158: Meaning.LOST,  # the server could not read from, or write to, the connection, and closes it
+    1159: Meaning.LOST,
+    1160: Meaning.LOST,
+    1161: Meaning.LOST,
+    3032: Meaning.LOST,  # MySQL: offline mode
+    3168: Meaning.LOST,  # MySQL: the server is not available
     1927: Meaning.LOST,  # MariaDB: connection was killed
     3169: Meaning.LOST,  # MySQL: session was killed
     4031: Meaning.LOST,  # MySQL: disconnected because of inactivity

@@ -31,10 +31,10 @@ from tests.faults.thrower import Throw, Thrower
 pytestmark = [pytest.mark.servers_only, pytest.mark.every_driver]
 
 # As the servers' manuals have them, written down a second time: the table is what is tested.
-ABORTED = {1213, 1020, 1053, 1206, 1402, 1613, 1614, 3101, 4060, 6002, 6235, 8002, 8005, 8022, 9007}
+ABORTED = {1213, 1020, 1053, 1206, 1402, 1613, 1614, 3101, 4060, 6002, 6235, 8002, 8005, 8022, 8028, 9007}
 ALIVE = {1205, 1317, 1969, 3024, 3572}
-READ_ONLY = {1290, 1665, 1836, 1792, 1047, 3100, 3796, 3797, 3798, 3799}
-LOST = {2006, 2013, 2055, 1927, 3169, 4031, 8501}
+READ_ONLY = {1290, 1665, 1836, 1792, 1874, 1047, 3100, 3796, 3797, 3798, 3799}
+LOST = {2006, 2013, 2026, 2027, 2055, 1158, 1159, 1160, 1161, 1927, 3032, 3168, 3169, 4031, 8501}
 # The node lost the others in the middle of the COMMIT: they may have it.
 UNSURE = {1047, 3100}
 VALUE = {1048, 1264, 1265, 1267, 1292, 1300, 1366, 1406, 1690, 3140, 3854, 3988, 4078, 4079}

@@ -16,10 +16,10 @@ from sqlalchemy_fsm_mysql import FireError, LockTimeout, NotWritable, OutcomeUnk
 from sqlalchemy_fsm_mysql.core.failures import Meaning, error_code, meaning, raise_explained
 from sqlalchemy_fsm_mysql.orm.units import raise_of_commit, raise_of_unit
 
-ABORTED = (1213, 1020, 1053, 1206, 1402, 1613, 1614, 3101, 4060, 6002, 6235, 8002, 8005, 8022, 9007)
+ABORTED = (1213, 1020, 1053, 1206, 1402, 1613, 1614, 3101, 4060, 6002, 6235, 8002, 8005, 8022, 8028, 9007)
 LOCK_TIMEOUT = (1205, 1317, 1969, 3024, 3572)
-NOT_WRITABLE = (1290, 1665, 1836, 1792, 1047, 3100, 3796, 3797, 3798, 3799)
-LOST = (2006, 2013, 2055, 1927, 3169, 4031, 8501)
+NOT_WRITABLE = (1290, 1665, 1836, 1792, 1874, 1047, 3100, 3796, 3797, 3798, 3799)
+LOST = (2006, 2013, 2026, 2027, 2055, 1158, 1159, 1160, 1161, 1927, 3032, 3168, 3169, 4031, 8501)
 VALUE = (1048, 1264, 1265, 1267, 1292, 1300, 1366, 1406, 1690, 3140, 3854, 3988, 4078, 4079)
 UNRELATED = (1062, 1064, 1146, 1305, 3819, 4025)
 
