@@ -1,0 +1,39 @@
+"""The two roots of the tree of errors: of all of them, and of those of a fire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _restored(kind: type[FSMError], arguments: tuple[object, ...]) -> FSMError:
+    """An error of *kind* made past its ``__init__``; what unpickling calls before it sets the attributes."""
+    return kind.__new__(kind, *arguments)
+
+
+class FSMError(Exception):
+    """The root: ``except FSMError`` catches whatever this library raises for reasons of its own."""
+
+    # Exception's own __reduce__ calls the class with `args`, which a keyword-only __init__ refuses.
+    def __reduce__(self) -> tuple[Any, ...]:  # Any: the shape that object.__reduce__ has in typeshed
+        return _restored, (type(self), self.args), self.__dict__
+
+
+class FireError(FSMError):
+    """An event did not move its row.
+
+    `.model` is the mapped class, `.key` the primary key (a tuple when composite), `.event` the event's name.
+    Each is None where it is not known: an error at COMMIT belongs to no one fire.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: type[Any] | None = None,
+        key: object = None,
+        event: str | None = None,
+    ) -> None:
+        self.model = model
+        self.key = key
+        self.event = event
+        super().__init__(message)

@@ -1,0 +1,151 @@
+"""Errors for a refusal of the server or the connection, during a fire or at COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from .roots import FireError
+from .texts import row_label, shown
+
+
+class _ServerError(FireError):
+    """The server or the connection said no, during a fire or at COMMIT; the driver's error is ``__cause__``.
+
+    `.code` is the server's error number, None when there is none.
+    """
+
+    _what: ClassVar[str]
+    _remedy: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        code: int | None = None,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.code = code
+        row = "" if table is None or key is None else f"{row_label(table, key)}: "
+        at = "" if event is None else f" while {shown(event)} was fired"
+        error = "" if code is None else f" (error {code})"
+        message = f"{row}{self._what}{at}{error}; {self._advice()}."
+        super().__init__(message, model=model, key=key, event=event)
+
+    def _advice(self) -> str:
+        return self._remedy
+
+
+class TransactionAborted(_ServerError):
+    """The server has ended the whole transaction: what it did before is gone too.
+
+    `.retryable` is true when the same unit of work may well succeed the next time (a deadlock, a snapshot or
+    certification conflict, a connection lost before COMMIT was sent).
+
+    >>> print(TransactionAborted(code=1213, retryable=True))
+    the server ended the whole transaction (error 1213); roll back and run the whole unit of work again.
+    """
+
+    _what = "the server ended the whole transaction"
+    _remedy = "roll back and run the whole unit of work again"
+
+    def __init__(
+        self,
+        *,
+        retryable: bool,
+        code: int | None = None,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.retryable = retryable
+        super().__init__(code=code, table=table, key=key, event=event, model=model)
+
+    def _advice(self) -> str:
+        return self._remedy if self.retryable else "roll back; the same work fails again until the cause is mended"
+
+
+class LockTimeout(_ServerError):
+    """The statement gave up: another transaction held the row for too long, or the statement was interrupted.
+
+    Nothing moved. The transaction lives on, with its earlier work and its locks, unless `.rolled_back` is true: the
+    statement was one of the flush before the event, and SQLAlchemy rolls back when a flush fails, to the innermost
+    savepoint or the whole transaction.
+    """
+
+    _what = "the statement was ended before it got the row's lock"
+    # The transaction could go on, but others may be waiting for the locks that it holds.
+    _remedy = "nothing moved; roll back, which frees its own locks too, and run the whole unit of work again"
+
+    def __init__(
+        self,
+        *,
+        code: int | None = None,
+        rolled_back: bool = False,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.rolled_back = rolled_back
+        super().__init__(code=code, table=table, key=key, event=event, model=model)
+
+    def _advice(self) -> str:
+        if not self.rolled_back:
+            return self._remedy
+        return "the flush before the event failed and was rolled back; roll back and run the whole unit of work again"
+
+
+class NotWritable(_ServerError):
+    """The server takes no writes: it is read-only, a replica, or a node without quorum. Nothing moved."""
+
+    _what = "the server takes no writes"
+    _remedy = "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
+
+
+class OutcomeUnknown(_ServerError):
+    """The connection was lost at COMMIT: the transaction is in the database as a whole, or not at all.
+
+    `.tokens` are the tokens of the transaction's fires, in order. `.token` is the one to give to
+    `find_by_token`: the token given here, else the first of `.tokens` (they were committed together, so one
+    tells of all); None when no fire had one.
+    """
+
+    _what = "the connection was lost at COMMIT, which may or may not have succeeded"
+    _remedy = "roll back, and ask find_by_token whether it was committed before the unit of work is run again"
+
+    def __init__(
+        self,
+        *,
+        token: str | None = None,
+        tokens: Iterable[str] = (),
+        code: int | None = None,
+        table: str | None = None,
+        key: object = None,
+        event: str | None = None,
+        model: type[Any] | None = None,
+    ) -> None:
+        self.tokens = list(tokens) or ([] if token is None else [token])
+        self.token = self.tokens[0] if token is None and self.tokens else token
+        super().__init__(code=code, table=table, key=key, event=event, model=model)
+
+    def _advice(self) -> str:
+        if self.token is None:
+            return "roll back, and look into the database before the unit of work is run again"
+        return self._remedy
+
+
+class OutcomeHidden(OutcomeUnknown):
+    """A fire in AUTOCOMMIT moved the row, and the answer does not contain the state that the row had before.
+
+    This happens once, when the table has got a trigger since the last fire of the event. Later fires of the event run
+    in a transaction of their own, whose answer is complete.
+    """
+
+    _what = "the row moved, but a new trigger on its table hides the state that the row had before"
+
+    def _advice(self) -> str:
+        return "the move is committed; read the row"

@@ -1,0 +1,125 @@
+"""Lists that are written twice, and would grow apart unnoticed: fields and docstrings, checks and pages, modules and the map."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sqlalchemy_fsm_mysql import outcomes
+from sqlalchemy_fsm_mysql.databases.mysql.catalogue import MySQLCatalogue
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sqlalchemy_fsm_mysql"
+OUTCOMES = [kind for kind in vars(outcomes).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+# Said by the class itself: on which model, which row, which event.
+OBVIOUS = {"model", "event"}
+
+
+def doctor() -> Iterator[ast.AST]:
+    """Every node of the doctor's modules."""
+    paths = sorted(PACKAGE.glob("operations/doctor*.py")) + sorted(PACKAGE.glob("operations/doctor/*.py"))
+    assert paths
+    for path in paths:
+        yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__)
+def test_every_field_of_an_outcome_is_documented(kind: type) -> None:
+    """docs/reference shows the docstring: a field that it does not name is not documented at all."""
+    names = {field.name for field in dataclasses.fields(kind) if not field.name.startswith("_")} - OBVIOUS
+    named = set(re.findall(r"`(\w+)`", kind.__doc__ or ""))
+
+    assert names - named == set()
+
+
+def test_every_variable_that_a_check_reads_is_asked_for() -> None:
+    """A variable that the catalogue does not ask the server for is never there, and its check finds nothing."""
+    read = set()
+    for node in doctor():
+        is_read = isinstance(node, ast.Call) and re.search(r"\.(says|variables\.get)$", ast.unparse(node.func))
+        if isinstance(node, ast.Call) and is_read:
+            read.update(ast.literal_eval(part) for part in node.args[:1] if isinstance(part, ast.Constant))
+        # for name in ("read_only", …): … known.variables[name]
+        if isinstance(node, ast.comprehension) and isinstance(node.iter, ast.Tuple):
+            read.update(part.value for part in node.iter.elts if isinstance(part, ast.Constant))
+
+    variables = {name for name in read if isinstance(name, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+", name)}
+    assert len(variables) > 10
+    assert variables - set(MySQLCatalogue.VARIABLES) == set()
+
+
+def test_every_kind_of_finding_stands_in_the_page() -> None:
+    """People look a finding up by its kind."""
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    kinds = set()
+    for node in doctor():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            kind = node.args[1]
+            kinds.update([kind.value] if isinstance(kind, ast.Constant) else [])
+
+    assert len(kinds) > 15
+    assert {kind for kind in kinds if f"`{kind}`" not in page} == set()
+
+
+def test_every_module_is_on_the_map() -> None:
+    """The map of docs/architecture.md has every module of the package, and no other."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = page.partition("```text\nsqlalchemy_fsm_mysql/\n")[2].partition("```")[0]
+    mapped, folder = set(), ""
+    for line in block.splitlines():
+        name = line.split()[0]
+        is_floor = line.startswith("  ") and not line.startswith("    ")
+        if is_floor:
+            folder = name if name.endswith("/") else ""
+        if name.endswith(".py"):
+            mapped.add(name if is_floor else folder + name)
+    there = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    modules = {path for path in there if not path.endswith("/__init__.py")}
+
+    assert mapped == modules
+
+
+def test_the_two_lists_of_floors_agree() -> None:
+    """The folders come in one order on the map of docs/architecture.md and in tests/test_architecture.py."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = page.partition("```text\nsqlalchemy_fsm_mysql/\n")[2].partition("```")[0]
+    floors = [line.split()[0] for line in block.splitlines() if re.match(r"  \S", line)]
+    names = [floor.rstrip("/").removesuffix(".py") for floor in floors if not floor.startswith("__")]
+    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
+    (ranks,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RANKS"
+    )
+
+    rank = {name: i for i, names in enumerate(ranks) for name in names}
+    assert set(names) == {name for name in rank if not name.startswith("__")}
+    assert [rank[name] for name in names] == sorted(rank[name] for name in names)
+
+
+def test_the_top_level_has_few_entries() -> None:
+    """Who opens the package sees the floors: sixteen of them, and the files that Python wants there."""
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+
+    assert len(entries) <= 16, sorted(entries)
+
+
+def test_no_module_is_too_long_and_no_class_is_too_large() -> None:
+    """One module, one idea; no class that does everything."""
+    long = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 450:
+            long[path.name] = text.count("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                methods = {part.name for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))}
+                if len(methods) > 15:
+                    long[f"{path.name}: {node.name}"] = len(methods)
+
+    assert long == {}
