@@ -128,8 +128,8 @@ class Refused(Generic[M]):
     """The event did not move the row, and nothing was changed.
 
     `key` is the primary key, a tuple when it is composite. `state` is the state observed in the row, never one
-    from memory. `reason` is ``"state"`` when the event does not leave that state, ``"guard"`` when it does and no transition's guards were all true. `allowed_from`
-    lists the states that the event leaves, in the machine's order.
+    from memory. `reason` is ``"state"`` when the event does not leave that state, ``"guard"`` when it does and no
+    transition's guards were all true. `allowed_from` lists the states that the event leaves, in the machine's order.
 
     `failed` are the names of all guards that were not true of the row, in the machine's order, learned in the same
     statement; `sentences` are those that guards among them have for people.
