@@ -167,8 +167,12 @@ def run_script(engine: Engine, script: str) -> None:
 
 def drop_all(engine: Engine) -> None:
     with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            connection.exec_driver_sql("SET SESSION foreign_key_checks = 0")
         for name in inspect(connection).get_table_names():
             connection.exec_driver_sql(f"DROP TABLE {engine.dialect.identifier_preparer.quote(name)}")
+        if engine.dialect.name != "sqlite":
+            connection.exec_driver_sql("SET SESSION foreign_key_checks = 1")
         connection.commit()
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.alembic import adopting
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
+from tests.alembic import adopters
 from tests.alembic.support import drop_all, migrating, shown_table, told
 
 pytestmark = pytest.mark.servers_only
@@ -321,3 +326,111 @@ def test_kinds_that_hold_no_states_are_refused(project, engine):
     ]:
         with migrating(engine) as op, pytest.raises(MigrationRefused, match=what):
             op.adopt_column("orders", column, "state", states=STATES, mapping=MAPPED)
+
+
+# --- while old and new code write
+
+ROWS = int(os.environ.get("FSM_ADOPTION_ROWS", "3000"))
+SECONDS = float(os.environ.get("FSM_ADOPTION_SECONDS", "0.5"))
+SLOWEST = 0.15  # seconds, of one write of the old code; asked of a run with many rows on a quiet machine only
+IS_BIG = ROWS >= 100_000
+
+
+def wait_for(condition, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def scalar(engine, query):
+    with engine.connect() as connection:
+        return connection.exec_driver_sql(query).scalar()
+
+
+def assert_no_row_has_lost_its_meaning(engine, crowd, kind, *, columns=("status", "state")):
+    """Each row says what its process wrote last; those that no process has written are as they were."""
+    mapping = adopters.KINDS[kind][1]
+    written = {key: state for known in crowd.known.values() for key, state in known.items()}
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"SELECT id, {', '.join(columns)} FROM orders ORDER BY id").all()
+    assert len(rows) >= ROWS
+    for key, *values in rows:
+        meanings = {mapping[value] if name == "status" else value for name, value in zip(columns, values, strict=True)}
+        is_shared = key % adopters.PARTS == adopters.SHARED or key > ROWS
+        expected = written.get(key, next(iter(meanings)) if is_shared else adopters.original(key))
+        assert meanings == {expected}, (key, values, expected)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", adopters.KINDS)
+def test_an_adoption_disturbs_nobody(project, engine, kind):
+    """2 processes of old code and 4 of new code write through every phase, up, down and up; the fill is killed once."""
+    adopters.create(engine, kind, ROWS)
+    crowd = adopters.Crowd(engine.url, kind, ROWS)
+    try:
+        # 1: old code alone.
+        crowd.phase.value = 1
+        crowd.start(adopters.old_code)
+        time.sleep(2 * SECONDS)
+        # 2: the operation, killed in the middle of the fill; new code begins once the triggers are there.
+        crowd.phase.value = 2
+        first = crowd.adopting()
+        wait_for(lambda: len(triggers(engine)) == 2)
+        crowd.start(adopters.new_code)
+        wait_for(
+            lambda: (
+                scalar(engine, "SELECT COUNT(*) FROM orders WHERE state IS NOT NULL AND MOD(id, 60) > 10") > ROWS // 4
+            )
+        )
+        first.kill()
+        first.join()
+        left = scalar(engine, "SELECT COUNT(*) FROM orders WHERE state IS NULL")
+        # 3: the operation again, to its end.
+        crowd.phase.value = 3
+        begin = time.monotonic()
+        adopters.adopt(crowd.url, kind)
+        filled = time.monotonic() - begin
+        # 4: both work side by side.
+        crowd.phase.value = 4
+        time.sleep(4 * SECONDS)
+        # 5: new code is stopped, and the adoption abandoned.
+        crowd.stop(adopters.new_code)
+        crowd.phase.value = 5
+        with migrating(engine) as op:
+            op.abandon_adoption("orders", "status", "state", attempts=30)
+        time.sleep(SECONDS)
+        crowd.stop(adopters.old_code)
+        assert_no_row_has_lost_its_meaning(engine, crowd, kind, columns=("status",))
+        # 6: up again, and both work side by side.
+        crowd.phase.value = 6
+        crowd.start(adopters.old_code)
+        adopters.adopt(crowd.url, kind)
+        crowd.start(adopters.new_code)
+        crowd.phase.value = 7
+        time.sleep(2 * SECONDS)
+        # 8: old code has stopped writing; the old column becomes a generated one, beside new code.
+        crowd.stop(adopters.old_code)
+        crowd.phase.value = 8
+        begin = time.monotonic()
+        with migrating(engine) as op:
+            op.finish_adoption("orders", "status", "state", attempts=30)
+        finished = time.monotonic() - begin
+        crowd.phase.value = 9
+        time.sleep(2 * SECONDS)
+    finally:
+        for code in (adopters.new_code, adopters.old_code):
+            crowd.stop(code)
+
+    old, new = range(adopters.OLD), range(adopters.OLD, adopters.OLD + adopters.NEW)
+    print(
+        f"\n{kind}, {ROWS} rows: left when killed {left}, then filled in {filled:.1f} s, finished in {finished:.1f} s;"
+        f" old {crowd.written(old)} writes, slowest {crowd.slowest(old)};"
+        f" new {crowd.written(new)}, slowest {crowd.slowest(new)};"
+        f" announced {sum((report.refused for report in crowd.reports), Counter())}"
+    )
+    assert crowd.errors == []
+    assert (left > 0, triggers(engine)) == (True, [])
+    assert_no_row_has_lost_its_meaning(engine, crowd, kind)
+    if IS_BIG:
+        assert max(crowd.slowest(old).values()) <= SLOWEST
