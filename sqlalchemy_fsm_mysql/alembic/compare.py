@@ -17,10 +17,18 @@ import alembic.util
 from alembic.autogenerate import comparators
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation
-from alembic.operations.ops import AlterColumnOp, ModifyTableOps, UpgradeOps
+from alembic.operations.ops import (
+    AlterColumnOp,
+    DropColumnOp,
+    DropConstraintOp,
+    DropIndexOp,
+    ModifyTableOps,
+    UpgradeOps,
+)
 from sqlalchemy import Column, Select, literal_column, select
 
 from ..databases import types_of
+from ..databases.mysql.adoption import adoptions, foreign_keys, indexes
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from ..orm.column import StateType
@@ -100,6 +108,7 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
         # the end of what is altered in it.
         enforced += [op for op in modify.ops if isinstance(op, StatesOp)]
         modify.ops = [op for op in modify.ops if not isinstance(op, StatesOp)]
+        _leave_adoptions(context, modify)
         for alter in [op for op in modify.ops if isinstance(op, AlterColumnOp)]:
             if _FOUND not in alter.kw:
                 continue
@@ -120,6 +129,31 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
     upgrade.ops[:0] = first
     upgrade.ops += [*(makes_room or found), *(op for op in enforced if op not in first)]
     return _CONTINUE
+
+
+def _leave_adoptions(context: AutogenContext, modify: ModifyTableOps) -> None:
+    """Leave both columns of an adoption as they are: old code still reads and writes the one that the model lacks."""
+    if not _is_server(context) or not modify.ops:
+        return
+    connection, table, schema = context.connection, modify.table_name, modify.schema
+    assert connection is not None
+    for going in adoptions(connection, table, schema):
+        keys = foreign_keys(connection, table, schema)
+        names = {one.name for one in indexes(connection, table, schema) if going.old in one.columns}
+        names |= {key.name for key in keys if key.table == table and going.old in key.columns}
+        for op in list(modify.ops):
+            if (
+                (isinstance(op, DropColumnOp) and op.column_name == going.old)
+                or (isinstance(op, DropIndexOp) and op.index_name in names)
+                or (isinstance(op, DropConstraintOp) and op.constraint_name in names)
+            ):
+                modify.ops.remove(op)
+            elif isinstance(op, AlterColumnOp) and op.column_name == going.new and _FOUND in op.kw:
+                op.kw[_FOUND] = [one for one in op.kw[_FOUND] if not isinstance(one, ConvertStatesOp)]
+                op.modify_nullable, op.modify_server_default = None, False
+            else:
+                continue
+            log.info("%s.%s is being adopted by %s; op.finish_adoption() ends that", table, going.old, going.new)
 
 
 def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None) -> Iterator[MigrateOperation]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .adopt import adopt
 from .check import check
 from .demo import demo
 from .diagram import diagram
@@ -34,6 +35,7 @@ app.command()(demo)
 app.command()(diagram)
 app.command()(sql)
 app.command()(check)
+app.command()(adopt)
 app.command(name="json")(json_)
 app.command()(diff)
 app.command()(history)

@@ -7,13 +7,13 @@ import time
 from collections import Counter
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TIMESTAMP, Column, Integer, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.alembic import adopting
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic import adopters
-from tests.alembic.support import drop_all, migrating, shown_table, told
+from tests.alembic.support import Project, drop_all, migrating, orders, shown_table, told
 
 pytestmark = pytest.mark.servers_only
 
@@ -310,6 +310,38 @@ def test_a_finished_adoption_is_neither_abandoned_nor_begun_again(words, engine)
         adopt(engine, mapping)
 
     assert shown_table(engine) == before
+
+
+@pytest.mark.parametrize("kind", ["tinyint", "by id"])
+def test_autogenerate_leaves_both_columns_until_it_is_finished(project, engine, table, mapping, kind, tmp_path):
+    metadata = orders(STATES)
+    model = metadata.tables["orders"]
+    model.c.state.comment = None
+    metadata.remove(model)
+    new = Table(
+        "orders",
+        metadata,
+        Column("id", Integer(), primary_key=True),
+        Column("state", model.c.state.type, nullable=False, server_default="new"),
+        Column("updated_at", TIMESTAMP(), nullable=False),
+    )
+    assert new is not model
+    options = {
+        "compare_server_default": True,
+        "include_name": lambda name, kind, _: kind != "table" or name == "orders",
+    }
+    adopt(engine, mapping)
+
+    project.config.attributes["options"] = options
+    written = project.autogenerate(metadata)
+
+    for word in ("status", "state'", "drop_", "convert_states", "add_column"):
+        assert word not in written.replace("updated_at", "")
+    with migrating(engine) as op:
+        op.finish_adoption("orders", "status", "state", drop=True)
+    del options["compare_server_default"]  # that of the old column has taken the place of none
+    again = Project(tmp_path / "again", engine, **options)
+    assert "'state'" not in again.autogenerate(metadata)
 
 
 def test_kinds_that_hold_no_states_are_refused(project, engine):

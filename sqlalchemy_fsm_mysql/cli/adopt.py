@@ -1,0 +1,192 @@
+"""``adopt``: look at a column that a machine is to take over, and write the revision that does it."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..databases.mysql.adoption import OldValue
+from ..operations.adoption import Look, look_at, shown
+from ..operations.lookup import state_at
+from ..orm.column import MappedState
+from .database import UrlOption, database
+from .output import JsonOption, fail, print_json, print_table, print_text, tell
+from .status import Status
+from .targets import TargetArgument
+
+NULL = "NULL"
+
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        "-m",
+        metavar="VALUE=STATE",
+        help="What an old value stands for: 'Paid=paid', '7=cancelled', NULL=new, =new for the empty text. Without it,"
+        " a value is guessed from the states' names, the Enum's numbers, or the foreign key's table.",
+        show_default=False,
+    ),
+]
+
+
+def adopt(
+    target: TargetArgument,
+    url: UrlOption = None,
+    old: Annotated[
+        str | None,
+        typer.Option("--from", metavar="COLUMN", help="The old column, such as status.", show_default=False),
+    ] = None,
+    given: MapOption = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="What every value stands for that is not mapped. [default: refused]"),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the revision to this file.", show_default=False)
+    ] = None,
+    down_revision: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="The revision before it.", show_default="the first one")
+    ] = None,
+    is_json: JsonOption = False,
+) -> None:
+    """Look at a column that MODULE:MODEL.STATE is to take over: its values, what each becomes, the phases, how long.
+
+    Nothing is changed in the database; the look reads the whole table. With --write, the revision that adopts the
+    column is written, and its text without. The exit status is 0 when every value has a state, 1 when one has none,
+    2 when the call is wrong, and 4 when the database cannot be reached or used.
+    """
+    mapped = state_at(target)
+    new = str(mapped.column.name)
+    old = old or new
+    with database(url) as engine, engine.connect() as connection:
+        found = look_at(
+            connection,
+            mapped.table_name,
+            old,
+            new,
+            mapped.machine,
+            given=_mapping(given or [], mapped),
+            unknown=unknown,
+            schema=mapped.column.table.schema,
+        )
+    missing = found.unspelled(mapped.machine.stored_states)
+    is_done = found.fits and old == new
+    if is_json:
+        print_json(_document(found, missing))
+    else:
+        _print(found, missing)
+    if is_done:
+        tell(
+            f"{found.label} fits as it is: each value is a state, to the byte. Declare it with"
+            f' storage="{found.shape.kind}"; no column is added.'
+        )
+        return
+    if old == new:
+        fail(
+            f"{mapped.label} is the old column itself. Declare the machine's column by another name, such as"
+            f" {new}_state, leave {new} to the code that writes it, and give --from {new}.",
+            Status.USAGE,
+        )
+    if found.unknown:
+        first = next(iter(found.unknown))
+        fail(f"Say what {first!r} stands for: --map '{first}=STATE', or --unknown STATE for all.", Status.REFUSED)
+    if missing:
+        fail(f"Say which old value {missing[0]!r} has: --map 'VALUE={missing[0]}'.", Status.REFUSED)
+    revision = _revision(found, mapped, down_revision)
+    if write is not None:
+        write.write_text(revision, encoding="utf-8")
+        tell(f"Written to {write}. env.py needs `import sqlalchemy_fsm_mysql.alembic`.", err=is_json)
+    elif not is_json:
+        tell("")
+        print_text(revision.rstrip())
+
+
+def _mapping(given: list[str], mapped: MappedState) -> dict[OldValue, str]:
+    mapping: dict[OldValue, str] = {}
+    for text in given:
+        value, is_there, state = text.rpartition("=")
+        if not is_there or state not in mapped.machine.stored_states:
+            known = ", ".join(mapped.machine.stored_states)
+            raise typer.BadParameter(f"{text!r} is no VALUE=STATE; the states are {known}.", param_hint="--map")
+        mapping[None if value == NULL else value] = state
+    return mapping
+
+
+def _print(found: Look, missing: list[str]) -> None:
+    print_table(
+        ("value", "rows", "becomes"),
+        [(shown(one.value) or "''", f"{one.rows:,}", one.state or "?") for one in found.values],
+        title=f"{found.label}, {found.shape.full_type}",
+    )
+    spelled = {state: shown(value) or "''" for state, value in found.spelling.items()}
+    written = ", ".join(f"{state} as {value}" for state, value in spelled.items())
+    tell(f"\n{found.adoption.old} gets, when new code writes: {written or 'nothing yet'}.")
+    if missing:
+        tell(f"No value of {found.adoption.old} for: {', '.join(missing)}.")
+    tell(f"\nThe phases, for about {found.rows:,} rows:")
+    for number, phase in enumerate(found.phases(), start=1):
+        took = f", about {phase.seconds:,.0f} s" if phase.seconds >= 1 else ""
+        tell(f"{number}. {phase.what}{took}. {phase.writers}")
+    for note in found.notes:
+        tell(f"Note: {note}.")
+
+
+def _document(found: Look, missing: list[str]) -> dict[str, Any]:
+    return {
+        "column": found.label,
+        "type": found.shape.full_type,
+        "rows": found.rows,
+        "values": [{"value": one.value, "rows": one.rows, "state": one.state} for one in found.values],
+        "mapping": [{"value": value, "state": state} for value, state in found.adoption.mapping],
+        "without_value": missing,
+        "fits": found.fits,
+        "phases": [{"what": p.what, "seconds": round(p.seconds, 1), "writers": p.writers} for p in found.phases()],
+        "notes": found.notes,
+    }
+
+
+def _revision(found: Look, mapped: MappedState, down_revision: str | None) -> str:
+    """The file of a revision. It imports the operations itself, should env.py not do that."""
+    try:
+        from alembic.autogenerate import render_python_code
+        from alembic.operations.ops import DowngradeOps, UpgradeOps
+        from alembic.util import rev_id
+
+        from ..alembic.adoption import AdoptColumnOp
+    except ImportError:
+        fail("The revision needs Alembic: pip install 'sqlalchemy-fsm-mysql[alembic]'.", Status.USAGE)
+    storage = mapped.column.type.storage  # type: ignore[attr-defined]  # a mapped state has a StateType
+    op = AdoptColumnOp(
+        table_name=found.adoption.table,
+        column_name=found.adoption.old,
+        new=found.adoption.new,
+        schema=found.schema,
+        states=mapped.machine.stored_states,
+        mapping=dict(found.adoption.mapping),
+        unknown=found.adoption.unknown,
+        storage=storage,
+        remarks=[
+            line
+            for phase in found.phases()[:3]
+            for line in (f"{phase.what}: about {max(phase.seconds, 0.1):,.1f} s.", phase.writers)
+        ],
+    )
+    up = render_python_code(UpgradeOps([op]))
+    down = render_python_code(DowngradeOps([op.reverse()]))
+    return (
+        f'"""Adopt {found.label} as {found.adoption.new}.\n\nThe last step is a later revision, once no code writes'
+        f" {found.adoption.old} any more:\n"
+        f'op.finish_adoption({found.adoption.table!r}, {found.adoption.old!r}, {found.adoption.new!r})\n"""\n\n'
+        "import sqlalchemy_fsm_mysql.alembic  # noqa: F401 - the operations\n"
+        "from alembic import op\n\n"
+        f"revision = {rev_id()!r}\ndown_revision = {down_revision!r}\n\n\n"
+        f"def upgrade():\n{_body(up)}\n\n\ndef downgrade():\n{_body(down)}\n"
+    )
+
+
+def _body(code: str) -> str:
+    lines = [line for line in textwrap.dedent(code).strip().split("\n") if not line.strip().startswith("# ###")]
+    return textwrap.indent("\n".join(line.strip() for line in lines), "    ")

@@ -1,0 +1,152 @@
+"""``adopt``: what it sees in a column of somebody else's, and the revision that it writes, which is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.alembic.support import Project, drop_all
+
+pytestmark = pytest.mark.servers_only
+
+MODELS = """
+import enum
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn
+
+
+class State(enum.IntEnum):
+    new = 1
+    paid = 2
+    cancelled = 3
+
+
+def machine(new, paid, cancelled, **options):
+    return Machine(
+        initial=new, events=[Event("Pay", {new: paid}), Event("Cancel", {(new, paid): cancelled})], **options
+    )
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine("new", "paid", "cancelled"))
+    status: Mapped[str] = StateMachineColumn(machine("new", "paid", "cancelled"), storage="varchar")
+
+
+class Numbered(Base):
+    __tablename__ = "numbered"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[State] = StateMachineColumn(machine(*State, states=State))
+"""
+FOLDED = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"adopted_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+@pytest.fixture
+def table(engine: Engine) -> Any:
+    """``table("status VARCHAR(20)", ["Paid"])`` makes ``orders``."""
+    drop_all(engine)
+
+    def create(definition: str, values: list[Any], name: str = "orders") -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE {name} (id INT PRIMARY KEY AUTO_INCREMENT, {definition})")
+            for value in values:
+                connection.exec_driver_sql(f"INSERT INTO {name} (status) VALUES (%s)", (value,))
+
+    yield create
+    drop_all(engine)
+
+
+def test_a_look_shows_the_values_and_the_phases(run: Any, module: str, engine: Engine, table: Any) -> None:
+    table(f"status VARCHAR(20) {FOLDED} NULL", ["New", "Paid", "PAID", "Paid", None, "", "on hold"])
+
+    answer = run("adopt", f"{module}:Order.state", "--from", "status", "--url", url_of(engine))
+
+    assert answer.status == 1
+    assert "Paid\t2\tpaid" in answer.out
+    assert "NULL (no value)\t1\tnew" in answer.out
+    assert "on hold\t1\t?" in answer.out
+    assert "1. add state, empty, by ALGORITHM=INSTANT" in answer.out
+    assert "--map 'on hold=STATE'" in answer.err
+
+
+def test_the_revision_that_it_writes_runs_up_and_down(
+    run: Any, module: str, engine: Engine, table: Any, tmp_path: Path
+) -> None:
+    table(f"status VARCHAR(20) {FOLDED} NULL", ["New", "Paid", "PAID", None, "", "on hold"])
+    project = Project(tmp_path / "migrations", engine)
+    file = project.folder / "versions" / "0001_adopt.py"
+    options = ("--map", "on hold=cancelled", "--map", "Void=cancelled", "--url", url_of(engine), "--write", file)
+
+    answer = run("adopt", f"{module}:Order.state", "--from", "status", *options)
+    assert answer.status == 0
+    project.upgrade()
+
+    with engine.connect() as connection:
+        states = connection.exec_driver_sql("SELECT state FROM orders ORDER BY id").scalars().all()
+    assert states == ["new", "paid", "paid", "new", "new", "cancelled"]
+    project.downgrade("base")
+    with engine.connect() as connection:
+        assert "state" not in connection.exec_driver_sql("SELECT * FROM orders").keys()  # noqa: SIM118 - of a result
+
+
+def test_numbers_are_known_by_the_enum(run: Any, module: str, engine: Engine, table: Any) -> None:
+    table("status TINYINT NOT NULL", [1, 2, 2, 3, 9], name="numbered")
+
+    answer = run("adopt", f"{module}:Numbered.state", "--from", "status", "--url", url_of(engine), "--json")
+
+    document = json.loads(answer.out)
+    assert answer.status == 1
+    assert [(one["value"], one["rows"], one["state"]) for one in document["values"]] == [
+        (2, 2, "paid"),
+        (1, 1, "new"),
+        (3, 1, "cancelled"),
+        (9, 1, None),
+    ]
+
+
+def test_ids_are_known_by_the_table_of_states(run: Any, module: str, engine: Engine, table: Any) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE order_states (id INT PRIMARY KEY, name VARCHAR(20) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO order_states VALUES (10, 'New'), (20, 'Paid'), (30, 'Cancelled')")
+    table("status INT NOT NULL, FOREIGN KEY (status) REFERENCES order_states (id)", [10, 20])
+
+    answer = run("adopt", f"{module}:Order.state", "--from", "status", "--url", url_of(engine))
+
+    assert answer.status == 0
+    assert "mapping={10: 'new', 20: 'paid', 30: 'cancelled'}" in answer.out
+
+
+def test_a_column_that_fits_is_taken_as_it_is(run: Any, module: str, engine: Engine, table: Any) -> None:
+    table(f"status VARCHAR(20) {FOLDED} NOT NULL", ["new", "paid"])
+
+    fitting = run("adopt", f"{module}:Order.status", "--url", url_of(engine))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO orders (status) VALUES ('Paid')")
+    other = run("adopt", f"{module}:Order.status", "--url", url_of(engine))
+
+    assert (fitting.status, other.status) == (0, 2)
+    assert 'Declare it with storage="varchar"' in fitting.out
+    assert "is the old column itself" in other.err
+
+
+def url_of(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
