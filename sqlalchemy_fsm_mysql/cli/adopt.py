@@ -11,7 +11,7 @@ import typer
 from ..databases.mysql.adoption import OldValue
 from ..operations.adoption import Look, look_at, shown
 from ..operations.lookup import state_at
-from ..orm.column import MappedState
+from ..orm.mapped import MappedState
 from .database import UrlOption, database
 from .output import JsonOption, fail, print_json, print_table, print_text, tell
 from .status import Status

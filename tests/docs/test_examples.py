@@ -23,6 +23,7 @@ def test_every_example_of_the_page_runs(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.servers_only
+@pytest.mark.timeout(300)  # a page may start twenty programs
 @every_page
 def test_every_example_of_the_page_runs_on_a_server(path: Path, tmp_path: Path, url: URL) -> None:
     """The same, with each engine on a server; and what only a server can do."""
