@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import Column, Connection, Table, inspect
+from sqlalchemy import Column, Connection, String, Table, inspect
 from sqlalchemy.engine import Inspector
 
 # A string literal of standard SQL, and a name, which may contain a quote.
@@ -19,7 +19,8 @@ _QUOTED_NAME = re.compile(r'"(?:[^"]|"")*"(?=\s+IN\b)')
 class ColumnFacts:
     """A column as the database has it. `states` are the texts that it takes, None when nothing limits them.
 
-    `length` is that of a VARCHAR, `collation` and `default` are None where there is none, or it is not known.
+    `length` is that of a VARCHAR, `collation` and `default` are None where there is none, or it is not known. `kind` is
+    the name of the type in lower case: ``"tinyint"``.
     """
 
     states: tuple[str, ...] | None
@@ -28,24 +29,46 @@ class ColumnFacts:
     collation: str | None
     is_nullable: bool
     default: str | None
+    kind: str = "varchar"
+    is_text: bool = True
+    is_generated: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the collation takes no two texts for equal; of an ENUM it need not tell trailing spaces apart."""
+        collation = str(self.collation)
+        if self.collation is None or collation == "binary":
+            return True
+        if self.is_enum:
+            return collation.endswith("_bin")
+        return "nopad_bin" in collation or collation.endswith("0900_bin")
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A table as the database has it: its columns' names, its engine, and the columns of each unique index in order."""
+    """A table as the database has it: its columns' names, its engine, and the columns of each unique index in order.
+
+    `required` are the columns that an INSERT has to give a value, because they are NOT NULL without a default.
+    """
 
     columns: frozenset[str]
     engine: str | None
     unique: tuple[tuple[str, ...], ...]
+    required: frozenset[str] = frozenset()
+    is_view: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What matters of a server's variables, by their names; `counts_found_rows` is None where it cannot be told."""
+    """What matters of a server's variables, by their names; `counts_found_rows` is None where it cannot be told.
+
+    `is_pooled` is whether a proxy sends the statements of a connection to other server connections.
+    """
 
     version: str
     variables: Mapping[str, str] = field(default_factory=dict)
     counts_found_rows: bool | None = None
+    is_pooled: bool | None = None
 
     def says(self, name: str, *values: str) -> bool:
         """Whether the variable *name* is there and has one of *values*, in upper case."""
@@ -63,12 +86,34 @@ class Catalogue:
         inspector, schema = inspect(connection), connection.schema_for_object(table)
         if not inspector.has_table(table.name, schema=schema):
             return None
-        columns = frozenset(column["name"] for column in inspector.get_columns(table.name, schema=schema))
+        found = inspector.get_columns(table.name, schema=schema)
+        required = {
+            column["name"]
+            for column in found
+            if not column["nullable"] and column.get("default") is None and not column.get("computed")
+            if column.get("autoincrement") is not True
+        }
         key = tuple(inspector.get_pk_constraint(table.name, schema=schema)["constrained_columns"])
         indexes = inspector.get_indexes(table.name, schema=schema)
-        unique = [tuple(cast("list[str]", index["column_names"])) for index in indexes if index["unique"]]
-        unique += [tuple(one["column_names"]) for one in inspector.get_unique_constraints(table.name, schema=schema)]
-        return TableFacts(columns, self.engine(inspector, table, schema), (key, *unique))
+        # An index on the first characters of a column says nothing of the whole text.
+        unique = [
+            tuple(cast("list[str]", index["column_names"]))
+            for index in indexes
+            if index["unique"] and not any(name.endswith("_length") for name in index.get("dialect_options", {}))
+        ]
+        partial = {index["name"] for index in indexes} - {None}
+        unique += [
+            tuple(one["column_names"])
+            for one in inspector.get_unique_constraints(table.name, schema=schema)
+            if one["name"] not in partial
+        ]
+        return TableFacts(
+            columns=frozenset(column["name"] for column in found),
+            engine=self.engine(inspector, table, schema),
+            unique=(key, *unique),
+            required=frozenset(required),
+            is_view=table.name in inspector.get_view_names(schema=schema),
+        )
 
     def column_names(self, connection: Connection, table: Table) -> set[str]:
         """The names of the columns of *table*."""
@@ -85,8 +130,9 @@ class Catalogue:
         *checks* are names of the CHECK that lists the column's states, where it is not an ENUM.
         """
         inspector, schema = inspect(connection), connection.schema_for_object(column.table)
-        columns = {found["name"]: found for found in inspector.get_columns(column.table.name, schema=schema)}
-        found = columns.get(column.name)
+        # A column's name is the same in any case on all our databases.
+        columns = {found["name"].lower(): found for found in inspector.get_columns(column.table.name, schema=schema)}
+        found = columns.get(column.name.lower())
         if found is None:
             return None
         type_ = found["type"]
@@ -100,6 +146,9 @@ class Catalogue:
             collation=self.collation(connection, column),
             is_nullable=bool(found["nullable"]),
             default=None if default is None else next(iter(self.strings(str(default))), str(default)),
+            kind=str(getattr(type_, "__visit_name__", "")).lower(),
+            is_text=isinstance(type_, String),
+            is_generated=bool(found.get("computed")),
         )
 
     def enum_value(self, reflected: str) -> str:
@@ -117,6 +166,23 @@ class Catalogue:
         checks = inspector.get_check_constraints(table, schema=schema) if names else ()
         by_name = {str(check["name"]): str(check["sqltext"]) for check in checks}
         return next((self.strings(by_name[name]) for name in names if name in by_name), None)
+
+    def checks(self, connection: Connection, table: Table) -> dict[str, str]:
+        """The CHECKs of *table* that have a name, each as the database writes it."""
+        found = inspect(connection).get_check_constraints(table.name, schema=connection.schema_for_object(table))
+        return {str(check["name"]): str(check["sqltext"]) for check in found if check["name"] is not None}
+
+    def unenforced_checks(self, connection: Connection, table: Table) -> set[str]:
+        """The names of the CHECKs of *table* that the database does not enforce."""
+        return set()
+
+    def missing_rights(self, connection: Connection, column: Column[Any], *, writes: str) -> list[str]:
+        """The rights on the table of *column* that the account lacks; *writes* is ``"update"`` or ``"insert"``."""
+        return []
+
+    def definer_problem(self, connection: Connection, table: Table, definer: str) -> str | None:
+        """Why triggers on *table* cannot run with the rights of *definer*; None when they can, or it is not known."""
+        return None
 
     def strings(self, listed: str) -> tuple[str, ...]:
         """The string literals in *listed*, which the database has written."""

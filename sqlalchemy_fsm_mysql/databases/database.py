@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, Dialect
 from ..errors import FSMError
 from .catalogue import Catalogue
 from .history import HistoryStatements
-from .mysql.catalogue import MySQLCatalogue
+from .mysql.catalogue import MariaDBCatalogue, MySQLCatalogue
 from .mysql.history import MySQLHistory
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
@@ -104,7 +104,7 @@ MYSQL: Final = replace(
     types=MySQLTypes(),
     catalogue=MySQLCatalogue(),
 )
-MARIADB: Final = replace(MYSQL, name="mariadb", types=MariaDBTypes())
+MARIADB: Final = replace(MYSQL, name="mariadb", types=MariaDBTypes(), catalogue=MariaDBCatalogue())
 SQLITE: Final = replace(
     _locking("sqlite", SQLiteTransactions(), _SQLITE_ENFORCER),
     rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),

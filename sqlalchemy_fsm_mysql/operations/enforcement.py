@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +49,9 @@ __all__ = [
     "watched_edges",
 ]
 
-LOCK_WAIT = 5
+LOCK_WAIT, LOCK_ATTEMPTS = 1, 5
+_BETWEEN_ATTEMPTS = 1.0  # seconds, in which the writers that have queued behind an attempt get through
+_LOCK_WAIT_TIMEOUT = 1205
 _ATTEMPTS = 20
 _LONGEST_PAUSE = 1.0  # seconds
 _TRIGGER_EXISTS = 1359
@@ -81,7 +83,7 @@ def enforce_machine(
 
     MySQL and MariaDB commit an open transaction before they create a trigger, and need the privilege TRIGGER for it;
     with the binary log on, see ``log_bin_trust_function_creators``. While it waits for the table, all other writers
-    wait, too: it gives up after *lock_wait_timeout* seconds.
+    wait, too: an attempt gives up after *lock_wait_timeout* seconds, a second later the next one begins, five in all.
 
     Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*; FSMError for a database
     whose triggers are not known here; SQLAlchemy's DBAPIError for a missing privilege or table, or after the wait.
@@ -263,12 +265,25 @@ def install_triggers(
             if attempt:
                 time.sleep(random.uniform(0, _LONGEST_PAUSE * attempt / _ATTEMPTS))  # noqa: S311 - no secret
             with suppress(_Raced):
-                _replace_triggers(connection, column, rules, mode)
+                _patiently(lambda: _replace_triggers(connection, column, rules, mode))
     raise FSMError(f"{column}: other processes replace its triggers all the time, so it is not known which there are")
 
 
 class _Raced(Exception):
     """Another process has made a trigger of this name."""
+
+
+def _patiently(work: Callable[[], None]) -> None:
+    """Do *work*, again when a transaction held the table for longer than an attempt waits."""
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            work()
+        except DBAPIError as error:
+            if error_code(error) != _LOCK_WAIT_TIMEOUT or attempt == LOCK_ATTEMPTS:
+                raise
+            time.sleep(_BETWEEN_ATTEMPTS)
+        else:
+            return
 
 
 def _is_installed(connection: Connection, column: Column[Any], rules: Rules, mode: Mode) -> bool:

@@ -25,7 +25,9 @@ from sqlalchemy_fsm_mysql import (
 )
 from sqlalchemy_fsm_mysql.databases.catalogue import Settings
 from sqlalchemy_fsm_mysql.databases.triggers import trigger_name
-from sqlalchemy_fsm_mysql.operations.doctor import _SETTINGS, Finding
+from sqlalchemy_fsm_mysql.operations.checks.server import SETTINGS
+from sqlalchemy_fsm_mysql.operations.doctor import Finding
+from sqlalchemy_fsm_mysql.orm.column import check_name
 from tests.conformance.models import odd_machine
 from tests.servers import make_engine
 
@@ -41,6 +43,8 @@ machine = Machine(
 )
 # What a server is set to is not what these tests are about.
 OF_SERVERS = {"durability", "isolation level"}
+
+CHECK = check_name("doctor_varchar", "state")
 
 
 class Base(DeclarativeBase):
@@ -131,8 +135,8 @@ def test_states_that_the_column_does_not_take_and_those_that_it_need_not(patient
 def test_a_check_that_lacks_a_state(patient: Engine) -> None:
     do(
         patient,
-        "ALTER TABLE doctor_varchar DROP CONSTRAINT ck_doctor_varchar_state_states",
-        "ALTER TABLE doctor_varchar ADD CONSTRAINT ck_doctor_varchar_state_states CHECK (state IN ('new', 'paid'))",
+        f"ALTER TABLE doctor_varchar DROP CONSTRAINT {CHECK}",
+        f"ALTER TABLE doctor_varchar ADD CONSTRAINT {CHECK} CHECK (state IN ('new', 'paid'))",
     )
 
     assert found(patient, Varchar.state).keys() == {"states missing"}
@@ -140,7 +144,7 @@ def test_a_check_that_lacks_a_state(patient: Engine) -> None:
 
 @pytest.mark.servers_only
 def test_a_column_that_takes_anything(patient: Engine) -> None:
-    do(patient, "ALTER TABLE doctor_varchar DROP CONSTRAINT ck_doctor_varchar_state_states")
+    do(patient, f"ALTER TABLE doctor_varchar DROP CONSTRAINT {CHECK}")
 
     assert found(patient, Varchar.state)["any state"].severity == "warning"
 
@@ -150,7 +154,7 @@ def test_a_column_with_another_shape(patient: Engine) -> None:
     """Too short, nullable, beginning elsewhere, and in a collation that tells no case apart."""
     do(
         patient,
-        "ALTER TABLE doctor_varchar DROP CONSTRAINT ck_doctor_varchar_state_states",
+        f"ALTER TABLE doctor_varchar DROP CONSTRAINT {CHECK}",
         "ALTER TABLE doctor_varchar MODIFY state VARCHAR(5) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci DEFAULT 'paid'",
     )
     findings = found(patient, Varchar.state)
@@ -245,7 +249,7 @@ def test_an_account_that_may_not_see_triggers(patient: Engine, privileges: str, 
 def test_rows_in_undeclared_and_retired_states_are_counted(patient: Engine) -> None:
     do(
         patient,
-        "ALTER TABLE doctor_varchar DROP CONSTRAINT ck_doctor_varchar_state_states",
+        f"ALTER TABLE doctor_varchar DROP CONSTRAINT {CHECK}",
         "ALTER TABLE doctor_varchar MODIFY state VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
         "INSERT INTO doctor_varchar (id, state) VALUES (1,'new'),(2,'NEW'),(3,'lost'),(4,'lost'),(5,'void'),(6,'Error')",
     )
@@ -365,7 +369,7 @@ def test_the_flag_that_counts_found_rows(patient: Engine, is_set: bool) -> None:
     ],
 )
 def test_what_a_servers_variables_mean(variables: dict[str, str], severity: str | None, kind: str | None) -> None:
-    findings = [one for ask in _SETTINGS for one in ask(Settings("10", variables))]
+    findings = [one for ask in SETTINGS for one in ask(Settings("10", variables))]
 
     assert [(one.severity, one.kind) for one in findings] == ([(severity, kind)] if kind else [])
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Table, bindparam, text
+from sqlalchemy import Column, Connection, Table, bindparam, false, insert, select, text, update
 from sqlalchemy.engine import Inspector
 from sqlalchemy.exc import DBAPIError
 
 from ..catalogue import Catalogue, Settings
 from . import literals
 
-__all__ = ["MySQLCatalogue"]
+__all__ = ["MariaDBCatalogue", "MySQLCatalogue"]
 
 
 class MySQLCatalogue(Catalogue):
@@ -25,7 +25,7 @@ class MySQLCatalogue(Catalogue):
         *("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only"),
         *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
         *("character_set_client", "character_set_connection", "character_set_results"),
-        *("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin", "binlog_format"),
+        *("binlog_format", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin", "binlog_format"),
     )
 
     def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
@@ -56,7 +56,49 @@ class MySQLCatalogue(Catalogue):
         query = text("SHOW VARIABLES WHERE Variable_name IN :names").bindparams(bindparam("names", expanding=True))
         found = connection.execute(query, {"names": list(self.VARIABLES)}).all()
         version = str(connection.execute(text("SELECT VERSION()")).scalar_one())
-        return Settings(version, {str(row[0]).lower(): str(row[1]) for row in found}, _counts_found_rows(connection))
+        variables = {str(row[0]).lower(): str(row[1]) for row in found}
+        return Settings(version, variables, _counts_found_rows(connection), _is_pooled(connection))
+
+    def unenforced_checks(self, connection: Connection, table: Table) -> set[str]:
+        query = text(
+            "SELECT CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE ENFORCED = 'NO'"
+            " AND TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND TABLE_NAME = :table"
+        )
+        where = {"schema": connection.schema_for_object(table), "table": table.name}
+        return {str(name) for name in connection.scalars(query, where)}
+
+    def missing_rights(self, connection: Connection, column: Column[Any], *, writes: str) -> list[str]:
+        # EXPLAIN asks for the rights of the statement, whoever granted them, and runs nothing.
+        statement: Any = update(column.table).where(false()).values({column: column})
+        if writes == "insert":
+            statement = insert(column.table).from_select([column.name], select(column).where(false()))
+        compiled = str(statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        options = {"no_parameters": True}
+        try:
+            connection.exec_driver_sql(f"EXPLAIN {compiled}", execution_options=options).close()
+        except DBAPIError as error:
+            denied = re.search(r"(\w+(?:, \w+)*) command denied", str(error.orig))
+            return [denied[1]] if denied is not None else []
+        return []
+
+    def definer_problem(self, connection: Connection, table: Table, definer: str) -> str | None:
+        user, _, host = definer.rpartition("@")
+        account = {"user": user, "host": host}
+        try:
+            known = connection.execute(_ACCOUNT, account).first()
+            if known is None:
+                return "does not exist any more"
+            grants = connection.execute(text("SHOW GRANTS FOR :user@:host"), account).scalars().all()
+        except DBAPIError:  # this account may not read the accounts
+            return None
+        schema = connection.schema_for_object(table) or str(connection.scalar(text("SELECT DATABASE()")))
+        # A trigger runs with its definer's rights; it needs TRIGGER, and SELECT for OLD and NEW.
+        lacking = [
+            right
+            for right in ("TRIGGER", "SELECT")
+            if not any(gives(str(grant), right, schema, table.name) for grant in grants)
+        ]
+        return f"lacks {' and '.join(lacking)}" if lacking else None
 
     def strings(self, listed: str) -> tuple[str, ...]:
         return literals.strings(listed)
@@ -65,6 +107,13 @@ class MySQLCatalogue(Catalogue):
         schema = connection.schema_for_object(table) or str(connection.scalar(text("SELECT DATABASE()")))
         grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
         return any(gives(grant, "TRIGGER", schema, table.name) for grant in grants)
+
+
+class MariaDBCatalogue(MySQLCatalogue):
+    """As MySQL's; MariaDB enforces every CHECK."""
+
+    def unenforced_checks(self, connection: Connection, table: Table) -> set[str]:
+        return set()
 
 
 _GRANT = re.compile(
@@ -98,6 +147,19 @@ def gives(grant: str, right: str, schema: str, table: str) -> bool:
 
 def _name(quoted: str) -> str:
     return quoted[1:-1].replace("``", "`")
+
+
+_ACCOUNT = text("SELECT 1 FROM mysql.user WHERE User = :user AND Host = :host")
+
+
+def _is_pooled(connection: Connection) -> bool | None:
+    """Whether the server connection is another one than the driver has: a proxy stands between."""
+    driver = connection.connection.driver_connection
+    own = getattr(driver, "thread_id", None) or getattr(driver, "connection_id", None)
+    number = own() if callable(own) else own
+    if not isinstance(number, int):
+        return None
+    return bool(connection.scalar(text("SELECT CONNECTION_ID()")) != number)
 
 
 def _counts_found_rows(connection: Connection) -> bool | None:

@@ -1,0 +1,182 @@
+"""The checks of a state column, of its table and of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, LargeBinary, String, func, select
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.exc import DBAPIError
+
+from ...databases import database_of
+from ...databases.catalogue import ColumnFacts, TableFacts
+from ...errors.texts import listed, shown
+from ...orm.column import check_name, check_names
+from ...orm.mapped import MappedState
+from ..findings import Finding, label_of, named, names_of
+
+_NULL = "NULL"  # in messages without quotes, unlike a state of that name
+
+__all__ = ["of_checks", "of_column", "of_engine", "of_rights", "of_rows", "of_table"]
+
+
+def of_column(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
+    machine, label = mapped.machine, label_of(mapped.column)
+    wanted = machine.stored_states
+    if column.is_generated:
+        what = f"{label} is a generated column, and nothing can be written to it"
+        yield Finding("error", "generated column", what, "give the machine a column of its own: op.adopt_column()")
+        return
+    if not column.is_text and getattr(mapped.column.type, "storage", "") != "integer":
+        what = f"{label} is {column.kind.upper()}, and the machine's states are texts: in strict mode no event fires"
+        yield Finding("error", "wrong type", what, "take the column over by op.adopt_column()")
+        return
+    if column.states is None:
+        yield Finding(
+            "warning",
+            "any state",
+            f"{label} takes any text: it is no ENUM, and has no CHECK {check_name(*names_of(mapped.column))}",
+            "give it one, as by op.convert_states()",
+        )
+    else:
+        refused = [state for state in wanted if state not in column.states]
+        more = [state for state in column.states if state not in wanted]
+        if refused:
+            yield Finding(
+                "error", "states missing", f"{label} does not take {named(refused)}", "add them by op.add_states()"
+            )
+        if more:
+            yield Finding(
+                "note",
+                "more states",
+                f"{label} also takes {named(more)}, which the machine does not declare",
+                "that is as it should be while a release is rolled out; later take them out by op.drop_states()",
+            )
+    longest = max(map(len, wanted))
+    if column.length is not None and column.length < longest:
+        what = f"{label} holds {column.length} characters, and the longest state has {longest}"
+        yield Finding("error", "too short", what, "make the column longer")
+    if column.is_nullable:
+        what = f"{label} may be NULL, and a row without a state is refused by every event"
+        yield Finding("warning", "nullable", what, "make it NOT NULL")
+    initial = machine.spellings(machine.initial)
+    if column.default is not None and column.default not in initial:
+        what = f"the default of {label} is {shown(column.default)}, and rows begin in {shown(initial[0])}"
+        yield Finding("warning", "default", what, "change the column's default")
+    if column.collation is not None and not column.is_exact:
+        what = f"{label} has the collation {column.collation}, in which different texts are equal"
+        yield Finding("warning", "collation", what, "use ascii_bin for an ENUM; a VARCHAR needs one that pads nothing")
+
+
+def of_engine(table: str, facts: TableFacts) -> Iterator[Finding]:
+    if facts.engine is not None and facts.engine.lower() != "innodb":
+        what = f"{table} is stored by {facts.engine}, which has no transactions or no row locks like InnoDB's"
+        yield Finding("error", "storage engine", what, f"ALTER TABLE {table} ENGINE = InnoDB")
+
+
+def of_table(mapped: MappedState, facts: TableFacts) -> Iterator[Finding]:
+    """Whether a table stands where the model has one."""
+    if facts.is_view:
+        table = mapped.column.table.name
+        what = f"{table} is a view: triggers, CHECKs and locks are those of the table behind it"
+        yield Finding("warning", "view", what, "map the model to the table, and run the doctor on that")
+        return
+    key = {str(part.name).lower() for part in mapped.row.key}
+    if not any({name.lower() for name in names} <= key for names in facts.unique if names):
+        table = mapped.column.table.name
+        what = f"{table} has no unique index on ({', '.join(sorted(key))}): a fire could move two rows"
+        yield Finding("error", "no key", what, "make it the primary key")
+
+
+def of_checks(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
+    """Whether the CHECKs on the column are enforced, and accept every state."""
+    catalogue, own, label = database_of(connection).catalogue, mapped.column, label_of(mapped.column)
+    unenforced = catalogue.unenforced_checks(connection, own.table)
+    ours = check_names(*names_of(own))
+    for name, condition in catalogue.checks(connection, own.table).items():
+        if name in unenforced:
+            if name in ours:
+                what = f"the CHECK {name} on {label} is NOT ENFORCED: the column takes any text"
+                yield Finding("warning", "check not enforced", what, f"ALTER TABLE … ALTER CHECK {name} ENFORCED")
+        elif name not in ours:
+            refused = _refused_by(mapped, connection, condition)
+            if refused:
+                what = f"the CHECK {name} refuses {named(refused)} in {label}"
+                yield Finding("error", "other check", what, "change it, or drop it")
+
+
+def _refused_by(mapped: MappedState, connection: Connection, condition: str) -> list[str]:
+    """The states for which *condition*, a CHECK as the database writes it, is false."""
+    quote = connection.dialect.identifier_preparer.quote
+    column = quote(mapped.column.name)
+    if mapped.column.name.lower() not in condition.lower():
+        return []
+    states = mapped.machine.stored_states
+    plain: Any = String().literal_processor(connection.dialect)  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    texts = [plain(state) for state in states]
+    rows = " UNION ALL ".join(f"SELECT {number} AS fsm_number, {text} AS {column}" for number, text in enumerate(texts))
+    # The condition comes from the database's catalogue. One that reads other columns is an error, and says nothing.
+    query = f"SELECT fsm_number FROM ({rows}) AS fsm_states WHERE NOT ({condition})"  # noqa: S608 - as above
+    try:
+        found = connection.exec_driver_sql(query, execution_options={"no_parameters": True}).scalars().all()
+    except DBAPIError:
+        return []
+    return [states[number] for number in found]
+
+
+def of_rights(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
+    """Whether the account may write the state, and the history."""
+    catalogue, own = database_of(connection).catalogue, mapped.column
+    lacking = [(own.table.name, right) for right in catalogue.missing_rights(connection, own, writes="update")]
+    history = mapped.extras.history
+    if history is not None:
+        table = history.sql.table
+        missing = catalogue.missing_rights(connection, table.c.sequence, writes="insert")
+        lacking += [(table.name, right) for right in missing]
+    if lacking:
+        rights = listed(f"{right} on {table}" for table, right in lacking)
+        what = f"this account lacks {rights}: an event cannot be fired with it"
+        yield Finding("error", "rights", what, "GRANT it, or connect by the account of the program")
+
+
+def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
+    machine, label = mapped.machine, label_of(mapped.column)
+    # As bytes: a collation would count 'ready' among 'READY'.
+    text = sql_cast(mapped.column, LargeBinary)
+    counted = connection.execute(select(text, func.count()).group_by(text))
+    rows = {_decoded(value): int(number) for value, number in counted}
+    undeclared = {state: number for state, number in rows.items() if state not in machine.stored_states}
+    retired = {machine.stored(state) for state in machine.retired}
+    left = {state: number for state, number in rows.items() if state in retired}
+    spelled = {state: number for state, number in rows.items() if state in machine.aliases}
+    if undeclared:
+        what = f"{_rows(undeclared, label, 'is in', 'are in')} {_with(undeclared)}, undeclared: no event moves them"
+        yield Finding(
+            "error",
+            "undeclared rows",
+            what,
+            "declare the state, or move them by force_state() or migrate_states()",
+            undeclared,
+        )
+    if left:
+        what = f"{_rows(left, label, 'is in', 'are in')} {_with(left)}, retired"
+        yield Finding("note", "retired rows", what, "the state can be dropped once no row is in it", left)
+    if spelled:
+        what = f"{_rows(spelled, label, 'holds', 'hold')} {_with(spelled)}, an alias"
+        yield Finding("note", "alias rows", what, "op.migrate_states() writes the state's own name", spelled)
+
+
+def _rows(found: Mapping[str, int], label: str, one: str, many: str) -> str:
+    number = sum(found.values())
+    return f"1 row of {label} {one}" if number == 1 else f"{number} rows of {label} {many}"
+
+
+def _decoded(value: Any) -> str:
+    if value is None:
+        return _NULL
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _with(rows: Mapping[str, int]) -> str:
+    return listed(f"{state if state == _NULL else shown(state)} ({number})" for state, number in rows.items())

@@ -1,0 +1,133 @@
+"""The checks of a server's and a connection's settings.
+
+To add one, write a generator that takes the `Settings`, enter it in `SETTINGS`, name the variables that it reads in the
+catalogue of the database, and add its kind to docs/doctor.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ...databases.catalogue import Settings
+from ...errors.texts import listed
+from ..findings import Finding
+
+__all__ = ["SETTINGS"]
+
+# The bits of wsrep_sync_wait for UPDATE and for INSERT; that of SELECT is not enough.
+_WRITES = 2 | 4
+
+
+def _strictness(known: Settings) -> Iterator[Finding]:
+    mode = known.variables.get("sql_mode")
+    if mode is not None and not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(mode.upper().split(",")):
+        what = "the connection is not in strict mode: a bad ENUM value becomes '', a long text is cut"
+        yield Finding("warning", "strict mode", what, "add STRICT_TRANS_TABLES to sql_mode")
+
+
+def _found_rows(known: Settings) -> Iterator[Finding]:
+    if known.counts_found_rows is False:
+        what = (
+            "the driver counts changed rows and not found ones (the flag FOUND_ROWS is off): a self transition counts 0"
+        )
+        yield Finding("warning", "found rows", what, "leave client_flag to SQLAlchemy, which sets it")
+
+
+def _isolation(known: Settings) -> Iterator[Finding]:
+    level = (known.variables.get("transaction_isolation") or known.variables.get("tx_isolation") or "").upper()
+    advice = 'create_engine(url, isolation_level="READ COMMITTED")'
+    if level == "REPEATABLE-READ" and known.says("innodb_snapshot_isolation", "ON", "1"):
+        what = (
+            "the isolation level is REPEATABLE READ with innodb_snapshot_isolation: hot rows end transactions by 1020"
+        )
+        yield Finding("warning", "isolation level", what, advice)
+    elif level == "REPEATABLE-READ":
+        what = (
+            "the isolation level is REPEATABLE READ: a refused row stays locked until COMMIT, and plain reads are old"
+        )
+        yield Finding("note", "isolation level", what, advice)
+    elif level not in ("", "READ-COMMITTED"):
+        yield Finding("warning", "isolation level", f"the isolation level is {level.replace('-', ' ')}", advice)
+
+
+def _binary_log(known: Settings) -> Iterator[Finding]:
+    level = (known.variables.get("transaction_isolation") or known.variables.get("tx_isolation") or "").upper()
+    is_logged = known.says("log_bin", "ON", "1") and not known.says("sql_log_bin", "OFF", "0")
+    # InnoDB: a statement's effect under these levels depends on what others commit, so its text cannot be replayed.
+    if is_logged and known.says("binlog_format", "STATEMENT") and level in ("READ-COMMITTED", "READ-UNCOMMITTED"):
+        what = (
+            f"binlog_format is STATEMENT, and the isolation level {level.replace('-', ' ')}: every write is error 1665"
+        )
+        yield Finding("error", "binary log", what, "set binlog_format to ROW or MIXED, or use REPEATABLE READ")
+
+
+def _writable(known: Settings) -> Iterator[Finding]:
+    on = [
+        name
+        for name in ("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only")
+        if known.variables.get(name, "OFF").upper() not in ("OFF", "0", "")
+    ]
+    if on:
+        what = f"the server takes no writes: {', '.join(on)}"
+        yield Finding("error", "read only", what, "connect to the primary")
+
+
+def _clusters(known: Settings) -> Iterator[Finding]:
+    wait = known.variables.get("wsrep_sync_wait", "0")
+    if known.says("wsrep_on", "ON", "1") and not (wait.isdigit() and int(wait) & _WRITES == _WRITES):
+        what = f"this is a Galera node with wsrep_sync_wait = {wait}: a refusal may name a state that has been left"
+        yield Finding("warning", "stale refusals", what, "SET SESSION wsrep_sync_wait = 7 on each new connection")
+    consistency = known.variables.get("group_replication_consistency", "BEFORE").upper()
+    waits = consistency in ("BEFORE", "BEFORE_AND_AFTER")
+    if known.says("group_replication_single_primary_mode", "OFF", "0") and not waits:
+        what = f"several primaries, and group_replication_consistency is {consistency}: refusals may be stale"
+        yield Finding("warning", "stale refusals", what, "SET SESSION group_replication_consistency = 'BEFORE'")
+
+
+def _durability(known: Settings) -> Iterator[Finding]:
+    weak = [
+        f"{name} = {known.variables[name]}"
+        for name in ("innodb_flush_log_at_trx_commit", "sync_binlog")
+        if known.variables.get(name, "1") != "1" and (name != "sync_binlog" or known.says("log_bin", "ON", "1"))
+    ]
+    if weak:
+        what = f"the server's crash may lose committed moves: {', '.join(weak)}"
+        yield Finding("note", "durability", what, "set both to 1, unless that is meant")
+
+
+def _character_set(known: Settings) -> Iterator[Finding]:
+    other = sorted(
+        {
+            known.variables[name]
+            for name in ("character_set_client", "character_set_connection", "character_set_results")
+            if known.variables.get(name, "utf8mb4") not in ("utf8mb4", "")
+        }
+    )
+    if other:
+        what = (
+            f"the connection's character set is {listed(other)}: it cannot send every text, and mysqlclient cannot "
+            "read every error message of the server"
+        )
+        yield Finding("note", "character set", what, "add ?charset=utf8mb4 to the URL")
+
+
+def _proxy(known: Settings) -> Iterator[Finding]:
+    if known.is_pooled:
+        what = (
+            "a proxy shares server connections: outside of a transaction each statement may go to another one, and "
+            "LAST_INSERT_ID() and session variables are then those of another client"
+        )
+        yield Finding("warning", "proxy", what, "fire within transactions, and not in AUTOCOMMIT")
+
+
+SETTINGS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _strictness,
+    _found_rows,
+    _isolation,
+    _binary_log,
+    _writable,
+    _clusters,
+    _character_set,
+    _durability,
+    _proxy,
+)
