@@ -277,7 +277,7 @@ def _refuse_half_a_transaction(context: ExceptionContext) -> None:
     if found not in (Meaning.ABORTED, Meaning.LOST) and error_code(error) != _LOCK_WAIT:
         return
     notes = notes_of(connection)
-    if notes.ended_by is None:
+    if notes.ended_by is None or error_code(notes.ended_by) == _LOCK_WAIT:
         notes.ended_by = error
     if notes.has_fired and ended_by(connection) is not None:
         # To set is_disconnect would do it, too, and the error would then read as a lost connection.
@@ -289,7 +289,9 @@ def ended_by(connection: Connection) -> DBAPIError | None:
     notes = current_notes(connection)
     if notes is None or notes.ended_by is None:
         return None
-    if error_code(notes.ended_by) == _LOCK_WAIT and not _ends_transaction_on_timeout(connection):
+    # On an invalidated connection nothing can be asked; it was, when the error came.
+    is_suspect = error_code(notes.ended_by) == _LOCK_WAIT and not connection.invalidated
+    if is_suspect and not _ends_transaction_on_timeout(connection):
         notes.ended_by = None
     return notes.ended_by
 
