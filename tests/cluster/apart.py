@@ -22,7 +22,9 @@ from tests.cluster.network import NODES, Network
 from tests.cluster.nodes import Cluster
 
 HOME = Path(os.environ.get("FSM_SERVERS", "/var/tmp/fsm-servers"))
-NETWORKS = {"galera": Network("fsmg", 10), "group": Network("fsmr", 20)}
+# Another run on this machine at the same time needs another number: it names the networks and the data.
+SUBNET = int(os.environ.get("FSM_CLUSTER_SUBNET", "10"))
+NETWORKS = {"galera": Network(f"fg{SUBNET}", SUBNET), "group": Network(f"fr{SUBNET}", SUBNET + 2)}
 USER = "CREATE USER IF NOT EXISTS root@'%'; GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION"
 
 # As ../shared/servers/cluster sets them, but durable, as docs/scaling.md recommends. A group's member takes no writes
@@ -106,7 +108,7 @@ class ApartCluster(Cluster):
 
     @property
     def place(self) -> Path:
-        return HOME / f"{self.kind}-apart"
+        return HOME / f"{self.kind}-{SUBNET}"
 
     # --- the whole
 

@@ -17,7 +17,7 @@ ASKED = [kind.strip() for kind in os.environ.get("FSM_CLUSTER", "").split(",") i
 
 collect_ignore_glob = [] if ASKED else ["test_*.py"]
 
-SECONDS = 5
+SECONDS = 3
 
 figures = pytest.StashKey[list[str]]()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import pymysql
@@ -67,6 +67,11 @@ FAULTS: Mapping[str, Callable[[ApartCluster, random.Random], AbstractContextMana
     "partition": parted,
     "crash": crashed,
 }
+
+
+def least(kind: str, names: Sequence[str]) -> float:
+    """How many seconds one of each of *names* takes, about."""
+    return len(names) * (CALM + SHORTEST[kind] + 3.0)
 
 
 STUCK = "could not be mended"

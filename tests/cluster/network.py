@@ -21,7 +21,7 @@ NODES = range(3)
 
 @dataclass(frozen=True)
 class Network:
-    """The network named *name*, four letters at most, in the subnets 10.213.*subnet* and 10.213.*subnet* + 1."""
+    """The network named *name*, six letters at most, in the subnets 10.213.*subnet* and 10.213.*subnet* + 1."""
 
     name: str
     subnet: int

@@ -51,9 +51,9 @@ def address(cluster, tmp_path: Path) -> Iterator[URL]:
 def test_a_failover_loses_nothing_and_doubles_nothing(cluster, database, address, report, seconds):
     keys = fresh_jobs(database, 5)
     settings = [CURRENT[cluster.kind]]
-    tasks = [Assignment(number, [address], keys, seconds + 10, settings, pause=0.005) for number in range(4)]
+    tasks = [Assignment(number, [address], keys, seconds + 8, settings, pause=0.005) for number in range(4)]
     with workers(tasks) as log:
-        time.sleep(3)
+        time.sleep(2)
         killed = time.monotonic_ns()
         cluster.kill(0)
         time.sleep(seconds)
