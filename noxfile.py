@@ -191,7 +191,10 @@ def is_green(said: str) -> bool:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Races, tokens and lost nodes on Galera and Group Replication; needs ../shared/servers. Arguments go to pytest."""
+    """Races, tokens and lost nodes on Galera and Group Replication; needs ../shared/servers. Arguments go to pytest.
+
+    FSM_CLUSTER_SECONDS=600 races ten minutes for each fault; without it, all tests together take about four.
+    """
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     kinds = os.environ.get("FSM_CLUSTER", "galera,group")
     session.run("python", "-m", "pytest", "tests/cluster", *session.posargs, env={"FSM_CLUSTER": kinds})
