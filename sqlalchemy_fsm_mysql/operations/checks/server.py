@@ -79,9 +79,13 @@ def _clusters(known: Settings) -> Iterator[Finding]:
         yield Finding("warning", "stale refusals", what, "SET SESSION wsrep_sync_wait = 7 on each new connection")
     consistency = known.variables.get("group_replication_consistency", "BEFORE").upper()
     waits = consistency in ("BEFORE", "BEFORE_AND_AFTER")
-    if known.says("group_replication_single_primary_mode", "OFF", "0") and not waits:
+    has_several = known.says("group_replication_single_primary_mode", "OFF", "0")
+    if has_several and not waits:
         what = f"several primaries, and group_replication_consistency is {consistency}: refusals may be stale"
         yield Finding("warning", "stale refusals", what, "SET SESSION group_replication_consistency = 'BEFORE'")
+    if has_several:
+        what = "several primaries: after a conflict with another member, a SAVEPOINT loses what was written before it"
+        yield Finding("warning", "savepoints", what, "use one primary, or send all writes to one member")
 
 
 def _durability(known: Settings) -> Iterator[Finding]:
