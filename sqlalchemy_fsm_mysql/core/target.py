@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, Enum, TypeDecorator
 
@@ -25,19 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Extras", "Target", "plain_key"]
 
 
-class Recorder(Protocol):
-    """A history class bound to a state column."""
-
-    @property
-    def sql(self) -> HistorySQL: ...
-
-
 @dataclass(slots=True)
 class Extras:
     """The history and the hooks of a state column, shared by all classes that map it."""
 
     column: Column[Any]
-    history: Recorder | None = None
+    history: Any = None  # Any: an orm.history.History, of which core reads .sql
     hooks: list[Any] = field(default_factory=list)
 
 
@@ -73,7 +66,7 @@ class Target:
     def history(self) -> HistorySQL | None:
         """The table that has a row for each transition; None when the machine has no history."""
         recorder = self.extras.history
-        return None if recorder is None else recorder.sql
+        return None if recorder is None else cast(HistorySQL, recorder.sql)
 
     def event(self, name: str | Event) -> EventSQL:
         """The SQL of the event *name*.

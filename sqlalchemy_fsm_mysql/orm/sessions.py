@@ -144,7 +144,7 @@ class Writer:
         """
         # Not Session.execute(), which costs as much again as the statement.
         if self.session.connection_callable is None:
-            arguments = {"mapper": self.mapped.mapper, "clause": event.row.writing}
+            arguments: dict[str, Any] = {"mapper": self.mapped.mapper, "clause": event.row.writing}
         else:
             arguments = self.bind_arguments(event)
         try:
