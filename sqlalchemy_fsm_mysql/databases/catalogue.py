@@ -193,6 +193,10 @@ class Catalogue:
         version = connection.dialect.server_version_info or ()
         return Settings(".".join(map(str, version)))
 
+    def may_see_columns(self, connection: Connection, table: Table) -> bool:
+        """Whether the account sees every column of *table*."""
+        return True
+
     def may_see_triggers(self, connection: Connection, table: Table) -> bool:
         """Whether the account would see a trigger on *table*, if there was one."""
         return True

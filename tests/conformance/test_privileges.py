@@ -28,6 +28,7 @@ from sqlalchemy_fsm_mysql import (
     release_machine,
     replay,
 )
+from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers
 from sqlalchemy_fsm_mysql.operations.figures import count_rows, count_transitions
 from tests.reference import machine
 from tests.servers import execute
@@ -222,6 +223,21 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
             session.rollback()
     with Session(stock) as session:
         assert set(session.scalars(select(Order.state))) | set(session.scalars(select(Bare.state))) == {"Initializing"}
+
+
+def test_an_account_that_sees_no_columns_drops_no_triggers(login: Login, stock: Engine) -> None:
+    """With TRIGGER alone, the server hides the columns, and each trigger looks as if its column was dropped."""
+    with stock.connect() as connection:
+        enforce_machine(Bare.state, connection)
+        before = {one.name for one in own_triggers(connection, Bare.__table__.c.state)}
+    with login("TRIGGER ON granted_bares").connect() as connection:
+        enforce_machine(Bare.state, connection)
+    with stock.connect() as connection:
+        after = {one.name for one in own_triggers(connection, Bare.__table__.c.state)}
+        release_machine(Bare.state, connection)
+
+    assert before
+    assert before == after
 
 
 # The record that is there, written once more.

@@ -103,10 +103,17 @@ class MySQLCatalogue(Catalogue):
     def strings(self, listed: str) -> tuple[str, ...]:
         return literals.strings(listed)
 
+    def may_see_columns(self, connection: Connection, table: Table) -> bool:
+        return self._has("SELECT", connection, table)
+
     def may_see_triggers(self, connection: Connection, table: Table) -> bool:
+        return self._has("TRIGGER", connection, table)
+
+    def _has(self, privilege: str, connection: Connection, table: Table) -> bool:
+        """Whether the account has *privilege* on all of *table*, by a grant of its own."""
         schema = connection.schema_for_object(table) or str(connection.scalar(text("SELECT DATABASE()")))
         grants = [str(row[0]) for row in connection.execute(text("SHOW GRANTS"))]
-        return any(gives(grant, "TRIGGER", schema, table.name) for grant in grants)
+        return any(gives(grant, privilege, schema, table.name) for grant in grants)
 
 
 class MariaDBCatalogue(MySQLCatalogue):
