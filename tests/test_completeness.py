@@ -22,7 +22,7 @@ OBVIOUS = {"model", "event"}
 
 def doctor() -> Iterator[ast.AST]:
     """Every node of the doctor's modules."""
-    paths = sorted(PACKAGE.glob("operations/doctor*.py")) + sorted(PACKAGE.glob("operations/doctor/*.py"))
+    paths = [PACKAGE / "operations" / "doctor.py", *sorted(PACKAGE.glob("operations/checks/*.py"))]
     assert paths
     for path in paths:
         yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
