@@ -15,8 +15,10 @@ from typing import Any, Literal, TypeAlias
 
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import Column, Dialect, MetaData, String, Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
+from ..core.failures import Meaning, meaning
 from ..databases import enforcer_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, Mode, trigger_name
 from ..databases.watching import watched_table
@@ -24,7 +26,7 @@ from ..errors import MigrationRefused
 from ..errors.texts import State
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
-from ..operations.enforcement import LOCK_WAIT, install_triggers, remove_triggers
+from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
 
@@ -206,7 +208,13 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
         )
     if not context.as_sql:
         column = column_of(op)
-        install_triggers(operations.get_bind(), column, rules, mode=op.mode, lock_wait_timeout=op.lock_wait_timeout)
+        try:
+            install_triggers(operations.get_bind(), column, rules, mode=op.mode, lock_wait_timeout=op.lock_wait_timeout)
+        except DBAPIError as error:
+            if meaning(error) is not Meaning.LOCK_TIMEOUT:
+                raise
+            what = f"open transactions held the table for {LOCK_ATTEMPTS} times {op.lock_wait_timeout} s"
+            raise MigrationRefused(op.label, what, "end them, and run it again") from error
         log.info("%s: the machine %s is enforced", op.label, rules.fingerprint)
         return
     context.impl.static_output(f"-- {op.label}: the machine {rules.fingerprint} is enforced")

@@ -18,6 +18,7 @@ from .fire_where import fire_where
 from .history import history
 from .output import tell
 from .sql import sql
+from .watched import watched
 
 _NAME = "sqlalchemy-fsm-mysql"
 
@@ -36,6 +37,7 @@ app.command()(diagram)
 app.command()(sql)
 app.command()(check)
 app.command()(adopt)
+app.command()(watched)
 app.command(name="json")(json_)
 app.command()(diff)
 app.command()(history)
