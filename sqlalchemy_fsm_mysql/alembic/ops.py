@@ -254,6 +254,8 @@ class MigrateStatesOp(StatesOp):
         (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
         are taken in order. With ``--sql`` it is one transaction.
 
+        Effects of `on_enter` and `on_exit` are not written, because a revision knows no machine.
+
         The keys of *targets* are compared byte by byte, whatever the collation; None and ``''`` are keys, too.
         *where*, a condition in SQL such as ``"retries > 3"``, leaves other rows alone, so that a state can be split;
         the column's default then stays. Columns with ``ON UPDATE CURRENT_TIMESTAMP`` are set by the server, unless

@@ -280,3 +280,26 @@ def test_payload_of_a_border_needs_a_default_to_be_forced(session):
 
     with pytest.raises(TypeError, match="forcing 'b' writes an effect of on_enter or on_exit that needs 'by'"):
         state.forced_to("b")
+
+
+@pytest.mark.parametrize(
+    ("effect", "told"),
+    [
+        (lambda job: {"state": "a"}, "its on_enter of 'b' sets 'state', the machine's own state"),
+        (lambda job: {"nothing": 1}, "its on_enter of 'b' sets 'nothing', which is no column attribute"),
+        (lambda job: 5, "its on_enter of 'b' returned int"),
+    ],
+)
+def test_border_effect_that_cannot_be_written(effect, told):
+    wrong = Machine(initial="a", events=[Event("Go", {"a": "b"})], on_enter={"b": effect})
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Thing(Own):
+        __tablename__ = "border_wrong"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        state: Mapped[str] = StateMachineColumn(wrong)
+
+    with pytest.raises(InvalidMachine, match=told):
+        vars(Thing)["__state_machines__"]["state"].event("Go")
