@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .outcomes import Moved as Moved
     from .outcomes import MovedRows as MovedRows
     from .outcomes import Refused as Refused
+    from .sql.locks import unlocked as unlocked
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -131,6 +132,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "MovedRows",
         "Refused",
     ),
+    "sql.locks": ("unlocked",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

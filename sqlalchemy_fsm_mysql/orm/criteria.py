@@ -1,4 +1,7 @@
-"""Criteria of ``fire_where`` and ``claim``, as criteria on the rows of the one table that holds the state."""
+"""Criteria of ``fire_where`` and ``claim``, as criteria on the rows of the one table that holds the state.
+
+They decide a write, so what they read of other rows is read with a shared lock.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any, cast
 from sqlalchemy import Column, ColumnElement, TextClause, literal_column, select
 from sqlalchemy.sql import visitors
 
+from ..sql.locks import for_share
+from ..sql.unfit import unfit_calls
 from .mapped import MappedState
 
 
@@ -16,19 +21,20 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
 
     A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
 
-    Raises: TypeError for a criterion that is no SQL expression.
+    Raises: TypeError for a criterion that is no SQL expression, or calls an aggregate or a window function.
     """
     core = [_in_core(mapped, criterion) for criterion in criteria]
     table, mapper = mapped.row.table, mapped.mapper
     apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in core]
     if not any(apart):
-        return core
+        return [for_share(criterion) for criterion in core]
     elsewhere = [criterion for criterion, is_apart in zip(core, apart, strict=True) if is_apart]
     read = select(table).where(*elsewhere).get_final_froms()
     joined = [one.inherit_condition for one in mapper.iterate_to_root() if one.inherit_condition is not None]
     joins = joined if any(part in mapper.tables and part is not table for part in read) else []
     matches = select(literal_column("1")).where(*joins, *elsewhere).correlate(table).exists()
-    return [matches, *(criterion for criterion, is_apart in zip(core, apart, strict=True) if not is_apart)]
+    here = [criterion for criterion, is_apart in zip(core, apart, strict=True) if not is_apart]
+    return [for_share(criterion) for criterion in (matches, *here)]
 
 
 def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
@@ -44,5 +50,7 @@ def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     def replaced(element: Any, **_: Any) -> Any:
         return table.c[element.key] if isinstance(element, Column) and element.table is table else None
 
+    for problem in unfit_calls(expression, table):
+        raise TypeError(f"a criterion {problem}")
     result: Any = visitors.replacement_traverse(expression, {}, replaced)
     return cast("ColumnElement[bool]", result)

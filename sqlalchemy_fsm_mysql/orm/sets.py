@@ -261,7 +261,7 @@ def _sweep(
     core = on_row(mapped, criteria)
     visible = [] if sql.row.visible is None else [sql.row.visible]
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    criterion = and_(sql.can, *visible, *core)
+    criterion = and_(sql.moves, *visible, *core)
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
     return SessionSweep(mapped, sql, criterion, parameters, attribution, given, writer=Writer(session, mapped))
 

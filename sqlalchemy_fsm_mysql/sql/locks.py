@@ -1,0 +1,108 @@
+# ruff: noqa: SLF001 - a SELECT's lock is read by nothing public
+"""Shared locks on the other rows that guards, effects and criteria read.
+
+Under READ COMMITTED, InnoDB reads the subquery of an UPDATE without locks: what it has found may change before the
+transaction commits. So each SELECT of a subquery that decides a write is read FOR SHARE (MariaDB: LOCK IN SHARE MODE).
+SQLite has one writer at a time, and its compiler writes nothing for such a lock.
+
+:func:`for_share` adds the locks, :func:`without_locks` takes them away for statements that decide nothing, and
+:func:`unlocked` is the mark by which a user opts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import CompoundSelect, Select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.selectable import ForUpdateArg, SelectStatementGrouping
+
+__all__ = ["for_share", "unlocked", "without_locks"]
+
+E = TypeVar("E")
+
+_UNLOCKED = "fsm_unlocked"
+
+
+def unlocked(expression: E) -> E:
+    """*expression* with its subqueries read without locks, for a guard, an effect or a criterion.
+
+    The rows that it reads may then change before COMMIT, so use it where that does no harm: for rows that never change,
+    or for a hint. A part of a guard can be marked, and the other parts keep their locks.
+
+    >>> from sqlalchemy import column, exists, table
+    >>> flags = table("flags", column("name"))
+    >>> guard = lambda order: unlocked(exists().where(flags.c.name == "open"))
+    """
+    clause = getattr(expression, "__clause_element__", None)
+    element: Any = clause() if callable(clause) else expression
+    annotate = getattr(element, "_annotate", None)
+    if annotate is None:
+        raise TypeError(f"unlocked() takes a SQL expression, not {type(expression).__name__}")
+    return cast(E, annotate({_UNLOCKED: True}))
+
+
+def for_share(expression: E) -> E:
+    """*expression* with each SELECT in it read FOR SHARE.
+
+    A SELECT that has a lock of its own keeps it, and what is marked by :func:`unlocked` is left as it is.
+
+    >>> from sqlalchemy import column, exists, table
+    >>> from sqlalchemy.dialects import mysql
+    >>> items = table("items", column("ready"))
+    >>> print(for_share(exists().where(items.c.ready == 1)).compile(dialect=mysql.dialect()))
+    EXISTS (SELECT *
+    FROM items
+    WHERE items.ready = %s LOCK IN SHARE MODE)
+    """
+
+    def locked(query: Any) -> None:
+        if query._for_update_arg is None:
+            query._for_update_arg = ForUpdateArg(read=True)
+
+    def in_parts(query: Any) -> None:
+        query.selects = [_Part(part) if isinstance(part, Select) else part for part in query.selects]
+
+    return _rewritten(expression, locked, in_parts)
+
+
+def without_locks(expression: E) -> E:
+    """*expression* as :func:`for_share` has found it, for a SELECT that does not decide a write."""
+
+    def plain(query: Any) -> None:
+        lock = query._for_update_arg
+        if lock is not None and lock.read and not (lock.nowait or lock.skip_locked or lock.of):
+            query._for_update_arg = None
+
+    return _rewritten(expression, plain, lambda _: None)
+
+
+def _rewritten(expression: E, select: Callable[[Any], None], compound: Callable[[Any], None]) -> E:
+    """A copy of *expression*, in which the functions have changed each SELECT and each set operation."""
+    elements = list(visitors.iterate(cast(Any, expression)))
+    if not any(isinstance(element, (Select, CompoundSelect)) for element in elements):
+        return expression
+    kept = [element for element in elements if _UNLOCKED in element._annotations]
+    changes: Any = {"select": select, "compound_select": compound}
+    return cast(E, visitors.cloned_traverse(cast(Any, expression), {"stop_on": kept}, changes))
+
+
+class _Part(SelectStatementGrouping[Any]):
+    """A SELECT of a set operation, in parentheses if it has a lock: without them, the lock would end the statement.
+
+    SQLite has no locks there, and knows no such parentheses.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_Part)
+def _compile_part(part: Any, compiler: SQLCompiler, **options: Any) -> str:
+    query = part.element
+    # SQLAlchemy leaves for_update_clause without types.
+    is_locked = query._for_update_arg is not None and compiler.for_update_clause(query)  # type: ignore[no-untyped-call]
+    text = compiler.process(query, **options)
+    return f"({text})" if is_locked else text

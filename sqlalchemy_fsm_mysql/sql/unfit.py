@@ -1,0 +1,68 @@
+"""Calls that no UPDATE of one row can compute: aggregates and window functions outside of a subquery.
+
+MySQL and MariaDB refuse them when the event is fired (errors 1111, 3593, 4015). SQLite computes some of them over the
+one row, so a test on SQLite would pass. They are therefore looked for where the SQL is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy import Column, Select, Table
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import Over
+from sqlalchemy.sql.functions import FunctionElement
+
+__all__ = ["unfit_calls"]
+
+AGGREGATES: Final = {
+    *("avg", "count", "max", "min", "std", "stddev", "stddev_pop", "stddev_samp", "sum", "total"),
+    *("bit_and", "bit_or", "bit_xor", "var_pop", "var_samp", "variance"),
+    *("array_agg", "group_concat", "json_arrayagg", "json_group_array", "json_group_object", "json_objectagg"),
+    "string_agg",
+}
+
+
+def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None) -> Iterator[str]:
+    """The calls in *expression* that an UPDATE of *table* cannot contain, each as a part of a sentence.
+
+    *inside* is the subquery that *expression* is a part of, None outside of one.
+    """
+    if isinstance(expression, Over):
+        if inside is None:
+            yield (
+                "uses a window function (OVER), which is refused outside of a subquery (errors 3593 and 4015): "
+                "write it in a subquery on another table, or keep the figure in a column"
+            )
+        return
+    if isinstance(expression, FunctionElement) and _is_aggregate(expression, table, inside):
+        name = _name(expression)
+        several = len(list(expression.clauses)) > 1 and name in ("max", "min")
+        instead = (
+            f"for the {'largest' if name == 'max' else 'smallest'} of several values write"
+            f" func.{'greatest' if name == 'max' else 'least'}(…)"
+            if several
+            else f"compare the row's own columns, or write select(func.{name}(…)).where(…).scalar_subquery()"
+            " on another table"
+        )
+        yield f"calls the aggregate {name}() on the row itself, which is refused there (error 1111): {instead}"
+        return
+    here = expression if isinstance(expression, Select) else inside
+    for child in expression.get_children():
+        yield from unfit_calls(child, table, here)
+
+
+def _is_aggregate(call: FunctionElement[Any], table: Table, inside: Select[Any] | None) -> bool:
+    """Whether *call* computes an aggregate of the row that is updated."""
+    if _name(call) not in AGGREGATES:
+        return False
+    if inside is None:
+        return True
+    # An aggregate of columns of the outer statement belongs to that one, whatever subquery it stands in.
+    read = {column.table for column in visitors.iterate(call) if isinstance(column, Column)}
+    return read == {table} and inside.get_final_froms() != [table]
+
+
+def _name(call: FunctionElement[Any]) -> str:
+    return str(getattr(call, "name", "")).lower()
