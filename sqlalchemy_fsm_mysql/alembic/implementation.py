@@ -19,6 +19,7 @@ from .rows import required, rows_in, rows_outside, shown_rows
 
 # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason.
 _ALGORITHM_REFUSED = (1845, 1846)
+_VERSIONED = 4119
 # A value that the ENUM has not; a CHECK that does not hold, on MySQL and on MariaDB.
 _ROWS_REFUSED = (1265, 3819, 4025)
 
@@ -174,9 +175,18 @@ def _place(operations: Operations, op: StatesOp) -> Place:
 
 
 def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
-    place.patiently(
-        op.attempts, op.lock_wait_timeout, lambda: place.alter(wanted, lock_wait_timeout=op.lock_wait_timeout)
-    )
+    try:
+        place.patiently(
+            op.attempts, op.lock_wait_timeout, lambda: place.alter(wanted, lock_wait_timeout=op.lock_wait_timeout)
+        )
+    except DBAPIError as error:
+        if error_code(error) != _VERSIONED:
+            raise
+        raise MigrationRefused(
+            place.label,
+            "MariaDB alters no table WITH SYSTEM VERSIONING whose history has to be kept",
+            "SET SESSION system_versioning_alter_history = KEEP before; nothing was changed",
+        ) from error
 
 
 def _require_empty(place: Place, states: list[str]) -> None:

@@ -10,10 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Dialect, MetaData, String, Table, case, insert, literal, select, text, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Dialect,
+    MetaData,
+    String,
+    Table,
+    and_,
+    case,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from ..databases import name_of, supported, types_of
 from ..databases.clock import utc_now
+from ..databases.exact import AsBytes
 from ..databases.mysql.ddl import both_dialects, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
@@ -30,7 +48,7 @@ __all__ = ["script"]
 _ATTRIBUTES = """\
 CONCAT(
     {collation}
-    IF(IS_NULLABLE = 'NO', ' NOT NULL', ' NULL'),
+    {null},
     {default},
     IF(EXTRA LIKE '%INVISIBLE%', ' INVISIBLE', ''),
     IF(COLUMN_COMMENT = '', '', CONCAT(' COMMENT ', QUOTE(COLUMN_COMMENT))))"""
@@ -60,11 +78,25 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
             f"--sql cannot be written for {name_of(dialect)}",
             "it has to be asked what it holds; run it online",
         )
+    _require_consent(op)
     writer = _Writer(dialect)
     yield f"-- {op.label}: {_WHAT[type(op)](op)}"
     for statement in _SCRIPTS[type(op)](writer, op):
         yield f"{statement};"
     yield ""
+
+
+def _require_consent(op: StatesOp) -> None:
+    """Refuse a step for which the server copies the table, as the operation does online."""
+    if not isinstance(op, AlterStatesOp) or op.copies_table:
+        return
+    if isinstance(op, AddStatesOp) and op.storage == "enum" and op.algorithm != "COPY":
+        return
+    raise MigrationRefused(
+        op.label,
+        "for this step the server copies the table and blocks its writers",
+        "give copies_table=True when that is acceptable, or hand the ALTER to gh-ost or pt-online-schema-change",
+    )
 
 
 class _Writer:
@@ -107,9 +139,13 @@ class _Writer:
         edge = quoted(permitted_edge(op.table_name, op.column_name, source, target))
         return f"SET {PERMIT} = CONCAT({schema}, {edge}), {PERMITTED_ROWS} = {2**62}"
 
-    def attributes(self, *, default: str | None = None, collation: bool = True) -> str:
+    def attributes(self, *, default: str | None = None, is_new: bool = False) -> str:
+        """What follows the type, as a SQL expression; *is_new* makes NOT NULL of it, and leaves out the collation."""
         said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
-        return _ATTRIBUTES.format(collation=_COLLATION if collation else "", default=said)
+        if is_new:
+            said = f"IF(IS_NULLABLE = 'YES' AND IFNULL(COLUMN_DEFAULT, 'NULL') = 'NULL', '', {said})"
+        null = "' NOT NULL'" if is_new else "IF(IS_NULLABLE = 'NO', ' NOT NULL', ' NULL')"
+        return _ATTRIBUTES.format(collation="" if is_new else _COLLATION, null=null, default=said)
 
 
 def _look(what: str, into: str, where: str) -> Iterator[str]:
@@ -126,7 +162,11 @@ def _alter(writer: _Writer, op: AlterStatesOp, type_: str, then: str = "") -> It
     # What is no statement, so that the server stops there, and shows it in its error.
     missing = quoted(f"{op.label}: no column of this name that is stored like that")
     yield f"SET @fsm_alter = IFNULL(CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)}), {missing})"
-    yield "PREPARE fsm_alter FROM @fsm_alter"
+    # A comment begins a line of its own, before the statement that it is about.
+    yield (
+        "-- The bare ALTER, for gh-ost or pt-online-schema-change, in the place of the next three: SELECT @fsm_alter\n"
+        "PREPARE fsm_alter FROM @fsm_alter"
+    )
     yield "EXECUTE fsm_alter"
     yield "DEALLOCATE PREPARE fsm_alter"
 
@@ -177,19 +217,32 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
             op.label, "--sql cannot read what the CHECK of a VARCHAR lets in", "say existing=[…], all states before"
         )
     is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
-    yield from _look(writer.attributes(default=default), "@fsm_attributes", is_varchar)
+    # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
+    longest, before = max(map(len, states)), max(map(len, op.existing))
+    held = "CHARACTER_MAXIMUM_LENGTH"
+    length = f"IF({held} = {before:d}, {longest:d}, GREATEST({held}, {longest:d}))"
+    what = f"CONCAT('varchar(', {length}, ')'),\n    {writer.attributes(default=default)}"
+    yield from _look(what, "@fsm_states, @fsm_attributes", is_varchar)
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
-    yield from _alter(writer, op, quoted(f"varchar({max(map(len, states))})"), then)
+    yield from _alter(writer, op, "@fsm_states", then)
 
 
 def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
     yield PIN.format(op.lock_wait_timeout)
-    yield from _look(writer.attributes(collation=False), "@fsm_attributes", writer.where(op))
+    # A number, or a text of another kind, would be converted in the server's own way.
+    is_state = f"{writer.where(op)} AND DATA_TYPE IN ('enum', 'varchar')"
+    type_ = writer.type(op.states, op.storage)
+    if op.storage == "varchar":
+        longest = max(map(len, op.states))
+        length = f"GREATEST({longest:d}, IF(DATA_TYPE = 'varchar', CHARACTER_MAXIMUM_LENGTH, 0))"
+        type_ = f"CONCAT('VARCHAR(', {length}, SUBSTRING({type_}, LOCATE(')', {type_})))"
+    what = f"{type_},\n    {writer.attributes(is_new=True)}"
+    yield from _look(what, "@fsm_states, @fsm_attributes", is_state)
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}" if op.existing_storage == "varchar" else ""
     then += f", ADD {writer.check(op, op.states)}" if op.storage == "varchar" else ""
-    yield from _alter(writer, op, writer.type(op.states, op.storage), then)
+    yield from _alter(writer, op, "@fsm_states", then)
     yield UNPIN
 
 
@@ -200,13 +253,20 @@ def _entry(state: str) -> str:
 
 def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     """One transaction. The default goes first, so that no row is made in a state that was just left."""
+    if op.keeps_timestamps:
+        raise MigrationRefused(
+            op.label, "--sql cannot read which columns the server sets at each UPDATE", "run it online"
+        )
     yield PIN.format(1)
-    yield from _default(writer, op)
+    if op.condition is None:
+        yield from _default(writer, op)
     names = dict.fromkeys([*op.record.values(), op.column_name])
     table = Table(op.table_name, MetaData(), *(Column(name, String()) for name in names), schema=op.schema)
     state = table.c[op.column_name]
-    sources = state.in_([literal(source, String()) for source in op.targets])
-    target = case({source: literal(to, String()) for source, to in op.targets.items()}, value=state, else_=state)
+    only = [] if op.condition is None else [text(f"({op.condition.replace(':', chr(92) + ':')})")]
+    holds = {source: and_(_holds(state, source), *only) for source in op.targets}
+    sources = or_(*holds.values())
+    target = case(*((holds[source], literal(to, String())) for source, to in op.targets.items()), else_=state)
     # Under READ COMMITTED the UPDATE could find rows that the INSERT has not.
     yield "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     yield "START TRANSACTION"
@@ -215,10 +275,19 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     for source, to in op.targets.items():
         # Where the column is held to a machine; elsewhere nobody reads it.
         yield writer.permit(op, source or "", to)
-        yield writer.compiled(update(table).where(state == literal(source, String())).values({state: to}))
+        yield writer.compiled(update(table).where(holds[source]).values({state: to}))
     yield f"SET {PERMIT} = NULL, {PERMITTED_ROWS} = NULL"
     yield "COMMIT"
     yield UNPIN
+
+
+def _holds(state: ColumnElement[str], source: str | None) -> ColumnElement[bool]:
+    """Whether *state* is *source*, byte by byte, whatever the collation."""
+    if source is None:
+        return state.is_(None)
+    # The first comparison may use an index; the second decides.
+    exact: ColumnElement[bytes] = literal_column(f"CAST({quoted(source)} AS BINARY)")
+    return and_(state == literal(source, String()), AsBytes(state) == exact)
 
 
 def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
@@ -249,7 +318,7 @@ def _records(op: MigrateStatesOp, own: Table, sources: Any, target: Any) -> Any:
         *(own.c[part] for part in op.record.values()),
         latest.scalar_subquery(),
         literal(FORCED, String()),
-        own.c[op.column_name],
+        func.coalesce(own.c[op.column_name], ""),
         target,
         utc_now(),
         literal(op.actor, String()),

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
+from sqlalchemy_fsm_mysql.orm.column import check_name
 from tests.alembic.support import fill, orders, run_script, shown_table, stored
 
 pytestmark = pytest.mark.servers_only
@@ -155,3 +156,78 @@ def test_what_was_read_of_one_table_is_not_written_to_another(project, engine, o
 
     assert shown_table(engine, "jobs") == before
     assert "'100%'" not in shown_table(engine)
+
+
+FOLDED = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+OF_VARCHAR = "storage='varchar', existing=['new', 'paid'], algorithm='COPY', copies_table=True"
+ADD = f"op.add_states('orders', 'state', {{}}, {OF_VARCHAR})"
+STEPS = {
+    "a text that anything fits": (
+        f"VARCHAR(20) {FOLDED} NULL DEFAULT 'new' COMMENT 'it''s'",
+        "op.convert_states('orders', 'state', ['new', 'paid'], storage='varchar', copies_table=True)",
+    ),
+    "a text without a default": (
+        f"VARCHAR(3) {FOLDED} NULL",
+        "op.convert_states('orders', 'state', ['new', 'paid'], storage='varchar', copies_table=True)",
+    ),
+    "a text to an ENUM": (
+        f"VARCHAR(20) {FOLDED} NULL",
+        "op.convert_states('orders', 'state', ['new', 'paid'], storage='enum', copies_table=True)",
+    ),
+    "a VARCHAR of a chosen length": (
+        f"VARCHAR(30) {FOLDED} NOT NULL DEFAULT 'new', CONSTRAINT {{check}} CHECK (state IN ('new', 'paid'))",
+        ADD.format(["late"]),
+    ),
+    "a VARCHAR that fits its states": (
+        "VARCHAR(4) NOT NULL, CONSTRAINT {check} CHECK (state IN ('new', 'paid'))",
+        ADD.format(["longer"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_script_makes_the_table_that_the_operation_makes(project, engine, step):
+    definition, operation = STEPS[step]
+    project.config.attributes["metadata"] = orders(("new",))
+    project.write(operation)
+    create = f"CREATE TABLE orders (id INT PRIMARY KEY, state {definition.format(check=check_name('orders', 'state'))})"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(create)
+    project.upgrade()
+    online = shown_table(engine)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE orders, alembic_version")
+        connection.exec_driver_sql(create)
+    script = project.sql("head")
+    run_script(engine, script)
+
+    assert shown_table(engine) == online
+    assert "SELECT @fsm_alter" in script
+
+
+def test_a_script_moves_rows_byte_by_byte_and_under_a_condition(project, engine):
+    project.config.attributes["metadata"] = orders(("new",))
+    project.write(
+        "op.migrate_states('orders', 'state', {'Paid': 'late'}, where=\"id > 2 AND note <> ':x'\");"
+        " op.migrate_states('orders', 'state', {'Paid': 'paid', None: 'new', '': 'new'})"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TABLE orders (id INT PRIMARY KEY, state VARCHAR(20) {FOLDED} NULL, note VARCHAR(9) DEFAULT 'n')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO orders (id, state) VALUES (1, 'Paid'), (2, 'PAID'), (3, 'Paid'), (4, NULL), (5, '')"
+        )
+
+    run_script(engine, project.sql("head"))
+
+    assert list(stored(engine).values()) == ["paid", "PAID", "late", "new", "new"]
+
+
+def test_a_script_copies_no_table_without_consent(project, engine):
+    project.config.attributes["metadata"] = orders(("new",))
+    project.write("op.drop_states('orders', 'state', ['new'])")
+
+    with pytest.raises(MigrationRefused, match="copies_table=True"):
+        project.sql("head")
