@@ -199,9 +199,8 @@ def look_at(
     rows = {one.value: one.rows for one in first.values}
 
     def rank(value: OldValue) -> tuple[bool, bool, int]:
-        name = names.get(value, value)
-        is_alike = isinstance(name, int) or (isinstance(name, str) and _folded(name) == _folded(guessed[value]))
-        return not is_alike, value in (None, ""), -rows[value]
+        is_alike = suggested(machine, value, names.get(value)) == guessed[value]
+        return value in (None, ""), not is_alike, -rows[value]
 
     order = sorted(guessed, key=rank)
     guesses = []
