@@ -1,4 +1,4 @@
-"""What an error of the server means for the transaction, in one table, and what follows from it.
+"""The consequences of a server's error: what follows from its meaning, which :mod:`..databases.meanings` knows.
 
 SQLAlchemy's session goes on after an error that has ended the transaction on the server (a deadlock, a snapshot
 conflict): the next write starts another transaction, and ``commit()`` keeps only the second half of the work. So
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from enum import Enum, auto
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from ..databases import has_server
-from ..databases.messages import REFUSED, read_message, refusal_in
-from ..databases.sqlite.errors import is_sqlite_error
+from ..databases import errors_of, has_server
+from ..databases.meanings import Meaning
+from ..databases.messages import refusal_in
 from ..databases.transactions import is_autocommit
 from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
 from ..errors.texts import row_label, shown
@@ -35,121 +34,10 @@ __all__ = [
 ]
 
 
-class Meaning(Enum):
-    """What an error says of the transaction it happened in."""
-
-    ABORTED = auto()  # the server has rolled the whole transaction back; the same work may succeed
-    LOCK_TIMEOUT = auto()  # this statement failed, the transaction is alive
-    NOT_WRITABLE = auto()  # nothing can be committed here
-    REFUSED = auto()  # a trigger of ours refused this statement, the transaction is alive
-    LOST = auto()  # the connection is gone, and the transaction with it, unless COMMIT was sent
-    VALUE = auto()  # a value that was given does not fit its column; the transaction is alive
-    UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
-
-
-# MySQL: https://dev.mysql.com/doc/mysql-errors/9.4/en/server-error-reference.html
-# MariaDB: https://mariadb.com/kb/en/mariadb-error-code-reference/
-_CODES: dict[int, Meaning] = {
-    1213: Meaning.ABORTED,  # deadlock; at COMMIT on Galera: certification failed
-    1020: Meaning.ABORTED,  # MariaDB: record has changed since the snapshot
-    1053: Meaning.ABORTED,  # MySQL: server shutdown in progress; COMMIT included, which has then done nothing
-    1206: Meaning.ABORTED,  # the lock table is full: InnoDB rolls back all of the transaction, as for a deadlock
-    1402: Meaning.ABORTED,  # XA: branch was rolled back
-    1613: Meaning.ABORTED,  # XA: branch was rolled back, it took too long
-    1614: Meaning.ABORTED,  # XA: branch was rolled back, deadlock
-    4060: Meaning.ABORTED,  # MariaDB: the transaction was rolled back and cannot be committed
-    3101: Meaning.ABORTED,  # Group Replication: certification failed
-    8002: Meaning.ABORTED,  # TiDB: SELECT FOR UPDATE conflict
-    8005: Meaning.ABORTED,  # TiDB: write conflict
-    8022: Meaning.ABORTED,  # TiDB: commit failed, retry
-    8028: Meaning.ABORTED,  # TiDB: the table was altered meanwhile
-    9007: Meaning.ABORTED,  # TiDB: write conflict
-    6002: Meaning.ABORTED,  # OceanBase: transaction was killed, or needs to be rolled back
-    6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
-    1205: Meaning.LOCK_TIMEOUT,  # lock wait; see _ends_transaction_on_timeout
-    1317: Meaning.LOCK_TIMEOUT,  # KILL QUERY
-    1969: Meaning.LOCK_TIMEOUT,  # MariaDB: max_statement_time
-    3024: Meaning.LOCK_TIMEOUT,  # MySQL: max_execution_time
-    3572: Meaning.LOCK_TIMEOUT,  # NOWAIT
-    1290: Meaning.NOT_WRITABLE,  # --read-only
-    1836: Meaning.NOT_WRITABLE,  # read-only mode
-    1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
-    1874: Meaning.NOT_WRITABLE,  # --innodb-read-only
-    1665: Meaning.NOT_WRITABLE,  # binlog_format=STATEMENT under READ COMMITTED
-    1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
-    3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
-    3796: Meaning.NOT_WRITABLE,  # Group Replication: a member that is not in the group
-    3797: Meaning.NOT_WRITABLE,  # Group Replication: waiting for the others' transactions, before any of our own
-    3798: Meaning.NOT_WRITABLE,  # Group Replication: the same, with 'AFTER'
-    3799: Meaning.NOT_WRITABLE,  # Group Replication: the plugin is stopping
-    REFUSED: Meaning.REFUSED,  # our own number, of SIGNAL
-    1048: Meaning.VALUE,  # cannot be NULL
-    1264: Meaning.VALUE,  # out of range
-    1265: Meaning.VALUE,  # truncated
-    1267: Meaning.VALUE,  # illegal mix of collations: a character that the column's set does not have
-    1292: Meaning.VALUE,  # incorrect value of its type
-    1300: Meaning.VALUE,  # invalid character string
-    1366: Meaning.VALUE,  # incorrect value of its type
-    1406: Meaning.VALUE,  # too long
-    1690: Meaning.VALUE,  # out of range within an expression
-    3140: Meaning.VALUE,  # MySQL: invalid JSON
-    3854: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
-    3988: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
-    4078: Meaning.VALUE,  # MariaDB: parameter types that the operation does not take, as text for a UUID
-    4079: Meaning.VALUE,  # MariaDB: the same of one parameter
-    2006: Meaning.LOST,
-    2013: Meaning.LOST,
-    2026: Meaning.LOST,  # TLS, as MariaDB's client library says of a connection that was cut
-    2027: Meaning.LOST,  # an answer that the client cannot read: the next one would be read in its place
-    2055: Meaning.LOST,
-    1158: Meaning.LOST,  # the server could not read from, or write to, the connection, and closes it
-    1159: Meaning.LOST,
-    1160: Meaning.LOST,
-    1161: Meaning.LOST,
-    3032: Meaning.LOST,  # MySQL: offline mode
-    3168: Meaning.LOST,  # MySQL: the server is not available
-    1927: Meaning.LOST,  # MariaDB: connection was killed
-    3169: Meaning.LOST,  # MySQL: session was killed
-    4031: Meaning.LOST,  # MySQL: disconnected because of inactivity
-    8501: Meaning.LOST,  # TiDB: result undetermined
-}
-
-# SQLite's extended result codes: https://www.sqlite.org/rescode.html
-_SQLITE_NAMES: dict[str, Meaning] = {
-    "SQLITE_BUSY_SNAPSHOT": Meaning.ABORTED,
-    "SQLITE_BUSY": Meaning.LOCK_TIMEOUT,
-    "SQLITE_BUSY_TIMEOUT": Meaning.LOCK_TIMEOUT,
-    "SQLITE_BUSY_RECOVERY": Meaning.LOCK_TIMEOUT,
-    "SQLITE_LOCKED": Meaning.LOCK_TIMEOUT,
-    "SQLITE_LOCKED_SHAREDCACHE": Meaning.LOCK_TIMEOUT,
-    "SQLITE_READONLY": Meaning.NOT_WRITABLE,
-    "SQLITE_READONLY_DBMOVED": Meaning.NOT_WRITABLE,
-    "SQLITE_READONLY_DIRECTORY": Meaning.NOT_WRITABLE,
-}
-# sqlite3 names its errors from Python 3.11 on; before, the message has to do.
-_SQLITE_MESSAGES: dict[str, Meaning] = {
-    "database is locked": Meaning.LOCK_TIMEOUT,
-    "database table is locked": Meaning.LOCK_TIMEOUT,
-    "attempt to write a readonly database": Meaning.NOT_WRITABLE,
-}
-
-_BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
-
-# MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
-_NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
-
-# The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
-_UNSURE_AT_COMMIT = frozenset({1047, 3100, 1180})
-
 # mysqlclient and PyMySQL, of a float that is nan or inf.
 _NOT_FINITE = "can not be used with MySQL"
 _SAVEPOINT_GONE = 1305
 _LOCK_WAIT = 1205
-_COMMIT_FAILED = 1180
-_UNKNOWN_ERROR = 1105
-# Vitess tells of a transaction that it has ended by its own words: of the transaction killer's, and of a primary lost.
-_ENDED_BY_VITESS = ("code = Aborted", "VT15001", "VT09032")
-_CHECK_FAILED = 4025
 
 
 def error_code(error: BaseException | None) -> int | None:
@@ -172,7 +60,8 @@ def meaning(error: BaseException) -> Meaning:
         earlier = (meaning(cause) for cause in _earlier(error))
         found = next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
         return Meaning.ABORTED if found is Meaning.LOCK_TIMEOUT else found  # innodb_rollback_on_timeout
-    return _meaning_of_driver(error.orig if isinstance(error, DBAPIError) else error, code)
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    return errors_of(driver).of(driver, code)
 
 
 def is_unsure_at_commit(error: BaseException) -> bool:
@@ -181,30 +70,9 @@ def is_unsure_at_commit(error: BaseException) -> bool:
     Measured on Galera 10.11 with a node cut off: of 16 COMMITs that ended by 1180, 5 had applied on the other nodes.
     """
     found = meaning(error)
-    is_from_a_node = error_code(error) in _UNSURE_AT_COMMIT and found is not Meaning.ABORTED
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    is_from_a_node = error_code(error) in errors_of(driver).unsure_at_commit and found is not Meaning.ABORTED
     return found is Meaning.LOST or is_from_a_node
-
-
-def _meaning_of_driver(driver: BaseException | None, code: int | None) -> Meaning:
-    message = str(driver)
-    if code == _COMMIT_FAILED:  # wraps another error's number: 149 is Group Replication's certification
-        return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
-    if code == _UNKNOWN_ERROR and any(words in message for words in _ENDED_BY_VITESS):
-        return Meaning.ABORTED
-    if code == _CHECK_FAILED:  # one that MariaDB has named by its column: of JSON, or of an undeclared state
-        return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
-    name = getattr(driver, "sqlite_errorname", None)
-    if name is not None or (driver is not None and is_sqlite_error(driver)):
-        return _sqlite_meaning(name, message)
-    if code in (None, _NO_NUMBER):
-        return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
-    return _CODES.get(code, Meaning.UNRELATED)
-
-
-def _sqlite_meaning(name: str | None, message: str) -> Meaning:
-    if name in (None, _BY_TRIGGER) and read_message(message) is not None:
-        return Meaning.REFUSED
-    return _SQLITE_NAMES.get(str(name)) or _SQLITE_MESSAGES.get(message, Meaning.UNRELATED)
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:

@@ -19,7 +19,9 @@ from sqlalchemy import URL, Connection, Dialect
 from ..errors import FSMError
 from .catalogue import Catalogue
 from .history import HistoryStatements
+from .meanings import ErrorMeanings
 from .mysql.catalogue import MariaDBCatalogue, MySQLCatalogue
+from .mysql.errors import MySQLErrors
 from .mysql.history import MySQLHistory
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
@@ -28,6 +30,8 @@ from .mysql.types import MariaDBTypes, MySQLTypes
 from .mysql.upsert import MySQLUpsert
 from .rows import RowStatements
 from .sets import SetStatements
+from .sqlite.driver import is_sqlite_error
+from .sqlite.errors import SQLiteErrors
 from .sqlite.rows import SQLiteRows, SQLiteTransactions
 from .sqlite.triggers import SQLiteEnforcer
 from .transactions import Transactions
@@ -45,6 +49,7 @@ __all__ = [
     "database_of",
     "database_of_dialect",
     "enforcer_of",
+    "errors_of",
     "file_of",
     "has_server",
     "is_embedded",
@@ -71,6 +76,7 @@ class Database:
     types: ColumnTypes
     enforcer: Enforcer
     catalogue: Catalogue
+    errors: ErrorMeanings
     is_server: bool
 
 
@@ -86,6 +92,7 @@ def _locking(name: str, transactions: Transactions, enforcer: Enforcer) -> Datab
         types=ColumnTypes(),
         enforcer=enforcer,
         catalogue=Catalogue(),
+        errors=ErrorMeanings(),
         is_server=True,
     )
 
@@ -103,11 +110,13 @@ MYSQL: Final = replace(
     upsert=MySQLUpsert(Transactions()),
     types=MySQLTypes(),
     catalogue=MySQLCatalogue(),
+    errors=MySQLErrors(),
 )
 MARIADB: Final = replace(MYSQL, name="mariadb", types=MariaDBTypes(), catalogue=MariaDBCatalogue())
 SQLITE: Final = replace(
     _locking("sqlite", SQLiteTransactions(), _SQLITE_ENFORCER),
     rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),
+    errors=SQLiteErrors(),
     is_server=False,
 )
 
@@ -169,6 +178,15 @@ def types_of(dialect: Dialect) -> ColumnTypes:
 def enforcer_of(dialect: Dialect) -> Enforcer:
     """The triggers that the database of *dialect* can have; none where it is not supported."""
     return (supported(dialect) or LOCKING).enforcer
+
+
+def errors_of(driver: BaseException | None) -> ErrorMeanings:
+    """The meanings of the errors of the database whose driver has raised *driver*.
+
+    An error of any other driver than sqlite3 is taken for one of MySQL, whose numbers other servers use as well.
+    """
+    is_embedded = driver is not None and (is_sqlite_error(driver) or hasattr(driver, "sqlite_errorname"))
+    return (SQLITE if is_embedded else MYSQL).errors
 
 
 def require_database(connection: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from ..errors import RefusedByDatabase
-from .sqlite.errors import is_sqlite_error
+from .sqlite.driver import is_sqlite_error
 
 __all__ = ["REFUSED", "TriggerMessage", "message_label", "read_message", "refusal_in"]
 

@@ -21,9 +21,9 @@ from sqlalchemy_fsm_mysql import (
     fire_key,
     run_transaction,
 )
-from sqlalchemy_fsm_mysql.core import failures as transactions
 from sqlalchemy_fsm_mysql.core.failures import Meaning
 from sqlalchemy_fsm_mysql.databases.messages import REFUSED
+from sqlalchemy_fsm_mysql.databases.mysql import errors
 from tests.evidence.record import record
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
 from tests.faults.thrower import Throw, Thrower
@@ -106,8 +106,8 @@ def found_at(thrower: Thrower, at: str) -> dict[int, str]:
 
 
 def test_no_code_of_the_table_is_left_out() -> None:
-    assert set(CODES) == set(transactions._CODES) - {REFUSED}  # a trigger's own, which no driver makes up
-    assert transactions._UNSURE_AT_COMMIT - {1180} == UNSURE  # whose meaning is in its text
+    assert set(CODES) == set(errors.CODES) - {REFUSED}  # a trigger's own, which no driver makes up
+    assert errors.MySQLErrors.unsure_at_commit - {1180} == UNSURE  # whose meaning is in its text
 
 
 @pytest.mark.parametrize("at", AT)
@@ -171,10 +171,8 @@ def test_a_table_of_codes_that_is_off_by_one_is_found_out(
     thrower: Thrower, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: each code with the meaning of the one before it in the table."""
-    meanings: list[Meaning] = list(transactions._CODES.values())
-    monkeypatch.setattr(
-        transactions, "_CODES", dict(zip(transactions._CODES, [*meanings[-1:], *meanings[:-1]], strict=True))
-    )
+    meanings: list[Meaning] = list(errors.CODES.values())
+    monkeypatch.setattr(errors, "CODES", dict(zip(errors.CODES, [*meanings[-1:], *meanings[:-1]], strict=True)))
     wrong = {code for code, said in found_at(thrower, "UPDATE").items() if said != expected(code)}
     record("control", engine, wrong="table of error codes off by one", caught_by=["codes"] if wrong else [])
 

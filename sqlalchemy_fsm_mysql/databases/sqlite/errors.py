@@ -1,10 +1,39 @@
-"""How an error of SQLite's driver is known."""
+"""The meanings of SQLite's errors."""
 
 from __future__ import annotations
 
-__all__ = ["is_sqlite_error"]
+from ..meanings import ErrorMeanings, Meaning
+from ..messages import read_message
+
+__all__ = ["SQLiteErrors"]
+
+# SQLite's extended result codes: https://www.sqlite.org/rescode.html
+_NAMES: dict[str, Meaning] = {
+    "SQLITE_BUSY_SNAPSHOT": Meaning.ABORTED,
+    "SQLITE_BUSY": Meaning.LOCK_TIMEOUT,
+    "SQLITE_BUSY_TIMEOUT": Meaning.LOCK_TIMEOUT,
+    "SQLITE_BUSY_RECOVERY": Meaning.LOCK_TIMEOUT,
+    "SQLITE_LOCKED": Meaning.LOCK_TIMEOUT,
+    "SQLITE_LOCKED_SHAREDCACHE": Meaning.LOCK_TIMEOUT,
+    "SQLITE_READONLY": Meaning.NOT_WRITABLE,
+    "SQLITE_READONLY_DBMOVED": Meaning.NOT_WRITABLE,
+    "SQLITE_READONLY_DIRECTORY": Meaning.NOT_WRITABLE,
+}
+# sqlite3 names its errors from Python 3.11 on; before, the message has to do.
+_MESSAGES: dict[str, Meaning] = {
+    "database is locked": Meaning.LOCK_TIMEOUT,
+    "database table is locked": Meaning.LOCK_TIMEOUT,
+    "attempt to write a readonly database": Meaning.NOT_WRITABLE,
+}
+
+_BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
 
 
-def is_sqlite_error(driver: BaseException) -> bool:
-    """Whether *driver* is an exception of sqlite3."""
-    return type(driver).__module__.startswith("sqlite3")
+class SQLiteErrors(ErrorMeanings):
+    """By the name of the result code, or by the message where sqlite3 does not know the name."""
+
+    def of(self, driver: BaseException | None, code: int | None) -> Meaning:
+        name, message = getattr(driver, "sqlite_errorname", None), str(driver)
+        if name in (None, _BY_TRIGGER) and read_message(message) is not None:
+            return Meaning.REFUSED
+        return _NAMES.get(str(name)) or _MESSAGES.get(message, Meaning.UNRELATED)

@@ -1,0 +1,105 @@
+"""The meanings of MySQL's and MariaDB's errors, in one table; and of those of servers that speak their protocol."""
+
+from __future__ import annotations
+
+from ..meanings import ErrorMeanings, Meaning
+from ..messages import REFUSED
+
+__all__ = ["CODES", "MySQLErrors"]
+
+# MySQL: https://dev.mysql.com/doc/mysql-errors/9.4/en/server-error-reference.html
+# MariaDB: https://mariadb.com/kb/en/mariadb-error-code-reference/
+CODES: dict[int, Meaning] = {
+    1213: Meaning.ABORTED,  # deadlock; at COMMIT on Galera: certification failed
+    1020: Meaning.ABORTED,  # MariaDB: record has changed since the snapshot
+    1053: Meaning.ABORTED,  # MySQL: server shutdown in progress; COMMIT included, which has then done nothing
+    1206: Meaning.ABORTED,  # the lock table is full: InnoDB rolls back all of the transaction, as for a deadlock
+    1402: Meaning.ABORTED,  # XA: branch was rolled back
+    1613: Meaning.ABORTED,  # XA: branch was rolled back, it took too long
+    1614: Meaning.ABORTED,  # XA: branch was rolled back, deadlock
+    4060: Meaning.ABORTED,  # MariaDB: the transaction was rolled back and cannot be committed
+    3101: Meaning.ABORTED,  # Group Replication: certification failed
+    8002: Meaning.ABORTED,  # TiDB: SELECT FOR UPDATE conflict
+    8005: Meaning.ABORTED,  # TiDB: write conflict
+    8022: Meaning.ABORTED,  # TiDB: commit failed, retry
+    8028: Meaning.ABORTED,  # TiDB: the table was altered meanwhile
+    9007: Meaning.ABORTED,  # TiDB: write conflict
+    6002: Meaning.ABORTED,  # OceanBase: transaction was killed, or needs to be rolled back
+    6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
+    1205: Meaning.LOCK_TIMEOUT,  # lock wait; see _ends_transaction_on_timeout
+    1317: Meaning.LOCK_TIMEOUT,  # KILL QUERY
+    1969: Meaning.LOCK_TIMEOUT,  # MariaDB: max_statement_time
+    3024: Meaning.LOCK_TIMEOUT,  # MySQL: max_execution_time
+    3572: Meaning.LOCK_TIMEOUT,  # NOWAIT
+    1290: Meaning.NOT_WRITABLE,  # --read-only
+    1836: Meaning.NOT_WRITABLE,  # read-only mode
+    1792: Meaning.NOT_WRITABLE,  # READ ONLY transaction
+    1874: Meaning.NOT_WRITABLE,  # --innodb-read-only
+    1665: Meaning.NOT_WRITABLE,  # binlog_format=STATEMENT under READ COMMITTED
+    1047: Meaning.NOT_WRITABLE,  # Galera: node without quorum
+    3100: Meaning.NOT_WRITABLE,  # Group Replication, at COMMIT: member without majority
+    3796: Meaning.NOT_WRITABLE,  # Group Replication: a member that is not in the group
+    3797: Meaning.NOT_WRITABLE,  # Group Replication: waiting for the others' transactions, before any of our own
+    3798: Meaning.NOT_WRITABLE,  # Group Replication: the same, with 'AFTER'
+    3799: Meaning.NOT_WRITABLE,  # Group Replication: the plugin is stopping
+    REFUSED: Meaning.REFUSED,  # our own number, of SIGNAL
+    1048: Meaning.VALUE,  # cannot be NULL
+    1264: Meaning.VALUE,  # out of range
+    1265: Meaning.VALUE,  # truncated
+    1267: Meaning.VALUE,  # illegal mix of collations: a character that the column's set does not have
+    1292: Meaning.VALUE,  # incorrect value of its type
+    1300: Meaning.VALUE,  # invalid character string
+    1366: Meaning.VALUE,  # incorrect value of its type
+    1406: Meaning.VALUE,  # too long
+    1690: Meaning.VALUE,  # out of range within an expression
+    3140: Meaning.VALUE,  # MySQL: invalid JSON
+    3854: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
+    3988: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
+    4078: Meaning.VALUE,  # MariaDB: parameter types that the operation does not take, as text for a UUID
+    4079: Meaning.VALUE,  # MariaDB: the same of one parameter
+    2006: Meaning.LOST,
+    2013: Meaning.LOST,
+    2026: Meaning.LOST,  # TLS, as MariaDB's client library says of a connection that was cut
+    2027: Meaning.LOST,  # an answer that the client cannot read: the next one would be read in its place
+    2055: Meaning.LOST,
+    1158: Meaning.LOST,  # the server could not read from, or write to, the connection, and closes it
+    1159: Meaning.LOST,
+    1160: Meaning.LOST,
+    1161: Meaning.LOST,
+    3032: Meaning.LOST,  # MySQL: offline mode
+    3168: Meaning.LOST,  # MySQL: the server is not available
+    1927: Meaning.LOST,  # MariaDB: connection was killed
+    3169: Meaning.LOST,  # MySQL: session was killed
+    4031: Meaning.LOST,  # MySQL: disconnected because of inactivity
+    8501: Meaning.LOST,  # TiDB: result undetermined
+}
+
+# MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
+_NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
+
+_COMMIT_FAILED = 1180
+_UNKNOWN_ERROR = 1105
+# The words by which Vitess reports that it has ended a transaction: its transaction killer, or a primary that was lost.
+_ENDED_BY_VITESS = ("code = Aborted", "VT15001", "VT09032")
+_CHECK_FAILED = 4025
+
+
+class MySQLErrors(ErrorMeanings):
+    """By number; a few numbers stand for several errors, which the message tells apart."""
+
+    # The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
+    unsure_at_commit = frozenset({1047, 3100, 1180})
+
+    def of(self, driver: BaseException | None, code: int | None) -> Meaning:
+        message = str(driver)
+        # 1180 wraps the number of another error, of which 149 is Group Replication's certification.
+        if code == _COMMIT_FAILED:
+            return Meaning.ABORTED if "149" in message else Meaning.NOT_WRITABLE
+        if code == _UNKNOWN_ERROR and any(words in message for words in _ENDED_BY_VITESS):
+            return Meaning.ABORTED
+        # MariaDB names a CHECK of JSON, or of a column, by table and column; other CHECKs are the application's.
+        if code == _CHECK_FAILED:
+            return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
+        if code in (None, _NO_NUMBER):
+            return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
+        return CODES.get(code, Meaning.UNRELATED)
