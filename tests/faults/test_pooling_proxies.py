@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.databases.transactions import Transactions
 from tests.faults.pooling import pooling_proxy
 from tests.faults.proxy import unencrypted
 from tests.servers import make_engine
@@ -216,11 +217,8 @@ def test_a_set_counts_its_own_branches(url: URL, engine: Engine, rows: list[int]
     assert counts == {"right": 2 * SETS}
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("model", [Plain, Enforced], ids=lambda model: model.__name__)
-def test_an_upsert_tells_created_from_moved(
-    url: URL, engine: Engine, rows: list[int], figures: Any, model: type[Any], level: str
-) -> None:
+def upserts(pool: Engine, model: type[Any], keys: list[int]) -> Counter[str]:
+    """How many of the upserts of new rows, each three times on its way around, were told rightly."""
     counts: Counter[str] = Counter()
 
     def work(key: int) -> None:
@@ -233,11 +231,32 @@ def test_an_upsert_tells_created_from_moved(
                 is_right = (outcome.target, outcome.created) == (expected, expected == "b")
                 counts["right" if is_right else "wrong"] += 1
 
+    at_once(keys, work)
+    return counts
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("model", [Plain, Enforced], ids=lambda model: model.__name__)
+def test_an_upsert_tells_created_from_moved(
+    url: URL, engine: Engine, rows: list[int], figures: Any, model: type[Any], level: str
+) -> None:
     with pooled(url, level) as pool:
-        at_once(rows, work)
+        counts = upserts(pool, model, rows)
     figures(**counts)
 
     assert counts == {"right": WORKERS * (FIRES // 2) * 3}
+
+
+def test_without_the_transaction_an_upsert_tells_of_other_rows(
+    url: URL, engine: Engine, rows: list[int], figures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a version of the library that sends the second look by itself is found out."""
+    monkeypatch.setattr(Transactions, "together", lambda self, connection: nullcontext())
+    with pooled(url, "AUTOCOMMIT") as pool:
+        counts = upserts(pool, Enforced, rows)
+    figures(**counts)
+
+    assert counts["wrong"] > 0
 
 
 def test_transactions_with_a_history_and_tokens_are_as_without_the_proxy(
