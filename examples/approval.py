@@ -11,7 +11,7 @@ import json
 from datetime import datetime
 from typing import Any, TextIO
 
-from sqlalchemy import ColumnElement, String, UniqueConstraint, func, literal, select
+from sqlalchemy import ColumnElement, String, UniqueConstraint, exists, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -27,23 +27,20 @@ from sqlalchemy_fsm_mysql import (
 )
 
 
-def some(*criteria: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether there is a row for *criteria*, and will be until COMMIT."""
-    return select(literal(1)).where(*criteria).with_for_update(read=True).exists()
-
-
 def is_owner(doc: type[Doc], user: Any) -> ColumnElement[bool]:
     return doc.owner == user
 
 
 def has_role(user: Any, role: str) -> ColumnElement[bool]:
-    return some(Role.user == user, Role.role == role)
+    return exists().where(Role.user == user, Role.role == role)
 
 
 def is_approver(doc: type[Doc], user: Any) -> ColumnElement[bool]:
     """Whether *user* is one of the document's approvers, or the delegate of one."""
-    gave = some(Delegation.giver == Approver.user, Delegation.taker == user, Delegation.until > func.utc_timestamp())
-    return some(Approver.doc_id == doc.id, (Approver.user == user) | gave)
+    gave = exists().where(
+        Delegation.giver == Approver.user, Delegation.taker == user, Delegation.until > func.utc_timestamp()
+    )
+    return exists().where(Approver.doc_id == doc.id, (Approver.user == user) | gave)
 
 
 approver = {"approver": Guard(is_approver, "only an approver, or a delegate of one, decides")}

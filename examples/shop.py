@@ -1,16 +1,16 @@
 """A shop: an order, its payments and its shipments. Three machines on related rows, as in Solidus.
 
 A guard of one machine looks at rows of another: an order is complete when a payment is, and closed when its last
-shipment has left. FOR SHARE keeps what a guard has seen true until COMMIT, so two transactions that look at each
-other's rows wait for one another. A hook carries a move on to the related rows, in the same transaction. A webhook
-comes with its event's id as the token: the second delivery gets the outcome of the first.
+shipment has left. The library reads these rows FOR SHARE, so what a guard has seen stays true until COMMIT, and two
+transactions that look at each other's rows wait for one another. A hook carries a move on to the related rows, in the
+same transaction. A webhook comes with its event's id as the token: the second delivery gets the first outcome.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, case, func, literal, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, case, exists, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sqlalchemy_fsm_mysql import (
@@ -29,25 +29,20 @@ from sqlalchemy_fsm_mysql import (
 )
 
 
-def some(*criteria: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether there is a row for *criteria*, and will be until COMMIT."""
-    return select(literal(1)).where(*criteria).with_for_update(read=True).exists()
-
-
 def is_paid(order: type[Order]) -> ColumnElement[bool]:
-    return (order.total == 0) | some(Payment.order_id == order.id, Payment.state == "completed")
+    return (order.total == 0) | exists().where(Payment.order_id == order.id, Payment.state == "completed")
 
 
 def has_shipped(order: type[Order]) -> ColumnElement[bool]:
-    return some(Shipment.order_id == order.id, Shipment.state == "shipped")
+    return exists().where(Shipment.order_id == order.id, Shipment.state == "shipped")
 
 
 def has_open_shipments(order: type[Order]) -> ColumnElement[bool]:
-    return some(Shipment.order_id == order.id, Shipment.state.in_group("open"))
+    return exists().where(Shipment.order_id == order.id, Shipment.state.in_group("open"))
 
 
 def is_sold(shipment: type[Shipment]) -> ColumnElement[bool]:
-    return some(Order.id == shipment.order_id, Order.state.in_group("sold"))
+    return exists().where(Order.id == shipment.order_id, Order.state.in_group("sold"))
 
 
 orders = Machine(
