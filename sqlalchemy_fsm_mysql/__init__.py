@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import TransactionAborted as TransactionAborted
     from .errors import TransactionRequired as TransactionRequired
     from .errors import TransitionNotAllowed as TransitionNotAllowed
+    from .errors import UniqueViolation as UniqueViolation
     from .errors import UnknownEvent as UnknownEvent
     from .errors import UnknownState as UnknownState
     from .machine import ANY as ANY
@@ -78,6 +79,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TransactionAborted",
         "TransactionRequired",
         "TransitionNotAllowed",
+        "UniqueViolation",
         "UnknownEvent",
         "UnknownState",
     ),

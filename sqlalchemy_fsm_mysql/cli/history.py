@@ -42,15 +42,16 @@ def history(
         rows = recorded.rows(session, parts, {})
         parameters = dict(zip(mapped.key_names, parts, strict=True))
         states = select(mapped.row.state).where(mapped.row.is_key())
-        state = session.connection(bind_arguments={"mapper": mapped.mapper}).execute(states, parameters).scalar()
-    if state is None and not rows:
+        found = session.connection(bind_arguments={"mapper": mapped.mapper}).execute(states, parameters).one_or_none()
+    if found is None and not rows:
         fail(f"{row_label(mapped.table_name, identity)}: there is no row with this key.", Status.NOT_FOUND)
     lines = [_line(row) for row in (rows if last is None else rows[-last:])]
     if as_json:
         print_json(lines)
         return
     label = row_label(mapped.table_name, identity)
-    now = "and is deleted" if state is None else f"and is {stored_form(state)!r}"
+    state = None if found is None else "without a state" if found[0] is None else repr(stored_form(found[0]))
+    now = "and is deleted" if state is None else f"and is {state}"
     title = f"{label} was moved {counted(len(rows), 'time')}, {now}"
     print_table(_COLUMNS, [list(line.values()) for line in lines], title=title)
 

@@ -19,7 +19,15 @@ from ..databases import errors_of, has_server
 from ..databases.meanings import Meaning
 from ..databases.messages import refusal_in
 from ..databases.transactions import is_autocommit
-from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RefusedByDatabase, TransactionAborted
+from ..errors import (
+    FireError,
+    LockTimeout,
+    NotWritable,
+    OutcomeUnknown,
+    RefusedByDatabase,
+    TransactionAborted,
+    UniqueViolation,
+)
 from ..errors.texts import row_label, shown
 from .notes import current_notes, notes_of
 
@@ -33,6 +41,9 @@ __all__ = [
     "raise_explained",
 ]
 
+
+# What says nothing of the transaction, which is alive.
+_OF_THE_STATEMENT = (Meaning.REFUSED, Meaning.DUPLICATE, Meaning.VALUE, Meaning.UNRELATED)
 
 # mysqlclient and PyMySQL, of a float that is nan or inf.
 _NOT_FINITE = "can not be used with MySQL"
@@ -58,7 +69,7 @@ def meaning(error: BaseException) -> Meaning:
     code = error_code(error)
     if code == _SAVEPOINT_GONE:  # the savepoint went with the transaction: an earlier error says why
         earlier = (meaning(cause) for cause in _earlier(error))
-        found = next((found for found in earlier if found is not Meaning.UNRELATED), Meaning.UNRELATED)
+        found = next((found for found in earlier if found not in _OF_THE_STATEMENT), Meaning.UNRELATED)
         return Meaning.ABORTED if found is Meaning.LOCK_TIMEOUT else found  # innodb_rollback_on_timeout
     driver = error.orig if isinstance(error, DBAPIError) else error
     return errors_of(driver).of(driver, code)
@@ -180,7 +191,12 @@ def note_fire(connection: Connection) -> DBAPIError | None:
 
 
 def raise_explained(
-    error: StatementError | RefusedByDatabase, connection: Connection | Engine, *, in_flush: bool = False, **row: Any
+    error: StatementError | RefusedByDatabase,
+    connection: Connection | Engine,
+    *,
+    in_flush: bool = False,
+    has_moved: bool = False,
+    **row: Any,
 ) -> NoReturn:
     """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
 
@@ -189,12 +205,17 @@ def raise_explained(
     *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
     whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
     that the session has rolled back already. *in_flush* is whether a flush raised the error: it has been rolled back.
+    *has_moved* is whether the row has moved, and a hook's own statement raised the error. What is wrong with the values
+    of such a statement, or of a flush's, SQLAlchemy's error tells.
     """
     refused = refusal_in(error)
     if refused is not None:
         raise refused.on(**row) from (error.__cause__ if refused is error else error)
     assert isinstance(error, StatementError)
-    ours = _unfit(error, row) or (_explained(error, connection, row) if isinstance(error, DBAPIError) else None)
+    ours: Exception | None = None if has_moved else _unfit(error, row)
+    if ours is None and isinstance(error, DBAPIError):
+        is_foreign = (in_flush or has_moved) and meaning(error) is Meaning.DUPLICATE
+        ours = None if is_foreign else _explained(error, connection, row)
     if ours is None:
         raise error
     if in_flush and isinstance(ours, LockTimeout):
@@ -203,15 +224,18 @@ def raise_explained(
 
 
 def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeError | None:
-    """What says that a value was given that its column cannot hold, without the value."""
-    kind = TypeError if isinstance(error.orig, TypeError) else ValueError
+    """What says that a value was given that the database cannot take, without the value."""
+    cause = error.orig
+    # A type that was given a value of another one often trips over a missing attribute.
+    kind = TypeError if isinstance(cause, (TypeError, AttributeError)) else ValueError
     if isinstance(error, DBAPIError):
-        if meaning(error) is not Meaning.VALUE and _NOT_FINITE not in str(error.orig):
+        if meaning(error) is not Meaning.VALUE and _NOT_FINITE not in str(cause):
             return None
         code = error_code(error)
-        why = f"the database cannot hold a value that was given (error {code})"
-    elif isinstance(error.orig, (TypeError, ValueError)):
-        why = f"a value that was given cannot be bound ({type(error.orig).__name__})"
+        number = "" if code is None else f" (error {code})"
+        why = f"{errors_of(cause).misfit(cause, code)}{number}"
+    elif cause is not None and not isinstance(cause, SQLAlchemyError):  # of a type's, while the values were bound
+        why = f"a value that was given cannot be bound ({type(cause).__name__})"
     else:
         return None
     table, key = row.get("table"), row.get("key")
@@ -228,6 +252,8 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
         return None
     if found is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
+    if found is Meaning.DUPLICATE:
+        return UniqueViolation(code=code, **row)
     if is_unsure_at_commit(error) and is_autocommit(connection):
         return OutcomeUnknown(code=code, **row)
     if isinstance(connection, Connection):  # a lost one, too: SQLAlchemy does not know every driver's words for it

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, TextClause, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.sql import visitors
 
 from ..databases import database_of
 from ..errors import KeyConflict, RowNotFound, UnknownState
 from ..outcomes import Moved, Refused
-from ..sql.code import Created, NoRow, Refusal, Taken
+from ..sql.code import NO_ROW, Created, NoRow, Refusal, Taken
 from ..sql.events import VALUE, EventSQL
+from .failures import Meaning, error_code, meaning
 from .fires import Fire, moved, refused, stored_state
 
 _SAVEPOINT: Final = "fsm_create"
@@ -47,7 +49,10 @@ def upsert(connection: Connection, fire: Fire, values: Mapping[str, Any]) -> Mov
         raise KeyConflict(**fire.row)
     if isinstance(reading, Refusal):
         return refused(fire, reading)
-    raise UnknownState(state=stored_state(connection, fire), declared=machine.states, **fire.row)
+    stored = stored_state(connection, fire)
+    if stored is NO_ROW:  # another session has deleted it since
+        raise RowNotFound(**fire.row)
+    raise UnknownState(state=stored, declared=machine.states, **fire.row)
 
 
 def can_upsert(connection: Connection, event: EventSQL) -> bool:
@@ -58,11 +63,11 @@ def can_upsert(connection: Connection, event: EventSQL) -> bool:
 def _is_plain(event: EventSQL) -> bool:
     """Whether the move of *event* needs nothing that has to be evaluated on a row.
 
-    Text that names a column alone, as in ``onupdate=text("steps + 1")``, is ambiguous beside the row to insert.
+    SQL text, as in ``onupdate=text("steps + 1")``, is not read: beside the row to insert, the name of a column alone
+    is ambiguous.
     """
-    implied = [part for value in event.row.implied.values() for part in visitors.iterate(value)]
-    text = [part for part in implied if isinstance(part, TextClause) or getattr(part, "is_literal", False)]
-    if any("." not in str(part) for part in text):
+    implied = (part for value in event.row.implied.values() for part in visitors.iterate(value))
+    if any(isinstance(part, TextClause) or getattr(part, "is_literal", False) for part in implied):
         return False
     by_python = [c for c in event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
     return not by_python and not any(branch.guard is not None or branch.effects for branch in event.branches)
@@ -93,13 +98,22 @@ def fire_then_create(
     try:
         connection.execute(insert(row.table).values({**values, row.state.key: machine.stored(machine.initial)}))
     except IntegrityError as error:
-        # Another session has inserted the row in the meantime, or another row has one of its unique values.
         connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        if meaning(error) is not Meaning.DUPLICATE:  # a foreign key, or a value that is missing
+            raise
+        # Another session has inserted the row in the meantime, or another row has one of its unique values.
         try:
             return attempt()
         except RowNotFound:
-            raise KeyConflict(**fire.row) from error
-    outcome = attempt()
+            raise KeyConflict(code=error_code(error), **fire.row) from error
+    try:
+        outcome = attempt()
+    except Exception:  # such as a unique key that an effect breaks: the new row must not stay
+        # When the whole transaction is gone, the savepoint is, too, and the first error says why.
+        with suppress(DBAPIError):
+            if not connection.invalidated:
+                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        raise
     if isinstance(outcome, Moved):
         return replace(outcome, created=True)
     connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")

@@ -44,7 +44,7 @@ class HistoryStatements:
         parameters: Mapping[str, Any],
     ) -> int:
         """Lock all rows under *criterion*, and add a history row for the move of each; how many rows there are."""
-        own = history.own(event.row)
+        own = history.own(event.row, are_locked=False)
         values = {**history.values(), **own, history.table.c.at: utc_now()}
         # MariaDB spends a tenth of the statement on a NULL that is written out, so a column is left out when NULL.
         for name in ATTRIBUTION:
@@ -65,7 +65,7 @@ class HistoryStatements:
     ) -> None:
         """Add a history row for each of the locked rows with these *keys*."""
         if "record_keys" not in history.cache:
-            values = {**history.values(), **history.own(row), history.table.c.at: utc_now()}
+            values = {**history.values(), **history.own(row, are_locked=True), history.table.c.at: utc_now()}
             rows = select(*values.values()).where(among(row.key))
             history.cache["record_keys"] = insert(history.table).from_select(list(values), rows)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": bindable(keys)})

@@ -16,6 +16,7 @@ class Meaning(Enum):
     NOT_WRITABLE = auto()  # nothing can be committed here
     REFUSED = auto()  # a trigger of ours refused this statement, the transaction is alive
     LOST = auto()  # the connection is gone, and the transaction with it, unless COMMIT was sent
+    DUPLICATE = auto()  # a unique key refused a value; the transaction is alive
     VALUE = auto()  # a value that was given does not fit its column; the transaction is alive
     UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
 
@@ -29,3 +30,7 @@ class ErrorMeanings:
     def of(self, driver: BaseException | None, code: int | None) -> Meaning:
         """The meaning of *driver*, an exception of a driver, whose number is *code*."""
         return Meaning.UNRELATED
+
+    def misfit(self, driver: BaseException | None, code: int | None) -> str:
+        """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value."""
+        return "the database cannot hold a value that was given"

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, CursorResult, Dialect, Executable
+from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 __all__ = ["ReadyStatement", "built_once"]
@@ -65,8 +66,11 @@ class _Text:
     def values(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         if self.constants or self.processors:
             given = {**self.constants, **parameters}
-            for name, processor in self.processors:
-                given[name] = processor(given[name])
+            try:
+                for name, processor in self.processors:
+                    given[name] = processor(given[name])
+            except Exception as error:  # a type may raise anything; SQLAlchemy's own error is the same
+                raise StatementError(type(error).__name__, self.text, None, error, hide_parameters=True) from error
             parameters = given
         return tuple(map(parameters.__getitem__, self.names))
 

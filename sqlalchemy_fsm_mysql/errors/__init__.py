@@ -23,11 +23,13 @@ from typing import Any
 
 from .roots import FireError as FireError
 from .roots import FSMError as FSMError
+from .server import KeyConflict as KeyConflict
 from .server import LockTimeout as LockTimeout
 from .server import NotWritable as NotWritable
 from .server import OutcomeHidden as OutcomeHidden
 from .server import OutcomeUnknown as OutcomeUnknown
 from .server import TransactionAborted as TransactionAborted
+from .server import UniqueViolation as UniqueViolation
 from .texts import State, counted, listed, row_label, shown, stored_form
 
 
@@ -207,8 +209,8 @@ class RowNotFound(FireError):
 class UnknownState(FireError):
     """The row holds a state that the machine does not declare; nothing was changed.
 
-    A newer server may have written it, or a statement past the machine. `.state` is the text stored,
-    `.declared` the states of this machine.
+    A newer server may have written it, or a statement past the machine. `.state` is the text stored, None for
+    NULL, and `.declared` the states of this machine. `force_state` repairs such a row.
     """
 
     def __init__(
@@ -243,17 +245,6 @@ class TokenConflict(FireError):
         message = (
             f"{row_label(table, key)} refused {shown(event)}: its token was used before, for {earlier}; "
             "a token stands for one event on one row."
-        )
-        super().__init__(message, model=model, key=key, event=event)
-
-
-class KeyConflict(FireError):
-    """The row could not be created: another row holds one of its unique values. That one was left alone."""
-
-    def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
-        message = (
-            f"{row_label(table, key)} refused {shown(event)}: there is no row with this key, and another row holds"
-            " one of its unique values; nothing was changed."
         )
         super().__init__(message, model=model, key=key, event=event)
 

@@ -99,6 +99,27 @@ class LockTimeout(_ServerError):
         return "the flush before the event failed and was rolled back; roll back and run the whole unit of work again"
 
 
+class UniqueViolation(_ServerError):
+    """An effect, the move or a new row breaks a unique key; nothing moved, and the transaction goes on.
+
+    `.code` is the database's error number, None where it gives none. The ``__cause__``, SQLAlchemy's
+    ``IntegrityError``, names the key and the value.
+
+    >>> print(UniqueViolation(table="tickets", key=2, event="Seat", code=1062))
+    tickets 2: a unique key refused a value while 'Seat' was fired (error 1062); another row has it, and nothing moved.
+    """
+
+    _what = "a unique key refused a value"
+    _remedy = "another row has it, and nothing moved"
+
+
+class KeyConflict(UniqueViolation):
+    """The row could not be created: another row holds one of its unique values. That one was left alone."""
+
+    _what = "there is no row with this key, and another row holds one of its unique values"
+    _remedy = "nothing was changed"
+
+
 class NotWritable(_ServerError):
     """The server takes no writes: it is read-only, a replica, or a node without quorum. Nothing moved."""
 

@@ -86,7 +86,7 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     session, mapped, token = writer.session, writer.mapped, fire.attribution.token
     if session.connection_callable is not None:
         writer.find_shard(fire)
-    connection = writer.connection(fire.event, fire.key)
+    connection, has_moved = writer.connection(fire.event, fire.key), False
     try:
         if token is not None:
             outcome = fire_under_token(connection, fire, lambda: send(writer, connection, fire))
@@ -106,9 +106,10 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
                 note(session, token=token)
             # After the savepoint of the token: an error of a hook must not roll the move back.
             if mapped.extras.hooks:
+                has_moved = True
                 announce(mapped, outcome, session, connection)
     except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, **fire.row)
+        raise_explained(error, connection, has_moved=has_moved, **fire.row)
     return outcome
 
 
@@ -325,7 +326,7 @@ def _force_state(session: Session, instance: Any, state: Any, column: Any, attri
 
 def _force(writer: Writer, fire: Fire, stored: str) -> Moved[Any]:
     writer.find_shard(fire)
-    connection = writer.connection(fire.event, fire.key)
+    connection, has_moved = writer.connection(fire.event, fire.key), False
     try:
         writer.require_visible(connection, fire)
         know_version(writer, fire)
@@ -334,7 +335,8 @@ def _force(writer: Writer, fire: Fire, stored: str) -> Moved[Any]:
         moved = fires.force(connection, fire, stored)
         show_moved(writer, fire, moved)
         if writer.mapped.extras.hooks:
+            has_moved = True
             announce(writer.mapped, moved, writer.session, connection)
     except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, **fire.row)
+        raise_explained(error, connection, has_moved=has_moved, **fire.row)
     return moved

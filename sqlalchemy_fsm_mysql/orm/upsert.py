@@ -136,7 +136,7 @@ def _fire_or_create(
 
 def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: Any) -> Moved[Any] | Refused[Any]:
     session, mapped, token = writer.session, writer.mapped, fire.attribution.token
-    connection = writer.connection(fire.event, fire.key)
+    connection, has_moved = writer.connection(fire.event, fire.key), False
     try:
         if token is None:
             outcome = _attempt(writer, connection, fire, values)
@@ -151,9 +151,10 @@ def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: 
         if token is not None:
             note(session, token=token)
         if mapped.extras.hooks:
+            has_moved = True
             announce(mapped, outcome, session, connection)
     except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, **fire.row)
+        raise_explained(error, connection, has_moved=has_moved, **fire.row)
     return replace(outcome, instance=_attached(writer, fire, instance, outcome, outcome.target))
 
 

@@ -34,14 +34,24 @@ class HistorySQL:
     def next_sequence(self) -> ColumnElement[int]:
         return func.coalesce(func.max(self.table.c.sequence), 0) + 1
 
-    def own(self, row: StateRow) -> dict[Column[Any], ColumnElement[Any]]:
-        """The key and the next number of each row, where the rows are selected from their table."""
+    def own(self, row: StateRow, *, are_locked: bool) -> dict[Column[Any], ColumnElement[Any]]:
+        """The key and the next number of each row, where the rows are selected from their table.
+
+        *are_locked* is whether an earlier statement has locked the rows.
+        """
         own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.row_key, row.key, strict=True))
         earlier = self.table.alias("fsm_earlier")
         same = [earlier.c[part.key] == own[part] for part in self.row_key]
-        # A plain read would be of the moment when the statement began; it may have waited since for the rows' locks.
-        latest = select(func.coalesce(func.max(earlier.c.sequence), 0) + 1).where(*same).with_for_update()
-        return {**own, self.table.c.sequence: latest.scalar_subquery()}
+        # Neither server looks up a correlated MAX(): it reads, and locks, the whole history of the row. The last entry
+        # of the row in the primary key is one look-up on both, on MySQL only if the key's parts are in the ORDER BY.
+        order = [column.desc() for column in (*(earlier.c[part.key] for part in self.row_key), earlier.c.sequence)]
+        latest = select(earlier.c.sequence).where(*same).order_by(*order).limit(1)
+        if not are_locked:
+            # A plain read would be of the moment when the statement began, and the statement may have waited since for
+            # the rows' locks. Where the rows are locked already, a plain read is right, and a locking read beside the
+            # plain one of the rows would be error 1020 of MariaDB.
+            latest = latest.with_for_update()
+        return {**own, self.table.c.sequence: func.coalesce(latest.scalar_subquery(), 0) + 1}
 
     def values(self) -> dict[Column[Any], ColumnElement[Any]]:
         """The values of a new history row, besides its number."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import decimal
+import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, LargeBinary, String, inspect
+from sqlalchemy import JSON, LargeBinary, String, TypeDecorator, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -55,6 +57,43 @@ class Letter(Base):
 class LetterStep(TransitionHistory, Base):
     __tablename__ = "letter_steps"
     __records__ = "Letter.state"
+
+
+class Picky(TypeDecorator[str]):
+    """A type of the application's own, which refuses a value by an exception of its own."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        if value == "bad":
+            raise LookupError("xyzzy")
+        return value
+
+
+class Parcel(Base):
+    """Columns whose types do more than the driver's."""
+
+    __tablename__ = "parcels"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ref: Mapped[uuid.UUID | None]
+    kind: Mapped[str | None] = mapped_column(Picky())
+    word: Mapped[str] = mapped_column(String(20), default="open")
+    due: Mapped[datetime | None]
+    state: Mapped[str] = StateMachineColumn(
+        Machine(
+            initial="new",
+            events=[
+                Event("Send", {"new": "sent"}, effect=lambda parcel, ref: {"ref": ref}),
+                Event("Sort", {"new": "sent"}, effect=lambda parcel, kind: {"kind": kind}),
+                Event("Find", [Transition("new", "sent", guard=lambda parcel, ref: parcel.ref == ref)]),
+                Event("Open", [Transition("new", "sent", guard=lambda parcel, word: parcel.word == word)]),
+                Event("Expire", [Transition("new", "sent", guard=lambda parcel, at: parcel.due < at)]),
+                Event("Go", {"new": "sent"}),
+            ],
+        )
+    )
 
 
 @pytest.fixture
@@ -133,6 +172,60 @@ def test_a_value_that_does_not_fit_its_column_is_a_value_error_and_moves_nothing
 
     assert stored(session, Letter) == before
     fire_key(Letter, 1, "Seal", session)
+
+
+UNFIT: list[tuple[str, dict[str, Any]]] = [
+    ("Send", {"ref": "xyzzy"}),
+    ("Send", {"ref": 5}),
+    ("Find", {"ref": "xyzzy"}),
+    ("Find", {"ref": 5}),
+    ("Sort", {"kind": "bad"}),
+]
+
+
+@pytest.mark.parametrize(("event", "payload"), UNFIT)
+@pytest.mark.parametrize("way", ["fire_key", "fire_where", "claim", "fire_or_create"])
+def test_a_payload_that_its_type_refuses_is_a_type_error_or_a_value_error(
+    session: Session, backend: str, way: str, event: str, payload: dict[str, Any]
+) -> None:
+    """Whether the type, the driver or the server finds out, and whatever it raises."""
+    if event == "Find" and (way == "claim" or backend == "locking"):
+        pytest.skip("a SELECT of MariaDB compares it all the same, finds no row, and only warns")
+    ways: dict[str, Callable[[], Any]] = {
+        "fire_key": lambda: fire_key(Parcel, 1, event, session, **payload),
+        "fire_where": lambda: fire_where(Parcel, event, session, Parcel.id == 1, **payload),
+        "claim": lambda: claim(Parcel, event, session, Parcel.id == 1, limit=1, **payload),
+        "fire_or_create": lambda: fire_or_create(Parcel(id=1), event, session, **payload),
+    }
+    session.add(Parcel(id=1, ref=uuid.UUID(int=1)))
+    session.flush()
+    session.expunge_all()
+
+    with pytest.raises((TypeError, ValueError), match="value that was given") as unfit:
+        ways[way]()
+
+    assert "xyzzy" not in str(unfit.value)
+    assert fire_key(Parcel, 1, "Go", session).target == "sent"
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize(("event", "payload"), [("Open", {"word": 0}), ("Expire", {"at": "xyzzy"})])
+def test_a_comparison_that_the_server_refuses_is_reported_as_one(
+    session: Session, backend: str, event: str, payload: dict[str, Any]
+) -> None:
+    """Nothing was to be stored there."""
+    if backend == "locking":
+        pytest.skip("a SELECT compares it all the same, and only warns")
+    session.add(Parcel(id=1, due=datetime(2026, 1, 1)))  # noqa: DTZ001 - as the column has it
+    session.flush()
+
+    with pytest.raises(
+        ValueError, match="parcels 1: the database cannot (store or )?compare .*a value that was given"
+    ) as unfit:
+        fire_key(Parcel, 1, event, session, **payload)
+
+    assert "xyzzy" not in str(unfit.value)
+    assert fire_key(Parcel, 1, "Go", session).target == "sent"
 
 
 @pytest.mark.parametrize("token", [None, "t"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pymysql.err import IntegrityError, error_map
 from sqlalchemy import URL, Engine, select, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session, sessionmaker
@@ -37,8 +38,9 @@ READ_ONLY = {1290, 1665, 1836, 1792, 1874, 1047, 3100, 3796, 3797, 3798, 3799}
 LOST = {2006, 2013, 2026, 2027, 2055, 1158, 1159, 1160, 1161, 1927, 3032, 3168, 3169, 4031, 8501}
 # The node lost the others in the middle of the COMMIT: they may have it.
 UNSURE = {1047, 3100}
-VALUE = {1048, 1264, 1265, 1267, 1292, 1300, 1366, 1406, 1690, 3140, 3854, 3988, 4078, 4079}
-CODES = sorted(ABORTED | ALIVE | READ_ONLY | LOST | VALUE)
+VALUE = {1048, 1264, 1265, 1267, 1292, 1300, 1364, 1366, 1406, 1525, 1690, 3140, 3854, 3988, 4078, 4079}
+DUPLICATE = {1022, 1062, 1169, 1586}
+CODES = sorted(ABORTED | ALIVE | READ_ONLY | LOST | VALUE | DUPLICATE)
 
 AT = ["SAVEPOINT", "UPDATE", "INSERT"]
 
@@ -94,10 +96,12 @@ def outcome_of(thrower: Thrower, code: int, at: str) -> str:
 
 def expected(code: int, at: str = "UPDATE") -> str:
     """Of a move whose record could not be written, nothing may be committed, whatever the reason."""
-    if code in ALIVE | VALUE:
+    if code in ALIVE | VALUE | DUPLICATE:
         # An IntegrityError may be a token that is taken, so the token's savepoint has been rolled back.
-        then = "must roll back" if at == "INSERT" and code != 1048 else "goes on"
-        return f"{'LockTimeout' if code in ALIVE else 'ValueError'}, {then}"
+        is_integrity_error = error_map.get(code) is IntegrityError
+        then = "must roll back" if at == "INSERT" and not is_integrity_error else "goes on"
+        kind = "LockTimeout" if code in ALIVE else "UniqueViolation" if code in DUPLICATE else "ValueError"
+        return f"{kind}, {then}"
     return f"{'NotWritable' if code in READ_ONLY else 'TransactionAborted'}, must roll back"
 
 
@@ -123,7 +127,7 @@ COMMIT = {
     **dict.fromkeys(ABORTED | ALIVE, TransactionAborted),  # a COMMIT that was interrupted has been rolled back
     **dict.fromkeys(READ_ONLY - UNSURE, NotWritable),
     **dict.fromkeys(LOST | UNSURE, OutcomeUnknown),
-    **dict.fromkeys(VALUE, DBAPIError),  # the driver's: nothing is known of a COMMIT that says this
+    **dict.fromkeys(VALUE | DUPLICATE, DBAPIError),  # the driver's: nothing is known of a COMMIT that says this
 }
 
 

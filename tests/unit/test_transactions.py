@@ -20,14 +20,16 @@ ABORTED = (1213, 1020, 1053, 1206, 1402, 1613, 1614, 3101, 4060, 6002, 6235, 800
 LOCK_TIMEOUT = (1205, 1317, 1969, 3024, 3572)
 NOT_WRITABLE = (1290, 1665, 1836, 1792, 1874, 1047, 3100, 3796, 3797, 3798, 3799)
 LOST = (2006, 2013, 2026, 2027, 2055, 1158, 1159, 1160, 1161, 1927, 3032, 3168, 3169, 4031, 8501)
-VALUE = (1048, 1264, 1265, 1267, 1292, 1300, 1366, 1406, 1690, 3140, 3854, 3988, 4078, 4079)
-UNRELATED = (1062, 1064, 1146, 1305, 3819, 4025)
+DUPLICATE = (1022, 1062, 1169, 1586)
+VALUE = (1048, 1264, 1265, 1267, 1292, 1300, 1364, 1366, 1406, 1525, 1690, 3140, 3854, 3988, 4078, 4079)
+UNRELATED = (1064, 1146, 1305, 3819, 4025)
 
 TABLE = [
     *((code, Meaning.ABORTED) for code in ABORTED),
     *((code, Meaning.LOCK_TIMEOUT) for code in LOCK_TIMEOUT),
     *((code, Meaning.NOT_WRITABLE) for code in NOT_WRITABLE),
     *((code, Meaning.LOST) for code in LOST),
+    *((code, Meaning.DUPLICATE) for code in DUPLICATE),
     *((code, Meaning.VALUE) for code in VALUE),
     *((code, Meaning.UNRELATED) for code in UNRELATED),
 ]
@@ -190,7 +192,14 @@ def sqlites(name: str | None, message: str) -> DBAPIError:
         ("SQLITE_READONLY", "attempt to write a readonly database", Meaning.NOT_WRITABLE),
         ("SQLITE_READONLY_DBMOVED", "attempt to write a readonly database", Meaning.NOT_WRITABLE),
         ("SQLITE_READONLY_DIRECTORY", "attempt to write a readonly database", Meaning.NOT_WRITABLE),
-        ("SQLITE_CONSTRAINT_UNIQUE", "UNIQUE constraint failed", Meaning.UNRELATED),
+        ("SQLITE_CONSTRAINT_UNIQUE", "UNIQUE constraint failed: t.c", Meaning.DUPLICATE),
+        ("SQLITE_CONSTRAINT_PRIMARYKEY", "UNIQUE constraint failed: t.id", Meaning.DUPLICATE),
+        ("SQLITE_CONSTRAINT_ROWID", "UNIQUE constraint failed: t.rowid", Meaning.DUPLICATE),
+        ("SQLITE_CONSTRAINT_NOTNULL", "NOT NULL constraint failed: t.c", Meaning.VALUE),
+        ("SQLITE_CONSTRAINT_FOREIGNKEY", "FOREIGN KEY constraint failed", Meaning.UNRELATED),
+        (None, "UNIQUE constraint failed: t.c", Meaning.DUPLICATE),
+        (None, "NOT NULL constraint failed: t.c", Meaning.VALUE),
+        (None, "FOREIGN KEY constraint failed", Meaning.UNRELATED),
         (None, "database is locked", Meaning.LOCK_TIMEOUT),
         (None, "database table is locked", Meaning.LOCK_TIMEOUT),
         (None, "attempt to write a readonly database", Meaning.NOT_WRITABLE),

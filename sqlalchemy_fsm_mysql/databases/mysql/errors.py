@@ -43,14 +43,20 @@ CODES: dict[int, Meaning] = {
     3798: Meaning.NOT_WRITABLE,  # Group Replication: the same, with 'AFTER'
     3799: Meaning.NOT_WRITABLE,  # Group Replication: the plugin is stopping
     REFUSED: Meaning.REFUSED,  # our own number, of SIGNAL
+    1022: Meaning.DUPLICATE,  # duplicate key, without its name
+    1062: Meaning.DUPLICATE,  # duplicate entry for a key
+    1169: Meaning.DUPLICATE,  # a unique constraint
+    1586: Meaning.DUPLICATE,  # duplicate entry for a key, with its name
     1048: Meaning.VALUE,  # cannot be NULL
     1264: Meaning.VALUE,  # out of range
     1265: Meaning.VALUE,  # truncated
     1267: Meaning.VALUE,  # illegal mix of collations: a character that the column's set does not have
     1292: Meaning.VALUE,  # incorrect value of its type
     1300: Meaning.VALUE,  # invalid character string
+    1364: Meaning.VALUE,  # no value, and no default
     1366: Meaning.VALUE,  # incorrect value of its type
     1406: Meaning.VALUE,  # too long
+    1525: Meaning.VALUE,  # MySQL: incorrect DATE or DATETIME value in a comparison
     1690: Meaning.VALUE,  # out of range within an expression
     3140: Meaning.VALUE,  # MySQL: invalid JSON
     3854: Meaning.VALUE,  # MySQL: cannot be converted to the column's character set
@@ -73,6 +79,12 @@ CODES: dict[int, Meaning] = {
     4031: Meaning.LOST,  # MySQL: disconnected because of inactivity
     8501: Meaning.LOST,  # TiDB: result undetermined
 }
+
+# The numbers that mean not that a column cannot hold a value, but that no value was given, or that a comparison or a
+# function cannot take it. Error 1292 stands for both. Where its message names a column, MariaDB was to assign it, and
+# MySQL to assign it or to compare with it.
+_NO_DEFAULT, _INCORRECT = 1364, 1292
+_COMPARED = frozenset({1267, 1525, 3988, 4078, 4079})
 
 # MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
 _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
@@ -103,3 +115,12 @@ class MySQLErrors(ErrorMeanings):
         if code in (None, _NO_NUMBER):
             return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
         return CODES.get(code, Meaning.UNRELATED)
+
+    def misfit(self, driver: BaseException | None, code: int | None) -> str:
+        if code == _NO_DEFAULT:
+            return "a column without a default was given no value"
+        if code == _INCORRECT and "for column" in str(driver):
+            return "the database cannot store or compare a value that was given, which does not fit its column"
+        if code in _COMPARED or code == _INCORRECT:
+            return "the database cannot compare or compute with a value that was given, which is of another type"
+        return super().misfit(driver, code)

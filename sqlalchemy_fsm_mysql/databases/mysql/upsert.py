@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Executable, bindparam, case, func, select
 
+from ...errors import FireError
+from ...errors.texts import row_label, shown
 from ...sql.code import CREATED, HIDDEN, NONCE_BITS, OFFSET, TAKEN, Created, Reading, answered, is_cut, nonce
-from ...sql.events import VALUE, EventSQL, number
+from ...sql.events import KEY, VALUE, EventSQL, number
 from ...sql.exact import state_literal
 from ..history import KEEP_ROWCOUNT
 from ..ready import built_once
@@ -40,7 +42,10 @@ class MySQLUpsert:
         - a small number with row count 1, an AUTO_INCREMENT id: the row was created;
         - anything else says too little. A table with triggers hides the code, MariaDB's connector reports its lower
           half, and a created row without AUTO_INCREMENT gives 0. Then the session is asked what it remembers, and the
-          nonce shows whether this statement has written it. If it has not, the row was created.
+          nonce shows whether this statement has written it. If it has not, the row was created: its row count is 1,
+          and that of a row that was changed is 2.
+
+        Raises: FireError for an answer that is none of these; the transaction has to be rolled back.
         """
         import secrets  # imports OpenSSL's hashes, so only the programs that upsert pay for it
 
@@ -56,7 +61,16 @@ class MySQLUpsert:
             is_new_id = result.rowcount == 1 and remembered and not is_cut(remembered, mark)
             if remembered < OFFSET and not is_new_id:
                 remembered = int(connection.execute(select(func.last_insert_id())).scalar_one())
-        code = answered(remembered, mark)
+            code = answered(remembered, mark)
+            if code is None and result.rowcount != 1:
+                self.transactions.abandon(connection)
+                row = row_label(
+                    event.row.table.name, tuple(parameters[KEY.format(i)] for i in range(len(event.row.key)))
+                )
+                answer = f"row count {result.rowcount} and no outcome"
+                raise FireError(
+                    f"{row}: the upsert of {shown(event.name)} answers by {answer}; roll back", event=event.name
+                )
         return CREATED if code is None else event.read(code)
 
     @built_once
@@ -78,6 +92,5 @@ class MySQLUpsert:
         first, *rest = event.assignments()
         assigned = [(first[0], case((func.last_insert_id(code) >= least, first[1]), else_=first[0]))]
         assigned += [(column, case((func.last_insert_id() >= least, value), else_=column)) for column, value in rest]
-        return (
-            mysql.insert(row.table).values(values).on_duplicate_key_update([(c.name, value) for c, value in assigned])
-        )
+        # SQLAlchemy finds the columns by their keys, and drops an assignment whose name is no column's key.
+        return mysql.insert(row.table).values(values).on_duplicate_key_update([(c.key, value) for c, value in assigned])

@@ -15,6 +15,10 @@ _NAMES: dict[str, Meaning] = {
     "SQLITE_BUSY_RECOVERY": Meaning.LOCK_TIMEOUT,
     "SQLITE_LOCKED": Meaning.LOCK_TIMEOUT,
     "SQLITE_LOCKED_SHAREDCACHE": Meaning.LOCK_TIMEOUT,
+    "SQLITE_CONSTRAINT_UNIQUE": Meaning.DUPLICATE,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": Meaning.DUPLICATE,
+    "SQLITE_CONSTRAINT_ROWID": Meaning.DUPLICATE,
+    "SQLITE_CONSTRAINT_NOTNULL": Meaning.VALUE,
     "SQLITE_READONLY": Meaning.NOT_WRITABLE,
     "SQLITE_READONLY_DBMOVED": Meaning.NOT_WRITABLE,
     "SQLITE_READONLY_DIRECTORY": Meaning.NOT_WRITABLE,
@@ -24,6 +28,11 @@ _MESSAGES: dict[str, Meaning] = {
     "database is locked": Meaning.LOCK_TIMEOUT,
     "database table is locked": Meaning.LOCK_TIMEOUT,
     "attempt to write a readonly database": Meaning.NOT_WRITABLE,
+}
+# The same, where the message goes on with the columns.
+_CONSTRAINTS: dict[str, Meaning] = {
+    "UNIQUE constraint failed": Meaning.DUPLICATE,
+    "NOT NULL constraint failed": Meaning.VALUE,
 }
 
 _BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
@@ -36,4 +45,7 @@ class SQLiteErrors(ErrorMeanings):
         name, message = getattr(driver, "sqlite_errorname", None), str(driver)
         if name in (None, _BY_TRIGGER) and read_message(message) is not None:
             return Meaning.REFUSED
-        return _NAMES.get(str(name)) or _MESSAGES.get(message, Meaning.UNRELATED)
+        found = _NAMES.get(str(name)) or _MESSAGES.get(message)
+        if found is None and name is None:
+            found = _CONSTRAINTS.get(message.partition(":")[0])
+        return found or Meaning.UNRELATED
