@@ -205,7 +205,7 @@ def test_an_answer_that_is_neither_is_no_creation(session: Session, monkeypatch:
     fire_or_create(Timed(id=1), "Pay", session)
     monkeypatch.setattr(type(MYSQL.upsert), "upsert_statement", forgets)
 
-    with pytest.raises(FireError, match=r"legacy_timed.* the upsert of 'Pay' answers by row count 2 and no outcome"):
+    with pytest.raises(FireError, match="legacy_timed 1: the upsert of 'Pay' answers by row count 2 and no outcome"):
         fire_or_create(Timed(id=1), "Pay", session)
     with pytest.raises(PendingRollbackError):
         session.commit()

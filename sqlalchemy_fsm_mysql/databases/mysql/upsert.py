@@ -64,13 +64,10 @@ class MySQLUpsert:
             code = answered(remembered, mark)
             if code is None and result.rowcount != 1:
                 self.transactions.abandon(connection)
-                row = row_label(
-                    event.row.table.name, tuple(parameters[KEY.format(i)] for i in range(len(event.row.key)))
-                )
-                answer = f"row count {result.rowcount} and no outcome"
-                raise FireError(
-                    f"{row}: the upsert of {shown(event.name)} answers by {answer}; roll back", event=event.name
-                )
+                key = tuple(parameters[KEY.format(i)] for i in range(len(event.row.key)))
+                row = row_label(event.row.table.name, key[0] if len(key) == 1 else key)
+                answer = f"the upsert of {shown(event.name)} answers by row count {result.rowcount} and no outcome"
+                raise FireError(f"{row}: {answer}; roll back", event=event.name)
         return CREATED if code is None else event.read(code)
 
     @built_once
