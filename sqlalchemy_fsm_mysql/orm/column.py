@@ -7,6 +7,7 @@ on a mapped class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import conv
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeEngine
 
 from ..databases import enforcer_of, require_database, types_of
@@ -29,7 +31,7 @@ from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identi
 from ..errors.texts import State, shown
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
-from .comparator import StateComparator
+from .comparator import EQUALITIES, StateComparator
 
 Storage = Literal["enum", "varchar"]
 
@@ -130,10 +132,20 @@ class StateType(TypeDecorator[Any]):
         return lambda value: plain(self.machine.stored(value))
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        return self.machine.loaded
+        loaded = self.machine.loaded
+
+        def load(value: Any) -> Any:
+            # To some drivers, a CASE or a function over a column in a binary collation is bytes.
+            return loaded(value.decode(errors="replace") if isinstance(value, bytes) else value)
+
+        return load
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        return self if getattr(op, "__name__", "") in ("eq", "ne", "in_op", "not_in_op") else String()
+        # As sqlalchemy.Enum: a member or a state is bound as one by every operator, and another text as itself. But an
+        # equality with a text that is no state is an error, because it can only be a misspelling.
+        if isinstance(value, Enum) or op in EQUALITIES:
+            return self
+        return self if self.machine.declares(value) and not isinstance(op, custom_op) else String()
 
     @property
     def python_type(self) -> type[Any]:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, ColumnElement, String, bindparam, inspect, literal, type_coerce
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Dialect,
+    String,
+    TypeDecorator,
+    and_,
+    bindparam,
+    inspect,
+    literal,
+    type_coerce,
+)
 from sqlalchemy.sql import operators, visitors
 
 from ..errors.texts import listed, shown
@@ -13,15 +25,35 @@ from ..machine import Machine
 from ..sql.events import EventSQL, after
 from ..sql.exact import only_exactly
 
-_EQUALITIES: dict[Any, Any] = {
+EQUALITIES: dict[Any, Any] = {
     operators.eq: operators.in_op,
     operators.in_op: operators.in_op,
     operators.ne: operators.not_in_op,
     operators.not_in_op: operators.not_in_op,
 }
 
+# The operators that look into the text. What they are given is no state.
+_OF_TEXT = {
+    *(operators.like_op, operators.not_like_op, operators.ilike_op, operators.not_ilike_op),
+    *(operators.startswith_op, operators.not_startswith_op, operators.istartswith_op, operators.not_istartswith_op),
+    *(operators.endswith_op, operators.not_endswith_op, operators.iendswith_op, operators.not_iendswith_op),
+    *(operators.contains_op, operators.not_contains_op, operators.icontains_op, operators.not_icontains_op),
+    *(operators.match_op, operators.not_match_op, operators.regexp_match_op, operators.not_regexp_match_op),
+    *(operators.regexp_replace_op, operators.concat_op),
+}
+
 STATES = "__state_machines__"
 """Where a mapped class keeps what is known of its state columns, by attribute name."""
+
+
+class StateText(TypeDecorator[str]):
+    """The text of a state, which some drivers return as bytes where its collation is binary."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 class StateComparator(String.Comparator[Any]):
@@ -76,13 +108,29 @@ class StateComparator(String.Comparator[Any]):
         return inside
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-        """As a string's; a state that has aliases is compared with each of its spellings."""
+        """As sqlalchemy.Enum's; a state that has aliases is compared with each of its spellings."""
+        if op in _OF_TEXT:
+            return type_coerce(self.expr, StateText()).operate(op, *other, **options)
         machine = self._own_machine()
-        if machine.aliases and op in _EQUALITIES and other:
-            states = list(other[0]) if isinstance(other[0], (list, tuple, set, frozenset)) else [other[0]]
-            if states and all(map(machine.declares, states)):
-                return super().operate(_EQUALITIES[op], self._bound(states), **options)
+        if machine.aliases and other:
+            if op in EQUALITIES:
+                states = list(other[0]) if isinstance(other[0], (list, tuple, set, frozenset)) else [other[0]]
+                if any(map(machine.declares, states)):
+                    spelled = [one for state in states for one in self._spelled(state)]
+                    return super().operate(EQUALITIES[op], spelled, **options)
+            elif op in (operators.is_distinct_from, operators.is_not_distinct_from) and machine.declares(other[0]):
+                is_one = and_(self.expr.is_not(None), self.expr.in_(self._bound(other)))
+                return is_one if op is operators.is_not_distinct_from else ~is_one
         return super().operate(op, *other, **options)
+
+    def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
+        """As :meth:`operate`, for an operator to whose right the column is."""
+        if op in _OF_TEXT:
+            return type_coerce(self.expr, StateText()).reverse_operate(op, other, **options)
+        return super().reverse_operate(op, other, **options)
+
+    def _spelled(self, state: Any) -> list[Any]:
+        return self._bound([state]) if self._own_machine().declares(state) else [state]
 
     def _bound(self, states: Iterable[Any]) -> list[ColumnElement[Any]]:
         """What a row in one of *states* may hold.

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapper
 from ..core.attribution import Attribution
 from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
+from . import functions  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
 from .column import StateMachineColumn, StateType
 from .firing import available_events, can_fire, fire_row
 from .history import history_rows

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, String, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql.core import failures as transactions
 from sqlalchemy_fsm_mysql.databases.mysql.history import MySQLHistory
 from sqlalchemy_fsm_mysql.databases.mysql.rows import MySQLRows
 from sqlalchemy_fsm_mysql.orm import units
+from sqlalchemy_fsm_mysql.orm.column import StateType
 from sqlalchemy_fsm_mysql.orm.journal import Journal
 from sqlalchemy_fsm_mysql.sql import expressions
 from sqlalchemy_fsm_mysql.sql.code import OFFSET, TAKEN, Reading, Refusal, Taken
@@ -151,6 +152,15 @@ def guard_reads_without_locks() -> AbstractContextManager[Any]:
     return patch.object(expressions, "for_share", lambda expression: expression)
 
 
+def members_compared_as_text() -> AbstractContextManager[Any]:
+    """In all operators but = and IN, a member of an Enum goes to the driver as any other object."""
+
+    def coerced(self: StateType, op: Any, value: Any) -> Any:
+        return self if getattr(op, "__name__", "") in ("eq", "ne", "in_op", "not_in_op") else String()
+
+    return patch.object(StateType, "coerce_compared_value", coerced)
+
+
 WRONG: dict[str, Wrong] = {
     "": nullcontext,
     "read-then-write": read_then_write,
@@ -160,6 +170,7 @@ WRONG: dict[str, Wrong] = {
     "refusal codes off by one": refusal_codes_off_by_one,
     "guard outside of the CASE": guard_outside_of_the_case,
     "guard reads without locks": guard_reads_without_locks,
+    "members compared as text": members_compared_as_text,
     "savepoint rule removed": savepoint_rule_removed,
     "retry of one statement": retry_of_one_statement,
     "token not recorded": token_outside_of_the_history,

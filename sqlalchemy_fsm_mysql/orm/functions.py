@@ -1,0 +1,53 @@
+"""SQL functions that return one of their arguments: of a state, they return a state.
+
+SQLAlchemy knows that ``func.max()`` and ``func.coalesce()`` return the type of their arguments. Of the others it knows
+nothing, so ``func.nullif(Order.state, "new")`` would be text, and with some drivers bytes. The functions here have the
+state's type if an argument has one, and are SQLAlchemy's untyped functions otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BindParameter, ColumnElement, literal
+from sqlalchemy.sql import coercions, roles
+from sqlalchemy.sql.functions import GenericFunction, _registry
+
+from .column import StateType
+
+__all__ = ["NAMES"]
+
+NAMES: Final = ("any_value", "first_value", "greatest", "if", "ifnull", "lag", "last_value", "lead", "least", "nullif")
+
+
+class _OfArguments(GenericFunction[Any]):
+    """A function whose result is one of its arguments."""
+
+    _register = False
+    inherit_cache = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        parsed: list[Any] = [
+            coercions.expect(roles.ExpressionElementRole, one, name=self.name, apply_propagate_attrs=self)
+            for one in arguments
+        ]
+        type_ = next((one.type for one in parsed if isinstance(one.type, StateType)), None)
+        if type_ is not None:
+            parsed = [_as_state(one, type_) for one in parsed]
+            options.setdefault("type_", type_)
+        super().__init__(*parsed, **options)
+
+
+def _as_state(argument: ColumnElement[Any], type_: StateType) -> ColumnElement[Any]:
+    """*argument* with the type of a state if it is a literal state, such as a member of an Enum."""
+    if isinstance(argument, BindParameter) and argument.unique and type_.machine.declares(argument.value):
+        return literal(argument.value, type_)
+    return argument
+
+
+# A function that an application has registered before stays its own.
+for _name in NAMES:
+    if _name not in _registry["_default"]:
+        type(
+            _name, (_OfArguments,), {"__module__": __name__, "name": _name, "identifier": _name, "inherit_cache": True}
+        )
