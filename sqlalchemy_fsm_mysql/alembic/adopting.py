@@ -265,6 +265,8 @@ class _FillWalk(Walk):
     """The rows whose new column does not say yet what the old one does."""
 
     done = "filled"
+    # A batch that meets a busy moment of the server is long in proportion to its rows, all locked until it ends.
+    largest = 500
 
     def __init__(self, table: _Table, adoption: Adoption, batch_size: int) -> None:
         self.kept = self_updating_columns(table.place)

@@ -170,6 +170,7 @@ class Walk:
     """The rows of one table, batch by batch along the primary key; a subclass says which rows, and changes them."""
 
     done = "moved"
+    largest = 5000  # rows of one transaction
 
     def __init__(self, place: Place, batch_size: int, way: str, kept: Sequence[str] = ()) -> None:
         self.place, self.connection, self.batch_size, self.way = place, place.connection, batch_size, way
@@ -250,7 +251,7 @@ class Walk:
     def _adapt(self, took: float) -> None:
         """Let the next transaction hold its locks for `HOLD` seconds; it grows slowly, and shrinks at once."""
         fitting = int(self.limit * HOLD / max(took, 0.001))
-        self.limit = max(FEWEST, min(fitting, 2 * self.limit, self.batch_size))
+        self.limit = max(FEWEST, min(fitting, 2 * self.limit, self.batch_size, self.largest))
 
 
 class MigrationWalk(Walk):

@@ -365,7 +365,7 @@ def test_kinds_that_hold_no_states_are_refused(project, engine):
 ROWS = int(os.environ.get("FSM_ADOPTION_ROWS", "3000"))
 SECONDS = float(os.environ.get("FSM_ADOPTION_SECONDS", "0.5"))
 SLOWEST = 0.15  # seconds, of one write of the old code; asked of a run with many rows on a quiet machine only
-IS_BIG = ROWS >= 100_000
+IS_BIG, BUSY = ROWS >= 100_000, 8.0  # the load of two cores with seven writers alone is about 5
 
 
 def wait_for(condition, seconds=300):
@@ -464,5 +464,7 @@ def test_an_adoption_disturbs_nobody(project, engine, kind):
     assert crowd.errors == []
     assert (left > 0, triggers(engine)) == (True, [])
     assert_no_row_has_lost_its_meaning(engine, crowd, kind)
-    if IS_BIG:
-        assert max(crowd.slowest(old).values()) <= SLOWEST
+    # On a machine that is busy with other work, the figure tells of that work.
+    if IS_BIG and os.getloadavg()[0] < BUSY:
+        waits = 0.1 if "MariaDB" not in scalar(engine, "SELECT VERSION()") else 0.0  # MySQL's own, at COMMIT
+        assert max(crowd.slowest(old).values()) <= SLOWEST + waits
