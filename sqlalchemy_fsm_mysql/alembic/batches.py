@@ -170,7 +170,7 @@ class Walk:
     """The rows of one table, batch by batch along the primary key; a subclass says which rows, and changes them."""
 
     done = "moved"
-    largest = 5000  # rows of one transaction
+    largest = 2**31  # rows of one transaction
 
     def __init__(self, place: Place, batch_size: int, way: str, kept: Sequence[str] = ()) -> None:
         self.place, self.connection, self.batch_size, self.way = place, place.connection, batch_size, way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import migrating, orders, shown_table
@@ -17,7 +17,6 @@ FOLDED = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 @pytest.fixture
 def lenient(project, engine):
     """A server whose sessions are not strict, as old ones are."""
-    from sqlalchemy import event
 
     def set_mode(connection, _):
         connection.cursor().execute("SET SESSION sql_mode = ''")
@@ -226,3 +225,40 @@ def test_a_line_separator_in_a_comment_is_no_end_of_a_line(project, engine):
         op.add_states("orders", "state", ["late"])
 
     assert shown_table(engine) == before.replace("'new','paid'", "'new','paid','late'")
+
+
+def test_a_connection_that_was_killed_is_named_and_a_second_run_finishes(project, engine):
+    create(engine, "ENUM('new','paid') CHARACTER SET ascii COLLATE ascii_bin NOT NULL", ["new"] * 50)
+    killed = []
+
+    def kill(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE orders") and not killed:
+            killed.append(connection.connection.dbapi_connection.thread_id())
+            with engine.connect() as other:
+                other.exec_driver_sql(f"KILL {killed[0]}")
+
+    event.listen(engine, "before_cursor_execute", kill)
+    try:
+        lost = r"the connection was lost \(\d+: .*run the revision again"
+        with pytest.raises(MigrationRefused, match=lost), migrating(engine) as op:
+            op.migrate_states("orders", "state", {"new": "paid"}, batch_size=10)
+    finally:
+        event.remove(engine, "before_cursor_execute", kill)
+
+    with migrating(engine) as op:
+        op.migrate_states("orders", "state", {"new": "paid"}, batch_size=10)
+    assert held(engine) == ["paid"] * 50
+
+
+def test_a_table_with_system_versioning_is_told_how(project, engine):
+    if not engine.dialect.is_mariadb:
+        pytest.skip("MySQL has no such tables")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE orders (id INT PRIMARY KEY, state ENUM('new','paid') CHARACTER SET ascii COLLATE ascii_bin"
+            " NOT NULL) WITH SYSTEM VERSIONING"
+        )
+        connection.exec_driver_sql("INSERT INTO orders VALUES (1, 'new')")
+
+    with migrating(engine) as op, pytest.raises(MigrationRefused, match="system_versioning_alter_history = KEEP"):
+        op.add_states("orders", "state", ["late"])

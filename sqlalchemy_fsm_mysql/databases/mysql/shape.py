@@ -54,7 +54,8 @@ class ColumnShape:
 def table_kind(connection: Connection, table: str, schema: str | None) -> str | None:
     """``BASE TABLE``, ``VIEW`` or another kind of MySQL or MariaDB; None when there is no such table."""
     found = connection.execute(_SIZE, {"schema": schema, "table": table}).first()
-    return None if found is None else str(found[0]).upper()
+    kind = None if found is None else str(found[0]).upper()
+    return "BASE TABLE" if kind == "SYSTEM VERSIONED" else kind  # MariaDB's name for a table with a history of its own
 
 
 def column_shape(connection: Connection, table: str, column: str, schema: str | None) -> ColumnShape | None:
