@@ -20,6 +20,8 @@ from sqlalchemy_fsm_mysql import (
     require_database,
 )
 from tests.conftest import database_of
+from tests.faults.pooling import pooling_proxy
+from tests.faults.proxy import unencrypted
 from tests.servers import make_engine
 
 pytestmark = pytest.mark.servers_only
@@ -278,3 +280,15 @@ def test_triggers_of_a_renamed_table_are_a_warning(patient: Engine) -> None:
     do(patient, "RENAME TABLE orders TO orders_2025")
 
     assert (before, kinds(Moved, patient)) == (set(), {("warning", "triggers renamed")})
+
+
+def test_a_proxy_that_shares_server_connections_is_noticed(patient: Engine) -> None:
+    """The server connection has another number than the driver was given."""
+    order = model()
+    order.metadata.create_all(patient)
+    with pooling_proxy(patient.url) as proxy:
+        behind = make_engine(proxy.url, connect_args=unencrypted(proxy.url))
+        found = kinds(order, behind)
+        behind.dispose()
+
+    assert found == {("warning", "proxy")}
