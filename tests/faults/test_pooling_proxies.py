@@ -225,9 +225,13 @@ def upserts(pool: Engine, model: type[Any], keys: list[int]) -> Counter[str]:
         for number in range(FIRES // 2):
             new = key * 1000 + number
             for expected in ("b", "c", "a"):  # the first time it is created, on the way from the initial state
-                with Session(pool) as session:
-                    outcome = fire_or_create(model(id=new), "Go", session)
-                    session.commit()
+                try:
+                    with Session(pool) as session:
+                        outcome = fire_or_create(model(id=new), "Go", session)
+                        session.commit()
+                except FSMError as error:
+                    counts[type(error).__name__] += 1
+                    continue
                 is_right = (outcome.target, outcome.created) == (expected, expected == "b")
                 counts["right" if is_right else "wrong"] += 1
 
@@ -247,7 +251,7 @@ def test_an_upsert_tells_created_from_moved(
     assert counts == {"right": WORKERS * (FIRES // 2) * 3}
 
 
-def test_without_the_transaction_an_upsert_tells_of_other_rows(
+def test_without_the_transaction_an_upsert_reads_the_answer_of_others(
     url: URL, engine: Engine, rows: list[int], figures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: a version of the library that sends the second look by itself is found out."""
@@ -256,7 +260,7 @@ def test_without_the_transaction_an_upsert_tells_of_other_rows(
         counts = upserts(pool, Enforced, rows)
     figures(**counts)
 
-    assert counts["wrong"] > 0
+    assert counts["right"] < counts.total()
 
 
 def test_transactions_with_a_history_and_tokens_are_as_without_the_proxy(
