@@ -312,6 +312,26 @@ def test_a_finished_adoption_is_neither_abandoned_nor_begun_again(words, engine)
     assert shown_table(engine) == before
 
 
+@pytest.mark.parametrize("storage", ["enum", "varchar"])
+def test_states_of_any_script_in_either_storage(words, engine, storage):
+    states = ("neu", "bezahlt", "überfällig", "已支付")
+    mapping = {"New": "neu", None: "neu", "": "neu", "Paid": "bezahlt", "on hold": "überfällig", "支付": "已支付"}
+    with migrating(engine) as op:
+        op.adopt_column("orders", "status", "state", states=states, mapping=mapping, storage=storage)
+
+    execute(engine, "UPDATE orders SET status = '支付' WHERE id = 1")
+    execute(engine, "UPDATE orders SET state = 'überfällig' WHERE id = 2")
+    for state in ("uberfallig", "ÜBERFÄLLIG", "other"):
+        with pytest.raises(DBAPIError):
+            execute(engine, "UPDATE orders SET state = :state WHERE id = 3", state=state)
+    assert pairs(engine)[:3] == [("支付", "已支付"), ("on hold", "überfällig"), ("on hold", "überfällig")]
+
+    with migrating(engine) as op:
+        op.finish_adoption("orders", "status", "state")
+    execute(engine, "UPDATE orders SET state = '已支付' WHERE id = 2")
+    assert pairs(engine)[1] == ("支付", "已支付")
+
+
 @pytest.mark.parametrize("kind", ["tinyint", "by id"])
 def test_autogenerate_leaves_both_columns_until_it_is_finished(project, engine, table, mapping, kind, tmp_path):
     metadata = orders(STATES)
