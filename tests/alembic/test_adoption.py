@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import TIMESTAMP, Column, Integer, Table, text
 from sqlalchemy.exc import DBAPIError
 
+from sqlalchemy_fsm_mysql import Event, Machine
 from sqlalchemy_fsm_mysql.alembic import adopting
-from sqlalchemy_fsm_mysql.errors import MigrationRefused
+from sqlalchemy_fsm_mysql.errors import MigrationRefused, RefusedByDatabase
 from tests.alembic import adopters
 from tests.alembic.support import Project, drop_all, migrating, orders, shown_table, told
 
@@ -310,6 +311,27 @@ def test_a_finished_adoption_is_neither_abandoned_nor_begun_again(words, engine)
         adopt(engine, mapping)
 
     assert shown_table(engine) == before
+
+
+def test_an_enforced_machine_holds_old_code_too(words, engine):
+    """The triggers of enforcement come later, so they judge the state that the old column's value stands for."""
+    machine = Machine(
+        initial="new", events=[Event("Pay", {"new": "paid"}), Event("Cancel", {("new", "paid"): "cancelled"})]
+    )
+    adopt(engine, {**MAPPED, "on hold": "new", None: "new", "": "new"})
+    with migrating(engine) as op:
+        op.enforce_machine("orders", "state", machine)
+
+    execute(engine, "UPDATE orders SET status = 'Paid' WHERE id = 1")
+    with pytest.raises((DBAPIError, RefusedByDatabase), match="no (such )?transition"):
+        execute(engine, "UPDATE orders SET status = 'New' WHERE id = 1")
+    assert pairs(engine)[0] == ("Paid", "paid")
+
+    with migrating(engine) as op:
+        op.finish_adoption("orders", "status", "state")
+    with pytest.raises((DBAPIError, RefusedByDatabase), match="no (such )?transition"):
+        execute(engine, "UPDATE orders SET state = 'new' WHERE id = 1")
+    assert pairs(engine)[0] == ("Paid", "paid")
 
 
 @pytest.mark.parametrize("storage", ["enum", "varchar"])
