@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NestedTransaction, RootTransaction, TwoPhaseTransaction, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 __all__ = ["Notes", "Promise", "current_notes", "keep_promises", "notes_of"]
 
@@ -63,7 +63,10 @@ class Notes:
         assert transaction is not None
         transaction.__class__ = _COMMITTING.get(type(transaction), type(transaction))
         promise = Promise(run)
-        self._promises.setdefault(_savepoints(connection.get_nested_transaction()), []).append(promise)
+        savepoints = _savepoints(connection.get_nested_transaction())
+        if savepoints:
+            _listen(connection)
+        self._promises.setdefault(savepoints, []).append(promise)
         return promise
 
     def forget(self, savepoint: str) -> None:
@@ -160,14 +163,29 @@ def keep_promises(promises: Iterable[Promise]) -> None:
         raise raised
 
 
-@event.listens_for(Engine, "rollback_savepoint")
+def _listen(connection: Connection) -> None:
+    """Hear of the ends of savepoints on *connection*.
+
+    Listeners of the Engine class would make SQLAlchemy look for listeners of all kinds at every statement of every
+    engine: a hundred calls for each fire.
+    """
+    try:
+        target: Any = connection
+        is_listening = event.contains(target, "rollback_savepoint", _forget)
+    except InvalidRequestError:  # SQLAlchemy before 2.0.31, on a connection of engine.execution_options()
+        target = Engine
+        is_listening = event.contains(target, "rollback_savepoint", _forget)
+    if not is_listening:
+        event.listen(target, "rollback_savepoint", _forget)
+        event.listen(target, "release_savepoint", _release)
+
+
 def _forget(connection: Connection, name: str, context: None) -> None:
     notes = current_notes(connection)
     if notes is not None:
         notes.forget(name)
 
 
-@event.listens_for(Engine, "release_savepoint")
 def _release(connection: Connection, name: str, context: None) -> None:
     notes = current_notes(connection)
     if notes is not None:
