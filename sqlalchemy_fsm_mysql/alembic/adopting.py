@@ -38,7 +38,7 @@ from ..databases.mysql.shape import ColumnShape, column_shape, copy_remark
 from ..errors import MigrationRefused
 from ..operations.adoption import Look, disagreeing, look, shown
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
-from .batches import CHUNK, Walk, committing, go_through, self_updating_columns
+from .batches import CHUNK, Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
 
 # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
@@ -48,6 +48,7 @@ _ALGORITHM_REFUSED = (1845, 1846, 4092)
 @Operations.implementation_for(AdoptColumnOp)
 def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
     table = _Table(operations, op)
+    require_own_transactions(operations, op.label)
     found = look(
         table.connection,
         op.table_name,

@@ -43,7 +43,7 @@ from ..sql.keys import is_beyond
 from .databases import Place, ServerPlace, log
 from .rows import Value, is_among, rows_in, shown_rows
 
-__all__ = ["Migration", "Walk", "committing", "go_through", "migrate"]
+__all__ = ["Migration", "Walk", "committing", "go_through", "migrate", "require_own_transactions"]
 
 CHUNK = 1000  # keys in one statement
 PASSES = 10
@@ -131,11 +131,10 @@ def go_through(walk: Walk, count: Callable[[], int], refuse: Callable[[], NoRetu
     refuse()
 
 
-@contextmanager
-def committing(operations: Operations, label: str) -> Iterator[None]:
-    """A block in which each statement, or each transaction that it begins, is committed by itself.
+def require_own_transactions(operations: Operations, label: str) -> None:
+    """Refuse to work within a transaction that env.py has begun around all migrations.
 
-    Raises: MigrationRefused when env.py has begun a transaction around all migrations, or the connection was lost.
+    Raises: MigrationRefused.
     """
     context = operations.get_context()
     # Alembic has no public name for both; its own autocommit_block() fails with an assertion there.
@@ -147,6 +146,16 @@ def committing(operations: Operations, label: str) -> Iterator[None]:
             "give context.configure() a connection that is in none, and run the migrations in"
             " context.begin_transaction()",
         )
+
+
+@contextmanager
+def committing(operations: Operations, label: str) -> Iterator[None]:
+    """A block in which each statement, or each transaction that it begins, is committed by itself.
+
+    Raises: MigrationRefused when env.py has begun a transaction around all migrations, or the connection was lost.
+    """
+    require_own_transactions(operations, label)
+    context = operations.get_context()
     lost: DBAPIError | None = None
     try:
         with context.autocommit_block():

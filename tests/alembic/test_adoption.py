@@ -274,6 +274,27 @@ def test_a_fill_that_stopped_in_the_middle_is_gone_on_with(words, engine, monkey
     assert [state for _, state in pairs(engine)] == ["new", "new", "new", "paid", "new"]
 
 
+@pytest.mark.parametrize("done", [2, 3], ids=["triggers dropped", "old column dropped"])
+def test_a_finish_that_stopped_in_the_middle_is_gone_on_with(words, engine, monkeypatch, done):
+    adopt(engine, {**MAPPED, "on hold": "new", None: "new", "": "new"})
+    locked = adopting._Table.locked
+
+    def stop(table, statements):
+        locked(table, statements[:done])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adopting._Table, "locked", stop)
+    with pytest.raises(KeyboardInterrupt), migrating(engine) as op:
+        op.finish_adoption("orders", "status", "state")
+    monkeypatch.undo()
+    execute(engine, "UPDATE orders SET state = 'cancelled' WHERE id = 1")  # new code goes on
+
+    with migrating(engine) as op:
+        op.finish_adoption("orders", "status", "state")
+    assert pairs(engine) == [("Void", "cancelled"), ("Paid", "paid")] + 3 * [("New", "new")]
+    assert "fsm_" not in shown_table(engine)
+
+
 def test_finish_is_refused_while_something_hangs_on_the_old_column(words, engine):
     adopt(engine, MAPPED, unknown="new")
     execute(engine, "CREATE INDEX by_both ON orders (status, id)")
