@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
     from .operations.figures import count_transitions as count_transitions
+    from .orm.claims import claim as claim
     from .orm.firing import fire_key as fire_key
     from .orm.firing import force_state as force_state
     from .orm.firing import try_fire_key as try_fire_key
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from .orm.hooks import on_committed as on_committed
     from .orm.hooks import on_moved as on_moved
     from .orm.hooks import remove_hook as remove_hook
-    from .orm.sets import claim as claim
     from .orm.sets import fire_where as fire_where
     from .orm.stateful import Stateful as Stateful
     from .orm.stateful import StateMachineColumn as StateMachineColumn
@@ -103,6 +103,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "count_rows",
         "count_transitions",
     ),
+    "orm.claims": ("claim",),
     "orm.firing": (
         "fire_key",
         "force_state",
@@ -118,10 +119,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "on_moved",
         "remove_hook",
     ),
-    "orm.sets": (
-        "claim",
-        "fire_where",
-    ),
+    "orm.sets": ("fire_where",),
     "orm.stateful": (
         "StateMachineColumn",
         "StateType",

@@ -42,6 +42,8 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from typing_extensions import Self
 
 from ..databases import database_of
+from ..errors import FireError
+from ..errors.texts import counted, shown
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
 from ..sql.code import Taken
 from ..sql.events import NEXT_VERSION, Branch, EventSQL
@@ -249,10 +251,21 @@ def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counte
                 names = {"fsm_event": sweep.event.name, "fsm_source": branch.source, "fsm_target": branch.target}
                 values = {**parameters, **names, **sweep.attribution.parameters()}
                 database.history.record_keys(connection, history, sweep.event.row, some, values)
-            database.sets.take_keys(connection, sweep.event, number, some, parameters)
+            taken = database.sets.take_keys(connection, sweep.event, number, some, parameters)
+            if taken != len(some):
+                database.transactions.abandon(connection)
+                raise FireError(_not_taken(sweep, branch, len(some), taken), model=target.model, event=sweep.event.name)
         sweep.know_moved(branch, alike)
         moved[number] += len(alike)
     return moved
+
+
+def _not_taken(sweep: Sweep, branch: Branch, locked: int, taken: int) -> str:
+    what = f"{sweep.event.name!r} of {sweep.target.label} locked {counted(locked, 'row')} in {shown(branch.source)}"
+    return (
+        f"{what}, and found {taken:,} of them there when it moved them: the rows were read in another database than "
+        "they are written in, or without a lock; nothing can be committed, roll back"
+    )
 
 
 @contextmanager

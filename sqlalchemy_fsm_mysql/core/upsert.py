@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -63,11 +64,13 @@ def can_upsert(connection: Connection, event: EventSQL) -> bool:
 def _is_plain(event: EventSQL) -> bool:
     """Whether the move of *event* needs nothing that has to be evaluated on a row.
 
-    SQL text, as in ``onupdate=text("steps + 1")``, is not read: beside the row to insert, the name of a column alone
-    is ambiguous.
+    In SQL text, as in ``onupdate=text("steps + 1")``, the name of a column alone is ambiguous beside the row to insert;
+    ``text("orders.steps + 1")`` is not.
     """
     implied = (part for value in event.row.implied.values() for part in visitors.iterate(value))
-    if any(isinstance(part, TextClause) or getattr(part, "is_literal", False) for part in implied):
+    text = [part for part in implied if isinstance(part, TextClause) or getattr(part, "is_literal", False)]
+    qualified = re.compile(rf"\b{re.escape(event.row.table.name)}\.\w+")
+    if any(re.search(r"[^\W\d]", qualified.sub("", str(part))) for part in text):
         return False
     by_python = [c for c in event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
     return not by_python and not any(branch.guard is not None or branch.effects for branch in event.branches)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Executable, bindparam, tuple_, update
+from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Executable, bindparam, case, tuple_, update
 
-from ..sql.events import EventSQL
+from ..sql.events import EventSQL, number
+from ..sql.exact import compared, name_in
 from .ready import built_once
 
 __all__ = ["SetStatements", "among", "bindable"]
@@ -36,15 +37,19 @@ class SetStatements:
         branch: int,
         keys: Sequence[tuple[Any, ...]],
         parameters: Mapping[str, Any],
-    ) -> None:
-        """Move the locked rows with these *keys* along one branch."""
-        connection.execute(self.take_many(event, branch), {**parameters, "fsm_keys": bindable(keys)})
+    ) -> int:
+        """Move the locked rows with these *keys* along one branch; how many were in its source state."""
+        return connection.execute(self.take_many(event, branch), {**parameters, "fsm_keys": bindable(keys)}).rowcount
 
     @built_once
     def take_many(self, event: EventSQL, branch: int) -> Executable:
         """The UPDATE of rows, by their keys, that are known to take the branch with this number."""
-        assignments = event.branch_assignments(event.branches[branch])
-        return update(event.row.table).where(among(event.row.key)).ordered_values(*assignments)
+        taken = event.branches[branch]
+        assignments = event.branch_assignments(taken)
+        # By CASE, which uses no index: by one on the state, the UPDATE would wait for rows that others have locked.
+        source = name_in(event.row.state, taken.source)
+        is_source = case((source, number(1)), value=compared(event.row.state), else_=number(0)) == number(1)
+        return update(event.row.table).where(among(event.row.key), is_source).ordered_values(*assignments)
 
 
 def among(key: Sequence[Column[Any]]) -> ColumnElement[bool]:

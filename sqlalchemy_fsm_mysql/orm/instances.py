@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import inspect
@@ -14,7 +15,7 @@ from .journal import note
 from .mapped import MappedState, expirable, mapped_states
 from .sessions import Writer
 
-__all__ = ["know_version", "show_moved", "show_refused", "show_row", "show_state"]
+__all__ = ["know_version", "show_columns", "show_moved", "show_refused", "show_row", "show_state", "unedited"]
 
 
 def know_version(writer: Writer, fire: Fire) -> None:
@@ -52,6 +53,25 @@ def show_state(writer: Writer, instance: Any, state: Any) -> None:
     set_committed_value(instance, writer.mapped.attribute, state)
     if writer.session.in_nested_transaction():
         note(writer.session, instance)
+
+
+def show_columns(instance: Any, values: Mapping[str, Any]) -> None:
+    """Make *instance* show *values*, by attribute, where it shows a loaded value and has no edit."""
+    edited = inspect(instance).committed_state
+    for name, value in values.items():
+        if name in instance.__dict__ and name not in edited:
+            set_committed_value(instance, name, value)
+
+
+def unedited(instance: Any) -> list[str] | None:
+    """The attributes of *instance* that may be read again without losing an edit; None for all of them.
+
+    Of an edited instance these are columns: a collection may have edits without having been loaded.
+    """
+    state = inspect(instance)
+    if not state.modified:
+        return None
+    return [attribute.key for attribute in state.mapper.column_attrs if attribute.key not in state.committed_state]
 
 
 def show_row(writer: Writer, instance: Any, state: Any, event: EventSQL, fire: Fire | None = None) -> None:

@@ -1,32 +1,29 @@
-"""One event on many rows of a session: :func:`fire_where` moves the rows that match, :func:`claim` takes free rows."""
+"""One event on many rows of a session: :func:`fire_where` moves the rows that match. ``.claims`` takes free rows."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, inspect, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import instance_state
 
 from ..core import sets
 from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..core.failures import raise_explained
 from ..core.payload import payload_parameters
-from ..core.sets import Locked, Sweep, all_or_none, moved_row, moved_rows, pick, take
-from ..databases import database_of, is_autocommit
-from ..errors import RefusedByDatabase, TooManyRows, TransactionRequired
+from ..core.sets import Locked, Sweep, all_or_none, moved_rows, pick, take
+from ..errors import RefusedByDatabase, TooManyRows
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, MovedRows, ReadOnlyMapping
 from ..sql.events import Branch
-from ..sql.keys import is_among, is_beyond
+from ..sql.keys import is_beyond
 from .criteria import on_row
-from .hooks import announce_all
 from .instances import show_row
 from .journal import note
 from .mapped import MappedState, mapped_event
@@ -41,9 +38,6 @@ Progress: TypeAlias = Callable[[int, "int | None"], Any]
 
 # The largest number that every database takes for a LIMIT is one less.
 _NO_LIMIT = 2**63
-
-# Relationships that are loaded when they are asked for, and not with the instance.
-_LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
 
 
 class Sizes(NamedTuple):
@@ -113,69 +107,14 @@ def fire_where(
     if not criteria:
         raise TypeError(f"fire_where() needs criteria: which {model.__name__} rows? true() stands for all of them")
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
-        if size is not None and not _is_number_of_rows(size):
+        if size is not None and not is_number_of_rows(size):
             raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
     attribution = Attribution(actor, details)
     sizes = Sizes(batch_size, max_rows, progress)
     return within(session, _fire_where)(model, event, column, criteria, sizes, payload, attribution)
 
 
-@overload
-def claim(
-    model: type[M],
-    event: str,
-    session: AnySession,
-    /,
-    *criteria: Any,
-    limit: int,
-    order_by: Any = ...,
-    column: Any = ...,
-    actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
-) -> list[M]: ...
-@overload
-def claim(
-    model: type[M],
-    event: str,
-    session: AsyncSession,
-    /,
-    *criteria: Any,
-    limit: int,
-    order_by: Any = ...,
-    column: Any = ...,
-    actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, list[M]]: ...
-def claim(
-    model: type[M],
-    event: str,
-    session: Any,
-    /,
-    *criteria: Any,
-    limit: int,
-    order_by: Any = None,
-    column: Any = None,
-    actor: str | None = None,
-    details: Any = None,
-    **payload: Any,
-) -> Any:
-    """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
-
-    Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for
-    each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
-    the primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
-
-    Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
-    """
-    if not _is_number_of_rows(limit):
-        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
-    attribution = Attribution(actor, details)
-    return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution)
-
-
-def _is_number_of_rows(value: object) -> bool:
+def is_number_of_rows(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT
 
 
@@ -244,7 +183,7 @@ class SessionSweep(Sweep):
             raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
 
 
-def _sweep(
+def sweep_of(
     session: Session,
     model: type[Any],
     event: str,
@@ -276,7 +215,7 @@ def _fire_where(
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> MovedRows[Any]:
-    sweep = _sweep(session, model, event, column, criteria, payload, attribution)
+    sweep = sweep_of(session, model, event, column, criteria, payload, attribution)
     with watching(Attempt("fire_where", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
         if sizes.batch_size is not None:
             moved = _in_batches(sweep, sizes.batch_size, sizes.max_rows, sizes.progress)
@@ -348,94 +287,3 @@ def _batches(sweep: SessionSweep, batch_size: int) -> Iterator[SessionSweep]:
         after_end = is_beyond(key, tuple(end))
         yield sweep.narrowed(*beyond, ~after_end)
         beyond = [after_end]
-
-
-def _claim(
-    session: Session,
-    model: type[Any],
-    event: str,
-    column: Any,
-    criteria: Sequence[Any],
-    limit: int,
-    order_by: Any,
-    payload: Mapping[str, Any],
-    attribution: Attribution,
-) -> list[Any]:
-    sweep = _sweep(session, model, event, column, criteria, payload, attribution)
-    with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
-        # 1. Claims need locks that last until COMMIT.
-        connection = sweep.connection()
-        if is_autocommit(connection):
-            raise TransactionRequired(
-                "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
-            )
-        key = sweep.event.row.key
-        order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
-        loads_first = _changes_state_only(sweep)
-        with sweep.explaining(connection):
-            # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
-            database_of(connection).rows.lock(connection, sweep.event)
-            instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
-            # 3. Move them, all or none.
-            one_update = sweep.is_one_update(len(rows))
-            with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
-                moved = take(sweep, connection, rows)
-            # 4. Otherwise the instances are loaded after the move.
-            if not loads_first:
-                instances = _load(sweep, connection, [row.key for row in rows])
-        attempt.result = moved_rows(sweep, moved)
-        # 5. Call the hooks.
-        if sweep.mapped.extras.hooks:
-            moves = [moved_row(sweep, row, instance) for instance, row in zip(instances, rows, strict=True)]
-            announce_all(sweep.mapped, moves, session, connection)
-    return instances
-
-
-def _lock_free(
-    sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
-) -> tuple[list[Any], list[Locked]]:
-    """Up to *limit* rows that no other transaction had locked, now locked; with *loads*, their instances, too."""
-    model = sweep.mapped.model
-    columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
-    query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
-    found = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
-    if not loads:
-        return [], [sweep.locked(values) for values in found]
-    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
-    return [instance for instance, _ in found], rows
-
-
-def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
-    """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
-
-    The lock on a row is worth nothing if its instance shows an older one: those held are read again.
-    """
-    found: dict[tuple[Any, ...], Any] = {}
-    session = sweep.writer.session
-    for some in sets.chunks(keys):
-        query = select(sweep.mapped.model).where(is_among(sweep.event.row.key, some))
-        with sweep.writer.reading(connection):
-            instances = session.scalars(
-                query.execution_options(populate_existing=True),
-                bind_arguments=sweep.writer.bind_arguments(sweep.event),
-            ).unique()
-            found |= {inspect(instance).identity: instance for instance in instances}
-    return [found[key] for key in keys]
-
-
-def _changes_state_only(sweep: SessionSweep) -> bool:
-    """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
-
-    It is when the event changes nothing but the state, the mapping reads no other table along (a locking read would
-    lock its rows, too), and no listener sees the instance being loaded with the old state.
-    """
-    mapped, mapper = sweep.mapped, sweep.mapped.mapper
-    listeners = mapper.class_manager.dispatch
-    return (
-        sweep.event.row.version is None
-        and not mapped.changed_with(sweep.event)
-        and mapper.persist_selectable is sweep.event.row.table
-        and mapper.polymorphic_on is None
-        and all(relationship.lazy in _LAZY for relationship in mapper.relationships)
-        and not (listeners.load or listeners.refresh)
-    )

@@ -14,9 +14,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from sqlalchemy_fsm_mysql import (
     Event,
+    InstanceStateError,
     Machine,
     Moved,
     StateMachineColumn,
+    TransactionAborted,
     TransactionRequired,
     Transition,
     TransitionHistory,
@@ -315,6 +317,121 @@ def test_an_unflushed_edit_is_stored_first(mine):
     assert (job.id, job.priority) == (1, 55)
 
 
+CLAIMS = {
+    "Take": lambda session, model: claim(model, "Take", session, model.id == 1, limit=1),
+    "Start": lambda session, model: claim(model, "Start", session, model.id == 1, limit=1, worker="w"),
+}
+
+
+@pytest.mark.parametrize("model", [Plain, Job])
+@pytest.mark.parametrize("way", CLAIMS)
+def test_an_edit_that_is_not_flushed_survives(mine, theirs, way, model):
+    """Where autoflush is off; the other columns are those of the row."""
+    plain(mine)
+    held = mine.get_one(model, 1)
+    with mine.no_autoflush:
+        held.priority = 55
+        theirs.get_one(model, 1).attempts = 2
+        theirs.commit()
+        mine.connection()
+        (claimed,) = CLAIMS[way](mine, model)
+
+    assert claimed is held
+    assert (held.priority, held.attempts, held.state) == (55, 2 if way == "Take" else 3, "running")
+    assert stored(mine, model)[1,]["priority"] != 55
+    mine.commit()
+    assert stored(mine, model)[1,]["priority"] == 55
+
+
+def test_an_edit_of_an_object_that_is_loaded_along_survives(mine):
+    job = mine.get_one(Job, 1)
+    queue = job.queue
+    with mine.no_autoflush:
+        queue.name = "edited"
+        claim(Job, "Take", mine, Job.id == 1, limit=1)
+        assert job.queue is queue
+    mine.commit()
+
+    assert stored(mine, Queue)[queue.id,]["name"] == "edited"
+
+
+def test_an_edited_instance_with_a_version_is_refused(mine):
+    """Its claim makes the version that the edit was made on one of the past."""
+    mine.add(Recorded(id=1))
+    mine.commit()
+    held = mine.get_one(Recorded, 1)
+    with mine.no_autoflush:
+        held.attempts = 5
+        with pytest.raises(InstanceStateError, match="Recorded 1 has edits that are not flushed"):
+            claim(Recorded, "Take", mine, limit=1)
+        mine.flush()
+        assert claim(Recorded, "Take", mine, limit=1) == [held]
+
+
+REPEATED = Machine(
+    initial="running",
+    events=[
+        Event("Renew", {"running": "running"}, effect=lambda lease, worker: {"worker": worker}),
+        Event("Touch", {"running": "running"}),
+    ],
+)
+
+
+class Lease(Base):
+    __tablename__ = "claim_leases"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker: Mapped[int] = mapped_column(default=7)
+    note: Mapped[str] = mapped_column(String(10), default="old")
+    queue_id: Mapped[int | None] = mapped_column(ForeignKey(Queue.id))
+    state: Mapped[str] = StateMachineColumn(REPEATED)
+
+
+class Joined(Base):
+    """The same with a table that each query reads along."""
+
+    __tablename__ = "claim_joined_leases"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    worker: Mapped[int] = mapped_column(default=7)
+    note: Mapped[str] = mapped_column(String(10), default="old")
+    queue_id: Mapped[int | None] = mapped_column(ForeignKey(Queue.id))
+    queue: Mapped[Queue | None] = relationship(lazy="joined")
+    state: Mapped[str] = StateMachineColumn(REPEATED)
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("model", [Lease, Joined])
+@pytest.mark.parametrize(("name", "payload"), [("Renew", {"worker": 7}), ("Renew", {"worker": 8}), ("Touch", {})])
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_claimed_instance_is_never_of_an_old_snapshot(database, theirs, model, name, payload, is_held):
+    """Under REPEATABLE READ, an UPDATE that changes nothing makes no version of the row that a plain read would see."""
+    theirs.add(model(id=1))
+    theirs.commit()
+    with Session(database.execution_options(isolation_level="REPEATABLE READ")) as session:
+        held = session.get_one(model, 1) if is_held else None
+        session.execute(select(func.count()).select_from(Queue)).all()
+        theirs.get_one(model, 1).note = "new"
+        theirs.commit()
+        try:
+            (claimed,) = claim(model, name, session, limit=1, **payload)
+        except TransactionAborted as error:  # MariaDB refuses a snapshot that is not the latest
+            assert error.code == 1020
+            return
+
+        assert claimed.note == "new"
+        assert claimed.worker == payload.get("worker", 7)
+        assert held in (None, claimed)
+
+
+@pytest.mark.servers_only
+def test_a_claim_does_not_lock_the_rows_that_are_loaded_along(mine, theirs):
+    claim(Job, "Take", mine, Job.queue_id == 1, limit=1)
+
+    assert len(claim(Job, "Take", theirs, Job.queue_id == 1, limit=1)) == 1
+    assert theirs.scalar(select(Queue.name).where(Queue.id == 1).with_for_update(nowait=True)) == "queue 1"
+
+
 def sent_by(engine: Engine, work: Any) -> tuple[Any, list[str]]:
     """What *work* returns, and the first words of the SELECTs and UPDATEs it sends; SQLite's lock is an UPDATE, too."""
     words: list[str] = []
@@ -472,13 +589,17 @@ def test_in_autocommit_it_is_refused_because_no_lock_would_be_kept(database):
 
 @pytest.mark.servers_only
 def test_it_needs_three_statements_and_one_for_each_further_transition(mine):
+    plain(mine)
     texts: list[str] = []
     mine.connection()
     event.listen(mine.connection(), "before_cursor_execute", lambda *said: texts.append(said[2].split()[0]))
 
+    claim(Plain, "Start", mine, limit=5, worker="w")
+    assert texts == ["SELECT", "SAVEPOINT", "UPDATE", "SELECT"]
+    texts.clear()
+    # The query that loads another table along locks nothing, so another one reads the latest columns.
     claim(Job, "Take", mine, limit=5)
-
-    assert texts == ["SELECT", "UPDATE", "SELECT"]
+    assert texts == ["SELECT", "UPDATE", "SELECT", "SELECT"]
 
 
 def test_an_async_session_awaits_it(tmp_path):

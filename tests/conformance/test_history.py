@@ -616,6 +616,42 @@ def test_a_set_that_waited_for_a_row_numbers_on_from_what_was_committed_meanwhil
     assert [[number for number, *_ in steps(database, key)] for key in (first, second)] == [[1], [1, 2]]
 
 
+LONG = 3000
+NEXT: dict[str, Callable[[Session, Any], Any]] = {
+    "fire_key": lambda session, key: fire_key(Order, key, "NotReady", session),
+    "force_state": lambda session, key: force_state(session.get_one(Order, key), "Running", session),
+    "a set": lambda session, key: fire_where(Order, "NotReady", session, Order.id.in_([key])),
+    "a set by keys": lambda session, key: fire_where(Order, "NotReady", session, Order.id == key, max_rows=1),
+    "a set whose criterion may change": lambda session, key: fire_where(
+        Order, "NotReady", session, Order.id.between(key, key), func.now() > "2000-01-01"
+    ),
+    "claim": lambda session, key: claim(Order, "NotReady", session, Order.id.in_([key, 0]), limit=2),
+}
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("way", NEXT)
+def test_the_next_number_costs_one_look_up_however_long_the_history_is(
+    database: Engine, way: str, isolation: str
+) -> None:
+    key = create(database, Order)
+    row = {"record_id": key, "event": "NotReady", "source": "Initializing", "target": "Initializing"}
+    rows = [{**row, "sequence": i, "at": datetime(2026, 1, 1)} for i in range(1, LONG + 1)]  # noqa: DTZ001
+    with database.begin() as connection:
+        connection.execute(OrderTransition.__table__.insert(), rows)
+    with Session(database.execution_options(isolation_level=isolation)) as session:
+        # A machine with little to do may have read the statistics of the new table already, or not.
+        session.connection().exec_driver_sql("FLUSH LOCAL STATUS")
+        NEXT[way](session, key)
+        status = session.connection().exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+        reads = sum(int(value) for _, value in status)
+        session.commit()
+
+    assert reads < 100
+    assert [number for number, *_ in steps(database, key)][-2:] == [LONG, LONG + 1]
+
+
 @pytest.mark.servers_only
 def test_a_number_once_written_is_not_written_again(mine: Session, database: Engine) -> None:
     """The primary key holds it, whoever writes."""

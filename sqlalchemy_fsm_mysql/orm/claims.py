@@ -1,0 +1,209 @@
+"""Workers take rows: :func:`claim` locks free rows, fires an event on them, and returns their instances."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
+
+from ..core.attribution import Attribution
+from ..core.sets import Locked, all_or_none, chunks, moved_row, moved_rows, take
+from ..databases import database_of, is_autocommit
+from ..errors import InstanceStateError, TransactionRequired
+from ..errors.texts import shown
+from ..observation import Attempt, watching
+from ..sql.keys import is_among
+from .hooks import announce_all
+from .instances import show_columns, unedited
+from .sessions import AnySession, shown_instance, within
+from .sets import SessionSweep, is_number_of_rows, sweep_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+M = TypeVar("M")
+
+# Relationships that are loaded by the query that loads the instance.
+_IN_THE_QUERY = ("joined", False, "subquery")
+# Relationships that are loaded when they are asked for, and not with the instance.
+_LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
+
+
+@overload
+def claim(
+    model: type[M],
+    event: str,
+    session: AnySession,
+    /,
+    *criteria: Any,
+    limit: int,
+    order_by: Any = ...,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
+) -> list[M]: ...
+@overload
+def claim(
+    model: type[M],
+    event: str,
+    session: AsyncSession,
+    /,
+    *criteria: Any,
+    limit: int,
+    order_by: Any = ...,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
+) -> Coroutine[Any, Any, list[M]]: ...
+def claim(
+    model: type[M],
+    event: str,
+    session: Any,
+    /,
+    *criteria: Any,
+    limit: int,
+    order_by: Any = None,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+    **payload: Any,
+) -> Any:
+    """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
+
+    Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for
+    each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
+    the primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
+
+    Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
+    """
+    if not is_number_of_rows(limit):
+        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
+    attribution = Attribution(actor, details)
+    return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution)
+
+
+def _claim(
+    session: Session,
+    model: type[Any],
+    event: str,
+    column: Any,
+    criteria: Sequence[Any],
+    limit: int,
+    order_by: Any,
+    payload: Mapping[str, Any],
+    attribution: Attribution,
+) -> list[Any]:
+    sweep = sweep_of(session, model, event, column, criteria, payload, attribution)
+    with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
+        # 1. Claims need locks that last until COMMIT.
+        connection = sweep.connection()
+        if is_autocommit(connection):
+            raise TransactionRequired(
+                "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
+            )
+        key = sweep.event.row.key
+        order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
+        loads_first = _changes_state_only(sweep) and not any(isinstance(one, model) for one in session.dirty)
+        with sweep.explaining(connection):
+            # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
+            database_of(connection).rows.lock(connection, sweep.event)
+            instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
+            _require_known_versions(sweep, rows)
+            # 3. Move them, all or none.
+            one_update = sweep.is_one_update(len(rows))
+            with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
+                moved = take(sweep, connection, rows)
+            # 4. Otherwise the instances are loaded after the move.
+            if not loads_first:
+                instances = _load(sweep, connection, [row.key for row in rows])
+        attempt.result = moved_rows(sweep, moved)
+        # 5. Call the hooks.
+        if sweep.mapped.extras.hooks:
+            moves = [moved_row(sweep, row, instance) for instance, row in zip(instances, rows, strict=True)]
+            announce_all(sweep.mapped, moves, session, connection)
+    return instances
+
+
+def _lock_free(
+    sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
+) -> tuple[list[Any], list[Locked]]:
+    """Up to *limit* rows that no other transaction had locked, now locked; with *loads*, their instances, too."""
+    model = sweep.mapped.model
+    columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
+    query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
+    found = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
+    if not loads:
+        return [], [sweep.locked(values) for values in found]
+    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
+    return [instance for instance, _ in found], rows
+
+
+def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
+    """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
+
+    The lock on a row is worth nothing if its instance shows an older one: those held are read again, except for edits
+    that are not flushed. A plain read could be of an old snapshot, in which a move that changes nothing is not seen.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+    session, mapper = sweep.writer.session, sweep.mapped.mapper
+    loads_others = any(relationship.lazy in _IN_THE_QUERY for relationship in mapper.relationships)
+    for key in keys:
+        held = sweep.writer.instance(key)
+        if held is not None:
+            session.expire(held, unedited(held))
+    for some in chunks(keys):
+        is_some = is_among(sweep.event.row.key, some)
+        query = select(sweep.mapped.model).where(is_some)
+        with sweep.writer.reading(connection):
+            instances = session.scalars(
+                query if loads_others else query.with_for_update(),
+                bind_arguments=sweep.writer.bind_arguments(sweep.event),
+            ).unique()
+            found |= {inspect(instance).identity: instance for instance in instances}
+        if loads_others:  # the locks are for the rows themselves, and not for those that the query joins
+            columns = sweep.event.row.columns
+            for row in connection.execute(
+                select(*sweep.event.row.key, *columns.values()).where(is_some).with_for_update()
+            ):
+                parts = len(sweep.event.row.key)
+                show_columns(found[tuple(row[:parts])], dict(zip(columns, row[parts:], strict=True)))
+    return [found[key] for key in keys]
+
+
+def _require_known_versions(sweep: SessionSweep, rows: Sequence[Locked]) -> None:
+    """Refuse to claim a row with a version whose instance has edits: the claim makes its version one of the past.
+
+    Raises: InstanceStateError.
+    """
+    if sweep.event.row.version is None:
+        return
+    for row in rows:
+        held = sweep.writer.instance(row.key)
+        if held is not None and inspect(held).modified:
+            raise InstanceStateError(
+                f"{shown_instance(held)} has edits that are not flushed: flush them before claim()"
+            )
+
+
+def _changes_state_only(sweep: SessionSweep) -> bool:
+    """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
+
+    It is when the event changes nothing but the state, the mapping reads no other table along (a locking read would
+    lock its rows, too), and no listener sees the instance being loaded with the old state.
+    """
+    mapped, mapper = sweep.mapped, sweep.mapped.mapper
+    listeners = mapper.class_manager.dispatch
+    return (
+        sweep.event.row.version is None
+        and not mapped.changed_with(sweep.event)
+        and mapper.persist_selectable is sweep.event.row.table
+        and mapper.polymorphic_on is None
+        and all(relationship.lazy in _LAZY for relationship in mapper.relationships)
+        and not (listeners.load or listeners.refresh)
+    )
