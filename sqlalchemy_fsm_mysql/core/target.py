@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Extras", "Target", "plain_key"]
 
 
+EXTRAS = "sqlalchemy_fsm_mysql"
+"""The key of a column's ``info`` under which its `Extras` are."""
+
+
 @dataclass(slots=True)
 class Extras:
     """The history and the hooks of a state column, shared by all classes that map it."""
@@ -32,6 +36,7 @@ class Extras:
     column: Column[Any]
     history: Any = None  # Any: an orm.history.History, of which core reads .sql
     hooks: list[Any] = field(default_factory=list)
+    is_set_elsewhere: bool = False  # whether an effect of another machine on the row sets this state
 
 
 class Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -28,6 +28,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..databases import enforcer_of, require_database, types_of
 from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identifier
+from ..errors import InvalidMachine
 from ..errors.texts import State, shown
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
@@ -38,7 +39,7 @@ Storage = Literal["enum", "varchar"]
 
 def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like mapped_column's Column
     machine: Machine,
-    *,
+    *arguments: Any,
     storage: Storage = "enum",
     protected: bool = True,
     enforced: bool = False,
@@ -50,22 +51,57 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     The column is NOT NULL, and the machine's initial state is its default, in Python and in the DDL. *storage* is
     ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant) or ``"varchar"`` (VARCHAR with a
     named CHECK); a database without ENUM has VARCHAR and CHECK either way. While *protected*, assigning the attribute
-    of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``.
+    of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``, and so do
+    the positional *arguments*: the column's name, and parts such as ``ForeignKey("states.name")``.
 
     With *enforced*, ``metadata.create_all()`` gives a new table the triggers that hold every writer to the machine
     (see :func:`enforce_machine`). They let a row begin only in the initial state, where
     ``fire_or_create`` puts one, and in *initial_states*: more states, or ``ANY`` for all.
 
-    Raises: TypeError when *machine* is no Machine; ValueError for another *storage*, for ``nullable=True``, or an
-    undeclared one of *initial_states*.
+    Raises: TypeError when *machine* is no Machine, or another type is given; ValueError for another *storage*, for
+    ``nullable=True``, or an undeclared one of *initial_states*. InvalidMachine when the class is mapped and the column
+    cannot be moved by events: in the primary key, as the discriminator, with ``onupdate`` or a default that is no
+    state, or where ``use_existing_column=True`` finds a column of another machine.
     """
     if not isinstance(machine, Machine):
         raise TypeError(f"StateMachineColumn takes a Machine first, not {shown(machine)}")
     if options.get("nullable"):
         raise ValueError("a state column cannot be nullable: every row is in some state")
-    options = {"default": machine.initial, "server_default": machine.stored(machine.initial)} | options
+    default = {} if "insert_default" in options else {"default": machine.initial}
+    options = {**default, "server_default": machine.stored(machine.initial), **options}
     type_ = StateType(machine, storage=storage, protected=protected, enforced=enforced, initial_states=initial_states)
-    return mapped_column(type_, **options | {"nullable": False})
+    if "type_" in options or any(_is_type(argument) for argument in arguments):
+        raise TypeError("StateMachineColumn makes the column's type itself, from the machine and storage=")
+    names, parts = (
+        (arguments[:1], arguments[1:]) if arguments[:1] and isinstance(arguments[0], str) else ((), arguments)
+    )
+    column = mapped_column(*names, type_, *parts, **options | {"nullable": False})
+    # mapped_column() takes no class; that of its result has no attributes of its own.
+    column.__class__ = _StateColumn
+    return column
+
+
+def _is_type(argument: Any) -> bool:
+    return isinstance(argument, TypeEngine) or (isinstance(argument, type) and issubclass(argument, TypeEngine))
+
+
+class _StateColumn(MappedColumn[Any]):
+    """A declared state column, which is not dropped silently where ``use_existing_column=True`` finds another one."""
+
+    __slots__ = ()
+    inherit_cache = True
+
+    def declarative_scan(self, decl_scan: Any, registry: Any, cls: type[Any], *arguments: Any, **options: Any) -> None:
+        declared = cast("StateType", self.column.type)
+        super().declarative_scan(decl_scan, registry, cls, *arguments, **options)
+        if self.column.type is not declared and not declared.is_alike(self.column.type):
+            held = "another machine, or one with other options" if isinstance(self.column.type, StateType) else "none"
+            name = f"{self.column.table.name}.{self.column.name}"
+            problem = (
+                f"{cls.__name__} declares a machine for {name}, which has {held}: a column has one machine for all"
+                " classes; give each class a column of its own"
+            )
+            raise InvalidMachine([problem], declared.machine.name)
 
 
 class StateType(TypeDecorator[Any]):
@@ -97,6 +133,13 @@ class StateType(TypeDecorator[Any]):
         self.is_placed = False  # whether it is the type of a table's column
         event.listen(self, "after_parent_attach", add_check)
         event.listen(self, "after_parent_attach", _add_triggers)
+
+    def is_alike(self, other: object) -> bool:
+        """Whether *other* is the type of a column with the same machine and options."""
+        return isinstance(other, StateType) and all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("machine", "storage", "protected", "enforced", "initial_states")
+        )
 
     @property
     def stored_states(self) -> tuple[str, ...]:

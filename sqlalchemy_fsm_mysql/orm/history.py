@@ -46,6 +46,7 @@ from ..machine.states import FORCED
 from ..outcomes import Moved
 from ..sql.history import HistorySQL
 from .mapped import MappedState, attribute_state, mapped_states, named_state
+from .placement import require_unset
 from .sessions import (
     AnySession,
     Writer,
@@ -142,6 +143,7 @@ class TransitionHistory:
             super().__init_subclass__(**options)
             return
         mapped = _recorded(cls, cls.__dict__["__records__"])
+        require_unset(mapped.extras, "a history")
         if "__mapper__" in cls.__dict__:
             raise InvalidMachine(
                 [f"{cls.__name__}: write TransitionHistory before the declarative base among its bases"]

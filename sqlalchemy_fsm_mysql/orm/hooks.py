@@ -17,6 +17,7 @@ from ..machine.states import FORCED
 from ..outcomes import Moved
 from .journal import journal_of
 from .mapped import MappedState, attribute_state
+from .placement import require_unset
 
 __all__ = ["Hook", "announce", "announce_all", "on_committed", "on_moved", "remove_hook"]
 
@@ -109,6 +110,7 @@ def _registration(
 
     def register(function: F) -> F:
         _check_signature(when, function)
+        require_unset(mapped.extras, "hooks")
         mapped.extras.hooks.append(Hook(function, when, mapped.model, events, sources, targets))
         return function
 

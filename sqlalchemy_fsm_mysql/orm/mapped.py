@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, String, inspect, literal
+from sqlalchemy import Column, inspect
 from sqlalchemy.orm import ColumnProperty, Mapper
 
-from ..core.target import Extras, Target
+from ..core.target import EXTRAS, Extras, Target
 from ..errors import UnknownEvent
 from ..errors.texts import State, shown, stored_form
 from ..sql.events import EventSQL, StateRow
 from ..sql.expressions import event_sql, forced_sql
 from .column import StateType
 from .comparator import STATES
+from .placement import other_state, require_place
 from .protection import protect
 from .rows import counts_versions, makes_versions, state_row
-
-EXTRAS = "sqlalchemy_fsm_mysql"
 
 
 class MappedState(Target):
@@ -66,7 +65,7 @@ class MappedState(Target):
         name = self.machine.event_name(name)
         built = self._events.get(name)
         if built is None:
-            built = event_sql(self.model, self.machine, name, self.row, _other_state)
+            built = event_sql(self.model, self.machine, name, self.row, other_state)
             self._events[name] = built
         return built
 
@@ -75,7 +74,7 @@ class MappedState(Target):
             return self.forced
         built = self._forced.get(state)
         if built is None:
-            built = self._forced[state] = forced_sql(self.model, self.machine, state, self.row, _other_state)
+            built = self._forced[state] = forced_sql(self.model, self.machine, state, self.row, other_state)
         return built
 
     def changed_with(self, event: EventSQL) -> tuple[str, ...]:
@@ -99,19 +98,6 @@ class MappedState(Target):
         """The state that *instance* shows, without SQL: the initial one before the first flush, None when expired."""
         state = instance.__dict__.get(self.attribute)
         return self.machine.initial if state is None and not inspect(instance).has_identity else state
-
-
-def _other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
-    """The SQL for *value* when *column* holds another machine's state; None when it holds none."""
-    if not isinstance(column.type, StateType):
-        return None
-    machine = column.type.machine
-    if isinstance(getattr(value, "type", None), StateType) and value.type.machine is machine:
-        return None
-    if not machine.declares(value):
-        known = ", ".join(map(repr, machine.stored_states))
-        raise ValueError(f"sets {column.name!r} to {shown(value)}; its own machine declares {known}")
-    return literal(machine.stored(value), String())
 
 
 def expirable(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
@@ -224,7 +210,12 @@ def sole_state(model: Any, column: Any = None) -> MappedState:
 
 
 def equip(mapper: Mapper[Any]) -> list[MappedState]:
-    """Keep the state columns of a new *mapper* on its class, and protect them."""
+    """Keep the state columns of a new *mapper* on its class, and protect them.
+
+    Raises: InvalidMachine when one is where events cannot move it.
+    """
+    for name, column in state_columns(mapper):
+        require_place(mapper, name, column)
     states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
     if states:
         setattr(mapper.class_, STATES, MappedStates(states))
