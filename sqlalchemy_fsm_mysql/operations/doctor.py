@@ -20,6 +20,7 @@ from ..orm.column import check_names
 from ..orm.mapped import MappedState, attribute_state
 from .checks.column import of_checks, of_column, of_engine, of_rights, of_rows, of_table
 from .checks.history import of_history
+from .checks.model import of_events, of_key
 from .checks.server import SETTINGS
 from .checks.triggers import of_triggers
 from .enforcement import connected, reflecting
@@ -73,7 +74,9 @@ def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) 
         what = f"there is no {missing} {label_of(own)}"
         yield Finding("error", f"no {missing}", what, "create it, or look for another database")
         return
+    yield from of_events(mapped)
     yield from of_table(mapped, facts)
+    yield from of_key(mapped, connection)
     yield from of_column(mapped, column)
     yield from of_checks(mapped, connection)
     yield from of_engine(str(own.table.name), facts)

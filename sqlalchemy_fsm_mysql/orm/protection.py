@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, inspect
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from ..errors import StateAssignmentError
 
@@ -36,6 +38,14 @@ def protect(mapped: MappedState) -> None:
     event.listen(attribute, "remove", removed)
 
 
+def _loaded(mapped: MappedState, instance: Any) -> Any:
+    """The state of *instance*, read from its row; nothing that equals a state where it cannot be read now."""
+    try:
+        return getattr(instance, mapped.attribute)
+    except (DetachedInstanceError, ObjectDeletedError, MissingGreenlet):
+        return _NOTHING
+
+
 def _stored(mapped: MappedState, value: Any) -> str:
     try:
         return mapped.machine.stored(value)
@@ -46,8 +56,15 @@ def _stored(mapped: MappedState, value: Any) -> str:
 def _refuse_assignment(mapped: MappedState, instance: Any, value: Any) -> None:
     if not mapped.protected or not inspect(instance).has_identity:
         return
-    # Session.merge() assigns the value that is there already.
-    if instance.__dict__.get(mapped.attribute, _NOTHING) == value:
+    # Session.merge() and forms assign the value that is there already. It has to be loaded where a COMMIT has expired
+    # it, or a query has left it out.
+    held = instance.__dict__.get(mapped.attribute, _NOTHING)
+    is_unknown = held is _NOTHING
+    if (_loaded(mapped, instance) if is_unknown else held) == value:
+        if is_unknown:
+            # SQLAlchemy has looked for the value before, and a flush would write it back: it would undo the event that
+            # another session has fired in between.
+            inspect(instance).committed_state.setdefault(mapped.attribute, instance.__dict__[mapped.attribute])
         return
     raise StateAssignmentError(
         f"{mapped.label} of a stored instance is moved by events, not assigned: "

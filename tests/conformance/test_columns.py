@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Integer, String, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column
 
 from sqlalchemy_fsm_mysql import (
     Event,
@@ -665,6 +665,54 @@ def test_a_state_that_is_there_already_may_be_assigned(session):
     order.phase = "Running"
 
     assert not session.is_modified(order)
+
+
+@pytest.mark.parametrize("how", ["expired", "load_only", "merged", "merged into load_only"])
+def test_a_state_that_is_not_loaded_may_be_assigned_if_the_row_has_it(session, how):
+    session.add(Renamed(number=1, phase="Running"))
+    session.flush()
+    session.expunge_all()
+    copy = session.get(Renamed, 1)
+    session.expunge(copy)
+    query = select(Renamed)
+    if "load_only" in how:
+        query = query.options(load_only(Renamed.number))
+    order = session.scalars(query).one()
+    if "load_only" not in how:
+        session.expire(order)
+
+    if "merged" in how:
+        assert session.merge(copy) is order
+    else:
+        order.phase = "Running"
+
+    assert (order.phase, inspect(order).attrs.phase.history.has_changes()) == ("Running", False)
+
+
+@pytest.mark.parametrize("how", ["expired", "load_only"])
+def test_another_state_is_refused_where_it_is_not_loaded(session, how):
+    session.add(Renamed(number=1, phase="Running"))
+    session.flush()
+    session.expunge_all()
+    order = session.scalars(select(Renamed).options(*([load_only(Renamed.number)] if how == "load_only" else []))).one()
+    if how == "expired":
+        session.expire(order)
+
+    with pytest.raises(StateAssignmentError):
+        order.phase = "Stopped"
+
+    assert (order.phase, session.is_modified(order)) == ("Running", False)
+
+
+def test_an_expired_state_of_a_detached_instance_is_refused(session):
+    order = Renamed(number=1, phase="Running")
+    session.add(order)
+    session.flush()
+    session.expire(order)
+    session.expunge(order)
+
+    with pytest.raises(StateAssignmentError):
+        order.phase = "Running"
 
 
 def test_a_state_may_not_be_deleted(session):

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Engine, String, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -292,3 +292,38 @@ def test_a_proxy_that_shares_server_connections_is_noticed(patient: Engine) -> N
         behind.dispose()
 
     assert found == {("warning", "proxy")}
+
+
+# utf8mb4_bin pads: 'abc' and 'abc ' are one key.
+@pytest.mark.parametrize("collation", ["utf8mb4_general_ci", "utf8mb4_bin"])
+def test_a_text_key_that_folds_differences_is_a_note(patient: Engine, collation: str) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Order(Base):
+        __tablename__ = "orders"
+
+        id: Mapped[str] = mapped_column(String(20), primary_key=True)
+        status: Mapped[str] = StateMachineColumn(machine)
+
+    Base.metadata.create_all(patient)
+    do(patient, f"ALTER TABLE orders MODIFY id VARCHAR(20) CHARACTER SET utf8mb4 COLLATE {collation} NOT NULL")
+
+    assert kinds(Order, patient) == {("note", "text key")}
+
+
+def test_an_event_that_cannot_be_built_is_an_error(patient: Engine) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Order(Base):
+        __tablename__ = "orders"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = StateMachineColumn(
+            Machine(initial="new", events=[Event("Pay", {"new": "paid"}, guard=lambda order: func.sum(order.id) > 1)])
+        )
+
+    Base.metadata.create_all(patient)
+
+    assert kinds(Order, patient) == {("error", "event")}
