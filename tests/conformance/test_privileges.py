@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Engine, NullPool, create_engine, select, text, true
+from sqlalchemy import URL, Engine, NullPool, create_engine, exists, select, text, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
     Stateful,
     StateMachineColumn,
     TransitionHistory,
@@ -62,6 +64,26 @@ class Bare(Stateful, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = StateMachineColumn(machine)
+
+
+class Payment(Base):
+    __tablename__ = "granted_payments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Parcel(Base):
+    """A guard that reads another table."""
+
+    __tablename__ = "granted_parcels"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(
+        Machine(
+            initial="new",
+            events=[Event("Send", {"new": "sent"}, guard=lambda parcel: exists().where(Payment.id == parcel.id))],
+        )
+    )
 
 
 Login = Callable[..., Engine]
@@ -223,6 +245,19 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
             session.rollback()
     with Session(stock) as session:
         assert set(session.scalars(select(Order.state))) | set(session.scalars(select(Bare.state))) == {"Initializing"}
+
+
+def test_a_guard_that_locks_other_rows_needs_select_on_them(login: Login, url: URL) -> None:
+    """FOR SHARE, and MariaDB's LOCK IN SHARE MODE, need no privilege beyond SELECT."""
+    with Session(root := create_engine(url)) as session:
+        session.merge(Payment(id=1))
+        session.merge(Parcel(id=1, state="new"))
+        session.commit()
+    root.dispose()
+    reads = login("SELECT, UPDATE (state) ON granted_parcels", "SELECT ON granted_payments")
+
+    with Session(reads) as session:
+        assert fire_key(Parcel, 1, "Send", session).target == "sent"
 
 
 def test_an_account_that_sees_no_columns_drops_no_triggers(login: Login, stock: Engine) -> None:
