@@ -80,7 +80,10 @@ def claim(
     each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
     the primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
 
-    Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
+    An instance that the session holds is read again, except for edits that are not flushed because autoflush is off.
+
+    Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; InstanceStateError for an instance with
+    a version and edits that are not flushed; else as :func:`fire_where`.
     """
     if not is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")

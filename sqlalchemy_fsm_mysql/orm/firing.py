@@ -297,12 +297,12 @@ def force_state(
     """Set the row of *instance* to *state*, past the machine: for operators and data repair.
 
     Only the edges are skipped: *state* has to be declared, and the effects of `on_enter` and `on_exit` are written. The
-    row may hold anything, also a state that the machine does not declare. The outcome is a :class:`Moved` of the event
-    ``"force_state"``, and the history shows it as that. *column* names the machine when the model has several. Given an
+    row may hold anything, also a state that the machine does not declare, or NULL: then the source is ``""``. The
+    outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that. *column* names the machine when the model has several. Given an
     ``AsyncSession``, the call has to be awaited.
 
     Raises: ValueError for an undeclared state; TypeError when an effect of `on_enter` or `on_exit` needs a payload;
-    InstanceStateError, RowNotFound.
+    InstanceStateError, RowNotFound, UniqueViolation.
     """
     attribution = Attribution(actor, details)
     return within(session or session_of(instance), _force_state)(instance, state, column, attribution)

@@ -85,8 +85,8 @@ class Stateful(Generic[E]):
         Nothing is committed.
 
         Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the state
-        observed, GuardNotSatisfied, RowNotFound, UnknownState; LockTimeout, TransactionAborted and NotWritable when the
-        server says so.
+        observed, GuardNotSatisfied, RowNotFound, UnknownState; UniqueViolation, TypeError and ValueError for a value
+        that a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
         """
         attribution = Attribution(actor, details, token)
         work = within(session or session_of(self), fire_row)
