@@ -298,8 +298,8 @@ def force_state(
 
     Only the edges are skipped: *state* has to be declared, and the effects of `on_enter` and `on_exit` are written. The
     row may hold anything, also a state that the machine does not declare, or NULL: then the source is ``""``. The
-    outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that. *column* names the machine when the model has several. Given an
-    ``AsyncSession``, the call has to be awaited.
+    outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that. *column* names the
+    machine when the model has several. Given an ``AsyncSession``, the call has to be awaited.
 
     Raises: ValueError for an undeclared state; TypeError when an effect of `on_enter` or `on_exit` needs a payload;
     InstanceStateError, RowNotFound, UniqueViolation.
