@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Computed, ForeignKey, Integer, MetaData, String, Table, create_engine
+from sqlalchemy import Column, Computed, ForeignKey, Integer, MetaData, String, Table, create_engine, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, registry
 
 from sqlalchemy_fsm_mysql import (
@@ -119,6 +119,29 @@ def test_a_type_is_refused(type_):
         mapped(type_)
     with pytest.raises(TypeError, match="makes the column's type itself"):
         mapped(type_=type_)
+
+
+class Base(DeclarativeBase):
+    """The tables of this module."""
+
+
+statuses = Table(
+    "placed_statuses", Base.metadata, Column("name", StateType(machine(), storage="varchar"), primary_key=True)
+)
+
+
+class Looked(Base):
+    __tablename__ = "placed_orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine(), ForeignKey("placed_statuses.name"), storage="varchar")
+
+
+def test_a_lookup_table_of_states(tables, session):
+    session.execute(insert(statuses), [{"name": name} for name in ("new", "paid")])
+    session.add(Looked(id=1))
+    session.flush()
+
+    assert fire_key(Looked, 1, "Pay", session).target == "paid"
 
 
 # --- one table, several classes
