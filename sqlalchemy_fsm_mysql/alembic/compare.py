@@ -27,13 +27,12 @@ from alembic.operations.ops import (
 )
 from sqlalchemy import Column, Select, literal_column, select
 
-from ..core.target import Extras
+from ..core.target import EXTRAS, Extras
 from ..databases import types_of
 from ..databases.mysql.adoption import adoptions, foreign_keys, indexes
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from ..orm.column import StateType
-from ..orm.mapped import EXTRAS
 from .databases import Held, Place, ServerPlace, place_of
 from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp

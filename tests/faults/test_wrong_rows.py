@@ -30,6 +30,7 @@ from sqlalchemy_fsm_mysql import (
     Machine,
     StateMachineColumn,
     StateType,
+    TransactionAborted,
     TransitionHistory,
     UnknownState,
     claim,
@@ -63,6 +64,7 @@ def machine() -> Machine:
             Event("Seat", {"new": "running"}, effect=lambda row, seat: {"seat": seat}),
             Event("Sort", {"new": "running"}, effect=lambda row, kind: {"kind": kind}),
             Event("Touch", {"new": "new"}),
+            Event("Keep", {"new": "new"}, effect=lambda row, worker: {"worker": worker}),
         ],
     )
 
@@ -80,6 +82,7 @@ def models() -> tuple[Any, Any, Any]:
         note: Mapped[str | None] = mapped_column(String(20))
         seat: Mapped[str | None] = mapped_column(String(20), unique=True)
         kind: Mapped[str | None] = mapped_column(Picky())
+        worker: Mapped[int] = mapped_column(default=7)
         state: Mapped[str] = StateMachineColumn(machine(), storage="varchar")
 
     class Step(TransitionHistory, Base):
@@ -114,7 +117,7 @@ def done_again(engine: Engine, row: Any, step: Any, legacy: Any) -> list[str]:
     row.metadata.create_all(replica)
     for one, state in ((engine, "done"), (replica, "new")):
         with one.begin() as connection:
-            connection.execute(insert(row).values(id=1, state=state))
+            connection.execute(insert(row).values(id=1, worker=7, state=state))
 
     class Routing(Session):
         def get_bind(self, mapper: Any = None, clause: Any = None, **options: Any) -> Any:
@@ -143,7 +146,7 @@ def missing_rows(engine: Engine, row: Any, step: Any, legacy: Any) -> list[str]:
     """The row is there, and its state is NULL."""
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE wrong_rows MODIFY state VARCHAR(20) NULL")
-        connection.exec_driver_sql("INSERT INTO wrong_rows (id, state) VALUES (1, NULL)")
+        connection.exec_driver_sql("INSERT INTO wrong_rows (id, worker, state) VALUES (1, 7, NULL)")
     with Session(engine) as session:
         try:
             fire_key(row, 1, "Start", session)
@@ -164,6 +167,21 @@ def lost_edits(engine: Engine, row: Any, step: Any, legacy: Any) -> list[str]:
             claim(row, "Start", session, limit=1)
         session.commit()
         return [] if held.note == "edited" else [f"the edited note is {held.note}"]
+
+
+def old_snapshots(engine: Engine, row: Any, step: Any, legacy: Any) -> list[str]:
+    """A claim whose UPDATE changes nothing in the row, under REPEATABLE READ."""
+    with Session(engine) as other, Session(engine.execution_options(isolation_level="REPEATABLE READ")) as session:
+        other.add(row(id=1, note="old"))
+        other.commit()
+        session.execute(select(row.id)).all()
+        other.get_one(row, 1).note = "new"
+        other.commit()
+        try:
+            (claimed,) = claim(row, "Keep", session, limit=1, worker=7)
+        except TransactionAborted:  # MariaDB refuses a snapshot that is not the latest
+            pytest.skip("the server refuses an old snapshot")
+        return [] if claimed.note == "new" else [f"the claimed instance shows {claimed.note}"]
 
 
 def long_reads(engine: Engine, row: Any, step: Any, legacy: Any) -> list[str]:
@@ -209,6 +227,7 @@ CHECKS = [
     moves_that_were_none,
     missing_rows,
     lost_edits,
+    old_snapshots,
     long_reads,
     foreign_duplicates,
     foreign_errors,
@@ -219,6 +238,8 @@ CHECKS = [
 def test_a_wrong_version_is_found_out(made: tuple[Any, ...], wrong: str, check: Callable[..., list[str]]) -> None:
     if wrong == "binds without a net" and not made[0].dialect.positional:
         pytest.skip("SQLAlchemy binds the values of this driver's statements itself")
+    if wrong == "loads an old snapshot" and not getattr(made[0].dialect, "is_mariadb", False):
+        pytest.skip("MySQL's UPDATE of the claimed row makes a version of it that a plain read sees")
     with WRONG[wrong]():
         found = check(*made)
 

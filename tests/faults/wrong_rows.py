@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import Column, ColumnElement, Connection, Executable, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Executable, Select, func, select, update
 from sqlalchemy.dialects import mysql
 
 from sqlalchemy_fsm_mysql.databases.meanings import Meaning
@@ -78,6 +78,18 @@ def reads_edited_instances_again() -> AbstractContextManager[Any]:
     return patch.object(claims, "unedited", lambda instance: None)
 
 
+def loads_an_old_snapshot() -> AbstractContextManager[Any]:
+    """The claimed instances are read without a lock."""
+    return patch.object(Select, "with_for_update", _only_to_choose)
+
+
+_lock = Select.with_for_update
+
+
+def _only_to_choose(self: Select[Any], **how: Any) -> Select[Any]:
+    return _lock(self, **how) if how else self
+
+
 def reads_the_whole_history() -> AbstractContextManager[Any]:
     """The next number of a history row is a correlated maximum."""
 
@@ -114,6 +126,7 @@ WRONG: dict[str, Wrong] = {
     "upserts by name": upserts_by_name,
     "takes NULL for no row": takes_null_for_no_row,
     "reads edited instances again": reads_edited_instances_again,
+    "loads an old snapshot": loads_an_old_snapshot,
     "reads the whole history": reads_the_whole_history,
     "leaves duplicates to the driver": leaves_duplicates_to_the_driver,
     "binds without a net": binds_without_a_net,
