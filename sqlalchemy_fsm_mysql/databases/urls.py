@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import URL
 
+from ..errors.texts import escaped
+
 # Options in which drivers take a password: PyMySQL's password=, mysqlclient's passwd=, ssl_key_password=, …
 _SECRET_OPTION = re.compile("pass|pwd|secret|token", re.IGNORECASE)
 
@@ -18,7 +20,7 @@ def shown_url(url: URL) -> str:
     >>> shown_url(make_url("mysql+pymysql://ann:sesame@db/shop?ssl_key_password=sesame"))
     'mysql+pymysql://ann:***@db/shop'
     """
-    return url.set(query={}).render_as_string(hide_password=True)
+    return escaped(url.set(query={}).render_as_string(hide_password=True))
 
 
 def cause_of(error: BaseException, url: URL) -> str:

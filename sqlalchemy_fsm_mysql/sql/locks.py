@@ -53,10 +53,9 @@ def for_share(expression: E) -> E:
     >>> from sqlalchemy import column, exists, table
     >>> from sqlalchemy.dialects import mysql
     >>> items = table("items", column("ready"))
-    >>> print(for_share(exists().where(items.c.ready == 1)).compile(dialect=mysql.dialect()))
-    EXISTS (SELECT *
-    FROM items
-    WHERE items.ready = %s LOCK IN SHARE MODE)
+    >>> locked = for_share(exists().where(items.c.ready == 1)).compile(dialect=mysql.dialect())
+    >>> print(*str(locked).split())
+    EXISTS (SELECT * FROM items WHERE items.ready = %s LOCK IN SHARE MODE)
     """
 
     def locked(query: Any) -> None:
