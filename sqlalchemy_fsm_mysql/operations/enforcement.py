@@ -79,7 +79,7 @@ def enforce_machine(
     machine of the servers that run the other release.
 
     With *mode* ``"watch"`` the triggers refuse nothing: they write each edge that the rules do not allow to the table
-    ``fsm_watched_edges``, in the writer's own transaction, for :func:`watched_edges`.
+    ``fsm_watched_edges``, in the writer's own transaction, for :func:`~.operations.enforcement.watched_edges`.
 
     MySQL and MariaDB commit an open transaction before they create a trigger, and need the privilege TRIGGER for it;
     with the binary log on, see ``log_bin_trust_function_creators``. While it waits for the table, all other writers
