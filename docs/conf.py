@@ -41,7 +41,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
     ("py:.*", r"(typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b.*"),
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
-    ("py:class", r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|ColumnElement|_CT"),
+    (
+        "py:class",
+        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|ColumnElement|_CT",
+    ),
     ("py:class", r"([\w.]+\.)?[EFKMRSV]"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
     # Aliases and parts of ours that a signature names, and whose own page nobody needs.

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import BindParameter, Column, ColumnElement, Connection, Executable, bindparam, case, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    bindparam,
+    case,
+    or_,
+    tuple_,
+    update,
+)
 
 from ..sql.events import EventSQL, number
 from ..sql.exact import compared, name_in
@@ -49,6 +60,8 @@ class SetStatements:
         # By CASE, which uses no index: by one on the state, the UPDATE would wait for rows that others have locked.
         source = name_in(event.row.state, taken.source)
         is_source = case((source, number(1)), value=compared(event.row.state), else_=number(0)) == number(1)
+        if not taken.source:  # of a migration, whose source may be NULL, too
+            is_source = or_(is_source, event.row.state.is_(None))
         return update(event.row.table).where(among(event.row.key), is_source).ordered_values(*assignments)
 
 

@@ -241,6 +241,8 @@ def test_the_question_of_fire_where_ends_without_an_answer(hostile, docs, closes
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "DATABASE_URL": docs},
+        # A job in the background of a shell ignores SIGINT, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     if not closes_input:
         question = b""

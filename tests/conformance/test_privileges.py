@@ -240,6 +240,10 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
             continue  # MariaDB locks rows for who may read them
         rest = [grant for grant in grants if grant != missing]
         with Session(login(*rest).execution_options(**locking)) as session:
+            # The doctor reports that the model's table cannot be read, as it does all else.
+            if feature == "`check_database`" and missing.endswith("granted_orders"):
+                assert "rights" in {finding.kind for finding in FEATURES[feature](session)}
+                continue
             with pytest.raises(DBAPIError, match="denied"):
                 FEATURES[feature](session)
             session.rollback()
