@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, time, timedelta
-from decimal import Decimal
-from math import isfinite
-from numbers import Real
 from typing import Any
 
-from ..errors.texts import shown
-from ..sql.events import EventSQL, Takes
-from .target import Target
+from sqlalchemy.types import NULLTYPE
 
-# What drivers bind as one value without help from a column's type.
-_BYTES = (bytes, bytearray, memoryview)
-_SCALARS = (str, bytes, bytearray, Real, Decimal, date, time, timedelta)
+from ..errors.texts import shown
+from ..sql.events import EventSQL
+from ..sql.values import unfit
+from .target import Target
 
 
 def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,8 +18,8 @@ def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]
 
     A name that is not given has its default.
 
-    Raises: TypeError when a name without a default is missing, or a name is none of the event's, or for a value that
-    cannot be bound as one value; ValueError for a number that is not finite.
+    Raises: TypeError when a name without a default is missing, or a name is none of the event's, or for a value whose
+    type is not that of the column that it is compared with or assigned to; ValueError for a number that is not finite.
     """
     names = sql.payload
     missing = [name for name in names if name not in payload and name not in sql.defaults]
@@ -36,20 +31,22 @@ def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]
         takes = ", ".join(map(repr, names)) or "nothing"
         raise TypeError(f"{sql.name!r} of {target.model.__name__} {' and '.join(parts)}; its payload is {takes}")
     given = {**sql.defaults, **payload} if sql.defaults else payload
-    for name in names:
-        _check(f"{name!r} of {sql.name!r}", given[name], sql.takes.get(name, Takes.ONE_VALUE))
+    # Each use of a name is checked by itself: two columns that it is compared with may have different types.
+    for parameter, name in sql.parameters.items():
+        check_value(sql, parameter, name, given[name])
+    if len(sql.parameters) < len(names):  # a name that no SQL uses
+        for name in names:
+            problem = unfit(NULLTYPE, given[name]) if name not in sql.parameters.values() else None
+            if problem is not None:
+                raise type(problem)(f"{name!r} of {sql.name!r} {problem}")
     return {parameter: given[name] for parameter, name in sql.parameters.items()}
 
 
-def _check(what: str, value: Any, takes: Takes) -> None:
-    """Refuse a value that a driver would spell as SQL (a list, ``Decimal("NaN")``), or by the value's own ``str``.
+def check_value(sql: EventSQL, parameter: str, name: str, value: Any) -> None:
+    """Refuse a *value* for the payload *name* that does not fit the type of its bound *parameter*.
 
-    Raises: TypeError, ValueError.
+    Raises: TypeError for a value of another type; ValueError for a number that is not finite.
     """
-    if value is None or takes is Takes.ANYTHING:
-        return
-    if not isinstance(value, _BYTES if takes is Takes.BYTES else _SCALARS):
-        kind = "bytes" if takes is Takes.BYTES else "one value of a column's"
-        raise TypeError(f"{what} is {kind}, not {type(value).__name__}")
-    if isinstance(value, (float, Decimal)) and not isfinite(value):
-        raise ValueError(f"{what} is a number, and {shown(value)} is none")
+    problem = unfit(sql.types.get(parameter, NULLTYPE), value, is_list=parameter in sql.lists)
+    if problem is not None:
+        raise type(problem)(f"{name!r} of {sql.name!r} {problem}")

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import operators, visitors
 
+from ..core.payload import check_value
 from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
@@ -186,6 +187,7 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
         if isinstance(element, BindParameter) and element.key in built.parameters:
             name = built.parameters[element.key]
             if name in payload:
+                check_value(built, element.key, name, payload[name])
                 return bindparam(None, payload[name], type_=element.type, unique=True, expanding=element.expanding)
             if name in built.defaults:
                 return bindparam(name, built.defaults[name], type_=element.type, expanding=element.expanding)

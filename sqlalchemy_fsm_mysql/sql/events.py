@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql import visitors
+from sqlalchemy.types import TypeEngine
 
 from ..errors import InvalidMachine
 from ..errors.texts import State
@@ -129,14 +129,6 @@ class Chosen:
     of: Callable[[Branch], int]
 
 
-class Takes(IntEnum):
-    """What a payload may be, strictest first."""
-
-    BYTES = 0
-    ONE_VALUE = 1  # that a driver can bind
-    ANYTHING = 2  # what the column's own type makes something of: JSON, an Enum, a TypeDecorator
-
-
 @dataclass(frozen=True)
 class EventSQL:
     """One event of one machine on one mapped column, as SQL. Built once per mapped class and event."""
@@ -148,7 +140,8 @@ class EventSQL:
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
     payload: tuple[str, ...] = ()  # what a fire may give
     defaults: Mapping[str, Any] = field(default_factory=dict)  # payload name -> its value when a fire does not give it
-    takes: Mapping[str, Takes] = field(default_factory=dict)  # payload name -> the strictest of its uses
+    types: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)  # bound parameter -> its type
+    lists: frozenset[str] = frozenset()  # the bound parameters that take a list, as that of an IN
     named_guards: tuple[str, ...] = ()  # in the order of their bits in the code
     recorded: bool = True  # whether the history has a row for each transition
     outside: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)  # forced from no declared state

@@ -13,21 +13,12 @@ from sqlalchemy import (
     Alias,
     BinaryExpression,
     BindParameter,
-    Boolean,
     Column,
     ColumnElement,
-    Date,
-    DateTime,
-    Enum,
-    Integer,
     Join,
-    LargeBinary,
-    Numeric,
     Select,
-    String,
     Table,
     TextClause,
-    Time,
     TypeCoerce,
     and_,
     bindparam,
@@ -39,14 +30,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.annotation import _deep_deannotate
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from ..errors import InvalidMachine
 from ..errors.texts import State, listed, stored_form
 from ..machine import BorderEffect, Machine
 from ..machine.payload import Takes as Payload
 from ..machine.states import FORCED
-from .events import PAYLOAD, Branch, EventSQL, StateRow, Takes
+from .events import PAYLOAD, Branch, EventSQL, StateRow
 from .locks import for_share
 from .unfit import unfit_calls
 
@@ -87,7 +78,8 @@ class _Builder:
         )
         self.payload = Payload()
         self.parameters: dict[str, str] = {}
-        self.takes: dict[str, Takes] = {}
+        self.types: dict[str, TypeEngine[Any]] = {}
+        self.lists: set[str] = set()
         self.problems: list[str] = []
         self._guards: dict[int, ColumnElement[bool]] = {}  # by the function's id
         self._assigned: dict[int, Effects] = {}
@@ -124,7 +116,8 @@ class _Builder:
             self.parameters,
             self.payload.names,
             self.payload.optional,
-            self.takes,
+            self.types,
+            frozenset(self.lists),
             tuple(machine.guards(self.event)),
             recorded=machine.events[self.event].recorded,
         )
@@ -166,7 +159,8 @@ class _Builder:
             self.parameters,
             self.payload.names,
             self.payload.optional,
-            self.takes,
+            self.types,
+            frozenset(self.lists),
             outside=outside,
         )
 
@@ -300,8 +294,9 @@ class _Builder:
             if isinstance(bound, BindParameter) and bound.key in names and not bound.unique:
                 name = PAYLOAD.format(len(self.parameters), bound.key)
                 self.parameters[name] = bound.key
-                takes = Takes.ANYTHING if bound.expanding else _takes(element.type)
-                self.takes[bound.key] = min(takes, self.takes.get(bound.key, takes))
+                self.types[name] = element.type
+                if bound.expanding:
+                    self.lists.add(name)
                 return bindparam(name, type_=element.type, expanding=bound.expanding)
             if isinstance(element, Column) and element.table is self.row.table:
                 return self.row.table.c[element.key]
@@ -319,14 +314,6 @@ class _Builder:
 def _all_of(guards: Sequence[tuple[str, ColumnElement[bool]]]) -> ColumnElement[bool] | None:
     conditions = [guard for _, guard in guards]
     return and_(*conditions) if len(conditions) > 1 else next(iter(conditions), None)
-
-
-def _takes(type_: TypeEngine[Any]) -> Takes:
-    """What a parameter of this type may be given; the driver gets it as it is, if the type makes nothing of it."""
-    if isinstance(type_, LargeBinary):
-        return Takes.BYTES
-    is_plain = isinstance(type_, (NullType, String, Numeric, Integer, Boolean, Date, DateTime, Time))
-    return Takes.ANYTHING if not is_plain or isinstance(type_, Enum) else Takes.ONE_VALUE
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, LargeBinary, String, TypeDecorator, inspect
+from sqlalchemy import JSON, LargeBinary, String, TypeDecorator, func, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -88,8 +88,11 @@ class Parcel(Base):
                 Event("Send", {"new": "sent"}, effect=lambda parcel, ref: {"ref": ref}),
                 Event("Sort", {"new": "sent"}, effect=lambda parcel, kind: {"kind": kind}),
                 Event("Find", [Transition("new", "sent", guard=lambda parcel, ref: parcel.ref == ref)]),
-                Event("Open", [Transition("new", "sent", guard=lambda parcel, word: parcel.word == word)]),
-                Event("Expire", [Transition("new", "sent", guard=lambda parcel, at: parcel.due < at)]),
+                Event("Open", [Transition("new", "sent", guard=lambda parcel, word: func.trim(parcel.word) == word)]),
+                Event(
+                    "Expire",
+                    [Transition("new", "sent", guard=lambda parcel, at: func.addtime(parcel.due, "0:00") < at)],
+                ),
                 Event("Go", {"new": "sent"}),
             ],
         )
@@ -133,8 +136,8 @@ def test_what_can_be_no_actor_is_refused_before_any_sql(
         ("Write", {"text": ["a"]}, TypeError),  # a driver would spell it out as ('a')
         ("Write", {"text": {"a": 1}}, TypeError),
         ("Write", {"text": object()}, TypeError),
-        ("Count", {"pages": float("nan")}, ValueError),
-        ("Count", {"pages": decimal.Decimal("NaN")}, ValueError),  # a driver would spell it as a column's name
+        ("Count", {"pages": float("nan")}, TypeError),
+        ("Count", {"pages": decimal.Decimal("NaN")}, TypeError),  # a driver would spell it as a column's name
         ("Count", {"pages": 1j}, TypeError),
         ("Scan", {"scan": 3}, TypeError),  # bytes(3) are three of them
         ("Scan", {"scan": "text"}, TypeError),
@@ -213,7 +216,7 @@ def test_a_payload_that_its_type_refuses_is_a_type_error_or_a_value_error(
 def test_a_comparison_that_the_server_refuses_is_reported_as_one(
     session: Session, backend: str, event: str, payload: dict[str, Any]
 ) -> None:
-    """Nothing was to be stored there."""
+    """Nothing was to be stored there. The functions have no type, so the payload is not checked before."""
     if backend == "locking":
         pytest.skip("a SELECT compares it all the same, and only warns")
     session.add(Parcel(id=1, due=datetime(2026, 1, 1)))  # noqa: DTZ001 - as the column has it

@@ -1,0 +1,114 @@
+"""Which Python values fit a SQL type. MySQL and MariaDB convert a value of another type, and may find it equal.
+
+A text is compared with a number as numbers, so ``code = 0`` is true of every text that begins with no digit
+(https://dev.mysql.com/doc/refman/9.4/en/type-conversion.html). A guard that compares a text column with a payload
+would let the number 0 through, which is what JSON's ``{"code": 0}`` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from math import isfinite
+from typing import Any, Final
+
+from sqlalchemy import (
+    Boolean,
+    Date,
+    DateTime,
+    Enum,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    String,
+    Time,
+    TypeDecorator,
+)
+from sqlalchemy.types import NullType, TypeEngine
+
+from ..errors.texts import shown
+
+__all__ = ["python_types", "unfit"]
+
+_BYTES: Final = (bytes, bytearray, memoryview)
+_SCALARS: Final = (str, *_BYTES, int, float, Decimal, date, time, timedelta)
+
+# The first that the type is an instance of counts: an Enum is a String for SQLAlchemy, a datetime a date for Python.
+_KINDS: Final[tuple[tuple[type[TypeEngine[Any]], tuple[type[Any], ...] | None], ...]] = (
+    (TypeDecorator, None),
+    (Enum, None),
+    (LargeBinary, _BYTES),
+    (Boolean, (bool,)),
+    (Integer, (int,)),
+    (Numeric, (int, float, Decimal)),
+    (Interval, (timedelta,)),
+    (DateTime, (datetime,)),
+    (Date, (date,)),
+    (Time, (time,)),
+    (String, (str,)),
+    (NullType, _SCALARS),
+)
+
+
+def python_types(type_: TypeEngine[Any]) -> tuple[type[Any], ...] | None:
+    """The Python types whose values a column of *type_* is compared with and assigned, without a conversion.
+
+    None where the type converts values itself, and refuses those that it cannot: an Enum, JSON, a TypeDecorator.
+
+    >>> python_types(String()), python_types(Integer())
+    ((<class 'str'>,), (<class 'int'>,))
+    """
+    return next((kinds for kind, kinds in _KINDS if isinstance(type_, kind)), None)
+
+
+def unfit(type_: TypeEngine[Any], value: Any, *, is_list: bool = False) -> Exception | None:
+    """The TypeError or ValueError for a *value* that a parameter of *type_* cannot be given; None when it fits.
+
+    With *is_list*, the parameter is that of an IN, and takes a list of values. None stands for NULL and fits anything.
+    """
+    if is_list:
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            return TypeError(f"takes a list of values, not {type(value).__name__}")
+        return next((problem for one in value if (problem := unfit(type_, one)) is not None), None)
+    kinds = python_types(type_)
+    if value is None or kinds is None:
+        return None
+    if not _is_one_of(kinds, value):
+        return TypeError(f"takes {_named(type_, kinds)}, not {type(value).__name__}")
+    return _unsendable(value)
+
+
+def _is_one_of(kinds: tuple[type[Any], ...], value: Any) -> bool:
+    # A bool is an int for Python, and a datetime a date.
+    if isinstance(value, bool) and kinds is not _SCALARS:
+        return bool in kinds
+    if isinstance(value, datetime) and kinds is not _SCALARS:
+        return datetime in kinds
+    return isinstance(value, kinds)
+
+
+def _unsendable(value: Any) -> ValueError | None:
+    if isinstance(value, (float, Decimal)) and not isfinite(value):
+        return ValueError(f"takes a finite number, not {shown(value)}")
+    if isinstance(value, str) and any(map(_is_surrogate, value)):
+        return ValueError("takes text that UTF-8 can hold, and this one has a lone surrogate")
+    return None
+
+
+def _named(type_: TypeEngine[Any], kinds: tuple[type[Any], ...]) -> str:
+    if kinds is _SCALARS:
+        return "one value of a column's"
+    if kinds is _BYTES:
+        return "bytes"
+    return " or ".join(_names(kinds)) + f" (the column is {type(type_).__name__})"
+
+
+def _names(kinds: tuple[type[Any], ...]) -> Iterator[str]:
+    for kind in kinds:
+        yield kind.__name__
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
