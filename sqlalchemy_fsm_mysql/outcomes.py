@@ -1,4 +1,4 @@
-"""What firing an event returns: `Moved`, `Refused`, and `MovedRows` for a set of rows.
+"""Return values of a fire: `Moved`, `Refused`, and `MovedRows` for a set of rows.
 
 All are values: frozen, comparable, picklable. As a condition, an outcome answers "did it move?":
 
@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 # Not MappingProxyType: that can neither be pickled nor deep-copied, and outcomes travel between processes.
 class ReadOnlyMapping(Mapping[K, V]):
-    """A mapping that nobody changes; equal to a dict of the same items.
+    """A read-only mapping; equal to a dict of the same items.
 
     >>> ReadOnlyMapping({"amount": 30}) == {"amount": 30}
     True
@@ -145,7 +145,7 @@ class Refused(Generic[M]):
     sentences: tuple[str, ...] = ()
 
     def error(self, table: str) -> TransitionNotAllowed:
-        """What ``fire`` raises for this refusal of a row of *table*."""
+        """The error that ``fire`` raises for this refusal of a row of *table*."""
         said = {"table": table, "key": self.key, "event": self.event, "model": self.model}
         state, allowed_from = self.state, self.allowed_from
         if self.reason != "guard":
@@ -179,7 +179,7 @@ class Refused(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class MovedRows(Generic[M]):
-    """What one event did to a set of rows.
+    """The outcome of one event on a set of rows.
 
     `moved` is the number of rows that it took along a transition, `by_transition` how many of them took
     which: ``{(source, target): rows}``, read-only and equal to a dict.

@@ -128,7 +128,7 @@ def _described(machine: Machine) -> str:
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """What Sphinx calls."""
+    """The entry point that Sphinx calls."""
     app.setup_extension("sphinx.ext.graphviz")
     app.add_directive("fsm-diagram", FSMDiagram)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

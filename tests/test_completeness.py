@@ -123,3 +123,18 @@ def test_no_module_is_too_long_and_no_class_is_too_large() -> None:
                     long[f"{path.name}: {node.name}"] = len(methods)
 
     assert long == {}
+
+
+def test_docstrings_name_their_subject() -> None:
+    """The patterns of prose that a reader has to read twice do not come back."""
+    pattern = re.compile(
+        r'"""(What|Who|Whether nobody)\b|\b(nobody|whoever)\b|\b(is|are|was|were) told\b', re.IGNORECASE
+    )
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+    assert found == []

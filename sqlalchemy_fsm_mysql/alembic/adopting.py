@@ -113,7 +113,7 @@ def finish_adoption(operations: Operations, op: FinishAdoptionOp) -> None:
         table.alter(f"ADD COLUMN {table.quote(table.spare)} {_generated(table, going, old)}", "INSTANT")
     # 3. What stands in the way of dropping the old column by ALGORITHM=INSTANT.
     _drop_keys(table, op, of_old)
-    # 4. For a moment nobody writes: either the triggers keep both in step, or the old column is gone.
+    # 4. For a moment no other session writes: either the triggers keep both in step, or the old column is gone.
     table.locked(_last_steps(table, op, going, old, default))
     # 5. Readers find by the generated column what they found by the old one.
     if not op.drop:
@@ -173,7 +173,7 @@ class _Table:
                 return
 
     def locked(self, statements: Sequence[str]) -> None:
-        """Run *statements* while nobody else writes the table."""
+        """Run *statements* while no other session writes the table."""
 
         def once() -> None:
             with self.place.pinned(self.op.lock_wait_timeout):
@@ -241,7 +241,7 @@ def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
 
 
 def _create_triggers(table: _Table, found: Look) -> None:
-    """Make the triggers, unless they are there; those of another mapping are replaced while nobody writes."""
+    """Make the triggers, unless they are there; those of another mapping are replaced while no session writes."""
     adoption, op = found.adoption, table.op
     going = adoption_of(table.connection, op.table_name, adoption.old, op.new, table.schema)
     if going is not None and len(going.names) == len(KINDS) and replace(going, names=()) == replace(adoption, names=()):

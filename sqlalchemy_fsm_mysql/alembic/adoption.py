@@ -28,7 +28,7 @@ __all__ = ["AbandonAdoptionOp", "AdoptColumnOp", "FinishAdoptionOp"]
 
 @dataclass(kw_only=True, eq=False)
 class AdoptionOp(StatesOp):
-    """What the three have in common: `column_name` is the old column, `new` the state column beside it."""
+    """The common part of the three: `column_name` is the old column, `new` the state column beside it."""
 
     new: str
     lock_wait_timeout: int = 1
@@ -186,7 +186,7 @@ class FinishAdoptionOp(AdoptionOp):
         *new* becomes NOT NULL, by a rebuild beside which writers go on (ALGORITHM=INPLACE, LOCK=NONE), and gets the
         default that *old* had. Then, within one lock of the table that lasts for a moment, the triggers are dropped and
         *old* becomes a generated column, which shows the first old value of each state to readers; with *drop* it is
-        dropped. Whoever writes *old* after that gets the server's error. A foreign key of *old* and its indexes are
+        dropped. A statement that writes *old* after that fails. A foreign key of *old* and its indexes are
         dropped with it; on the generated column the indexes are made again. It can be run again after a crash, and
         cannot be taken back.
 

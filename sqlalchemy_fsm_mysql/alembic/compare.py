@@ -1,4 +1,4 @@
-"""What autogenerate finds out: how the states of a model's column differ from those that the database lets in.
+"""The comparison of autogenerate: how the states of a model's column differ from those that the database lets in.
 
 Alembic compares types, and knows nothing of a CHECK or of an order that only the database has. So the change of a
 state column is taken out of its hands: each column is compared here, and what Alembic made of it is replaced.

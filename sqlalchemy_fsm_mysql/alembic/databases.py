@@ -33,7 +33,7 @@ log = getLogger("alembic.sqlalchemy_fsm_mysql")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the database lets the column hold: `storage` is enum, varchar (with a CHECK), or text (anything goes).
+    """The values that the column allows: `storage` is enum, varchar (with a CHECK), or text (anything goes).
 
     `is_exact` is whether its collation tells apart all texts; `is_nullable` is known of servers only.
     """
@@ -47,7 +47,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What it shall be altered to; None is as it is. `algorithm` is asked of a server.
+    """The column after an ALTER; None is as it is. `algorithm` is asked of a server.
 
     With `is_new`, collation and NOT NULL are those of a new column, and not those that the column has.
     """
@@ -84,7 +84,7 @@ class Place:
         self.checks = check_names(table, column)
 
     def held(self) -> Held | None:
-        """What the column holds; None when there is no such column, or one of another kind."""
+        """The values that the column allows; None when there is no such column, or one of another kind."""
         raise NotImplementedError
 
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
@@ -96,7 +96,7 @@ class Place:
         raise NotImplementedError
 
     def storage(self, declared: Storage) -> Storage:
-        """What a column declared as *declared* is stored as here."""
+        """The form in which a column declared as *declared* is stored here."""
         return "varchar" if types_of(self.connection.dialect).needs_check(declared) else "enum"
 
     def begin_short(self) -> None:
@@ -190,7 +190,7 @@ class ServerPlace(Place):
 
     @contextmanager
     def pinned(self, lock_wait_timeout: int) -> Iterator[None]:
-        """A session in which quoting is known, mistakes are errors, and nobody is made to wait for long."""
+        """A session in which quoting is known, mistakes are errors, and other sessions do not wait for long."""
         self._execute(PIN.format(lock_wait_timeout))
         try:
             yield
@@ -214,7 +214,7 @@ class ServerPlace(Place):
 
 
 def altered(stored: StoredColumn, wanted: Wanted, table: Table, column: Column[Any], dialect: Dialect) -> AlterColumn:
-    """What alters the column that is *stored* to what is *wanted*."""
+    """The statements that alter the *stored* column to the *wanted* one."""
     storage = wanted.storage or stored.storage
     changed = stored if wanted.default is None else _with_default(stored, wanted.default)
     if wanted.is_new:

@@ -1,4 +1,4 @@
-"""What a database lets a state column hold, read from its own DDL, and that DDL rewritten. Text in, text out.
+"""The values that a state column allows, read from its own DDL, and that DDL rewritten. Text in, text out.
 
 The server's line of the column is kept but for the part that lists the states, so whatever else it says survives:
 collation, nullability, default, comment, INVISIBLE, what a later release of the server will add.

@@ -1,6 +1,6 @@
-"""What ``alembic upgrade --sql`` writes for each operation: a script that MySQL and MariaDB can run as it is.
+"""The output of ``alembic upgrade --sql`` for each operation: a script that MySQL and MariaDB can run as it is.
 
-Nobody has looked at the database, so the script does: it makes the ALTER out of what information_schema says of the
+The script itself looks at the database: it makes the ALTER out of what information_schema says of the
 column, keeps its order of states, leaves alone what is done already, and can be run again. It works in strict mode,
 where the server itself refuses to drop a state that a row is in.
 """
@@ -134,13 +134,13 @@ class _Writer:
         return f"TABLE_SCHEMA = {schema} AND TABLE_NAME = {table} AND COLUMN_NAME = {column}"
 
     def permit(self, op: StatesOp, source: str, target: str) -> str:
-        """What opens the way through a machine's triggers, for all rows of one edge."""
+        """The SQL that opens a machine's triggers for all rows of one edge."""
         schema = "DATABASE()" if op.schema is None else quoted(op.schema)
         edge = quoted(permitted_edge(op.table_name, op.column_name, source, target))
         return f"SET {PERMIT} = CONCAT({schema}, {edge}), {PERMITTED_ROWS} = {2**62}"
 
     def attributes(self, *, default: str | None = None, is_new: bool = False) -> str:
-        """What follows the type, as a SQL expression; *is_new* makes NOT NULL of it, and leaves out the collation."""
+        """The DDL after the type, as a SQL expression; *is_new* makes it NOT NULL and leaves out the collation."""
         said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
         if is_new:
             said = f"IF(IS_NULLABLE = 'YES' AND IFNULL(COLUMN_DEFAULT, 'NULL') = 'NULL', '', {said})"
@@ -273,7 +273,7 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     if op.history is not None:
         yield writer.compiled(_records(op, table, sources, target))
     for source, to in op.targets.items():
-        # Where the column is held to a machine; elsewhere nobody reads it.
+        # Read where triggers enforce a machine on the column, and nowhere else.
         yield writer.permit(op, source or "", to)
         yield writer.compiled(update(table).where(holds[source]).values({state: to}))
     yield f"SET {PERMIT} = NULL, {PERMITTED_ROWS} = NULL"

@@ -28,7 +28,7 @@ ALGORITHMS = ("INSTANT", "INPLACE", "NOCOPY", "COPY", None)
 
 @dataclass(kw_only=True, eq=False)
 class StatesOp(MigrateOperation):
-    """What all operations on a state column have in common."""
+    """The common part of all operations on a state column."""
 
     table_name: str
     column_name: str
@@ -359,7 +359,7 @@ class ConvertStatesOp(AlterStatesOp):
 
 
 class IrreversibleOp(MigrateOperation):
-    """What cannot be taken back; in a downgrade it is rendered as an error that says why."""
+    """A step that cannot be taken back; in a downgrade it is rendered as an error that says why."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

@@ -56,7 +56,7 @@ def shown_rows(rows: dict[Value, int]) -> dict[str, int]:
 
 
 def required(place: Place) -> Held:
-    """What the column holds.
+    """A value of the column.
 
     Raises: MigrationRefused when there is no such column, or when it is of a kind that the server would convert in its
     own way: a number by position in the ENUM, a text without regard to unknown values.

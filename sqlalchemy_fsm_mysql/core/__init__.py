@@ -1,1 +1,1 @@
-"""What moves rows on a Connection. Knows no Session and no instance."""
+"""Moves rows on a Connection. Knows no Session and no instance."""

@@ -17,7 +17,7 @@ ACTOR_LENGTH: Final = 255
 
 
 class Attribution(NamedTuple):
-    """Who fires and why: `actor` (at most 255 characters), `details` (JSON), and the idempotency `token`."""
+    """The origin of a fire: `actor` (at most 255 characters), `details` (JSON), and the idempotency `token`."""
 
     actor: str | None = None
     details: Any = None

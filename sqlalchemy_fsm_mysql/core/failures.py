@@ -63,7 +63,7 @@ def error_code(error: BaseException | None) -> int | None:
 
 
 def meaning(error: BaseException) -> Meaning:
-    """What *error*, one of SQLAlchemy's around a driver's, says of the transaction."""
+    """The meaning of *error*, one of SQLAlchemy's around a driver's, for the transaction."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Meaning.LOST
     code = error_code(error)
@@ -87,7 +87,7 @@ def is_unsure_at_commit(error: BaseException) -> bool:
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:
-    """What was being handled when *error* came up, as far back as it goes."""
+    """The exceptions that were being handled when *error* came up, as far back as they go."""
     seen = {id(error)}
     pending = [error.__cause__, error.__context__]
     while pending:
@@ -102,7 +102,7 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
 
 @event.listens_for(Engine, "handle_error")
 def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
-    """Have :class:`RefusedByDatabase` raised to whoever sent the statement: a flush, too, and one's own statement."""
+    """Have :class:`RefusedByDatabase` raised by any statement: a flush, too, and the application's own."""
     error = context.sqlalchemy_exception
     return refusal_in(error) if isinstance(error, DBAPIError) else None
 
@@ -178,7 +178,7 @@ def ended_by(connection: Connection) -> DBAPIError | None:
 def note_fire(connection: Connection) -> DBAPIError | None:
     """Note that something is fired on *connection*; the error that has ended its transaction already, if one has.
 
-    Nobody has rolled back since, so the fire must not begin another transaction: give the error to
+    No rollback has followed, so the fire must not begin another transaction: give the error to
     :func:`raise_explained`.
     """
     notes = notes_of(connection)
@@ -224,7 +224,7 @@ def raise_explained(
 
 
 def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeError | None:
-    """What says that a value was given that the database cannot take, without the value."""
+    """The error for a value that the database cannot take; it does not show the value."""
     cause = error.orig
     # A type that was given a value of another one often trips over a missing attribute.
     kind = TypeError if isinstance(cause, (TypeError, AttributeError)) else ValueError

@@ -88,7 +88,7 @@ class Notes:
 
 
 def _nothing() -> None:
-    """What a promise does that is made for its token alone."""
+    """The run of a promise that is made for its token alone."""
 
 
 def current_notes(connection: Connection) -> Notes | None:

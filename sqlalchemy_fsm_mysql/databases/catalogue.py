@@ -60,7 +60,7 @@ class TableFacts:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What matters of a server's variables, by their names; `counts_found_rows` is None where it cannot be told.
+    """The server's variables that the doctor reads, by name; `counts_found_rows` is None where it is not known.
 
     `is_pooled` is whether a proxy sends the statements of a connection to other server connections.
     """

@@ -86,7 +86,7 @@ class ReadyStatement:
         self._last: tuple[Callable[[], Dialect | None], _Text | None] = (lambda: None), None
 
     def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
-        """What ``connection.execute(statement, parameters)`` does, in less time where nobody can tell."""
+        """Do the same as ``connection.execute(statement, parameters)``, in less time where no listener sees it."""
         dialect = connection.dialect
         last, ready = self._last
         if last() is not dialect:

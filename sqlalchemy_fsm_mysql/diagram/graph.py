@@ -1,4 +1,4 @@
-"""What there is to draw of a machine, in plain text: states as they are stored, events, and the edges.
+"""The parts of a drawing, in plain text: states as they are stored, events, and the edges.
 
 A renderer needs nothing else, and asks nothing of a machine. The order of everything is the machine's, so
 that a drawing of the same machine is the same text.

@@ -102,7 +102,7 @@ def _draw(text: str, format_: Literal["svg", "png"], timeout: float | None) -> b
 
 
 def _dark_style(theme: Theme) -> str:
-    """What Graphviz writes as attributes, said again for dark screens. It holds in this picture only."""
+    """The attributes that Graphviz writes, once more for dark screens. They apply to this picture only."""
     rules = {
         ".graph>polygon": f"fill:{theme.paper};stroke:{theme.paper}",
         ".node path,.node polygon": f"fill:{theme.fill};stroke:{theme.border}",

@@ -44,7 +44,7 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
 
 
 def cells(graph: Graph, counts: Counts | None = None, rows: Rows | None = None) -> list[list[str]]:
-    """The table's text, a header row of events first, for whoever draws its own lines."""
+    """The table's text, a header row of events first, for callers that draw their own lines."""
     graph = graph.with_figures(counts, rows)
     # An undeclared state or event comes from a row, which may hold line ends and escape sequences.
     header = ["", *map(escaped, graph.events)]

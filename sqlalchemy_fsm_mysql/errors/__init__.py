@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; all of it is an `FSMError`.
+"""All errors of the library, as one tree below `FSMError`.
 
 A message says which row, what was asked, what is true, and what would have worked:
 
@@ -257,7 +257,7 @@ class RefusedByDatabase(FireError):
     the machine does not declare is None on SQLite. `.code` is the server's error number, None on SQLite. The
     transaction is alive.
 
-    Raised to whoever sends the statement: a fire, a flush, a statement of one's own by Core or ORM.
+    Any statement can raise it: a fire, a flush, or the application's own by Core or ORM.
 
     >>> print(RefusedByDatabase(column="orders.state", source="Deleted", target="Running"))
     the database refused 'Deleted' to 'Running' in orders.state: its triggers know no such transition.

@@ -1,4 +1,4 @@
-"""What is declared: states, events and transitions, checked as a whole. Pure Python, without SQLAlchemy.
+"""Declarations: states, events and transitions, checked as a whole. Pure Python, without SQLAlchemy.
 
 ``machine.py`` is the frozen table that answers every question; ``events.py``, ``states.py``, ``groups.py``,
 ``guards.py`` and ``payload.py`` are what it is made of; ``declaration.py`` is a machine as written, and

@@ -66,7 +66,7 @@ _SOURCES = "a state, a group, an iterable of these, or ANY"
 
 @dataclass(frozen=True, slots=True, init=False)
 class Event:
-    """What can happen to a row: a name, and the transitions that the event takes.
+    """An event: a name, and its transitions.
 
     *transitions* is ``{source: target}``, where a source is a state, a group's name, a tuple of these or `ANY`, or an
     iterable of `Transition`; `.transitions` is a tuple of Transitions either way. Several from one source are tried in

@@ -1,4 +1,4 @@
-"""What changed between two releases of a machine, and in which order N servers take each change. Pure Python.
+"""The changes between two releases of a machine, and the order in which N servers take each. Pure Python.
 
 >>> from sqlalchemy_fsm_mysql import Event, Machine
 >>> last = Machine(initial="Running", events=[Event("Fail", {"Running": "Error"})])
@@ -47,7 +47,7 @@ _CROSSING: Final[dict[Role, str]] = {"enter": "entering", "exit": "leaving"}
 def diff_machines(old: Machine, new: Machine) -> list[Change]:
     """The changes from *old* to *new*, each with its deploy phases; empty when the two do the same.
 
-    A rename is told by the alias that *new* keeps for it; without one it is a removal and an addition. Order and
+    A rename is known by the alias that *new* keeps for it; without one it is a removal and an addition. Order and
     the machines' names do not count. Either machine may come from `Machine.from_json`.
 
     Raises:
@@ -154,7 +154,7 @@ def _border_payloads(machine: Machine, new: Machine) -> dict[str, list[str]]:
 
 
 def _in_terms_of(new: Machine, text: str) -> str:
-    """What *new* calls the state that an older machine stores as *text*."""
+    """The state of *new* that an older machine stores as *text*."""
     return new.stored(text) if new.declares(text) else text
 
 
@@ -203,7 +203,7 @@ def _due(event: Event) -> str:
 
 
 def _ways(old: Machine, new: Machine, name: str) -> Iterator[Change]:
-    """How the transitions of one event changed, by source; a source that came or went is told by `_states`."""
+    """How the transitions of one event changed, by source; `_states` reports a source that came or went."""
     before, after = _by_source(old, new, name), _by_source(new, new, name)
     for source in dict.fromkeys([*before, *after]):
         where = f"event {shown(name)} from {shown(source)}"

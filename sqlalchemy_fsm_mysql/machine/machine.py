@@ -133,7 +133,7 @@ class Machine(Questions):
         return f"<Machine {name}{listed(map(spelled, self.states))}; {listed(map(repr, self.events))}>"
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the picture where Graphviz is installed, else the table."""
+        """The view of notebooks: the picture where Graphviz is installed, else the table."""
         from ..diagram import html
 
         return html(self)

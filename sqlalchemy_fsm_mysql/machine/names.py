@@ -25,7 +25,7 @@ _TO_HIRAGANA: Final = 0x60
 
 
 def name_problems(what: str, name: str, *, any_script: bool = False) -> Iterator[str]:
-    """What keeps *name* from being stored and found again unchanged.
+    """The reason why *name* cannot be stored and found again unchanged.
 
     >>> list(name_problems("state ' 7'", " 7"))
     ["state ' 7' begins or ends with a space: strip it"]

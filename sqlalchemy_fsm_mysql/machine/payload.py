@@ -1,4 +1,4 @@
-"""What guards and effects take: the mapped class first, then the event's payload by name.
+"""The parameters of guards and effects: the mapped class first, then the event's payload by name.
 
 A name without a default is required at every fire. A name with a default is optional, and the default is used. A
 keyword-only parameter is the function's own, such as what a lambda in a loop closes over, and no payload.
@@ -119,7 +119,7 @@ def payload_parameters(function: Callable[..., object]) -> list[inspect.Paramete
 
 
 def parameter_problems(function: Callable[..., object]) -> Iterator[str]:
-    """What keeps *function* from being called with the mapped class and a payload by name.
+    """The reasons why *function* cannot be called with the mapped class and a payload by name.
 
     >>> list(parameter_problems(lambda order, *amounts: order.total))
     ['takes *amounts: name each value of the payload']
@@ -157,7 +157,7 @@ def default_problems(functions: Iterable[Callable[..., object]]) -> Iterator[str
 
 
 def _payload_problems(parameter: inspect.Parameter) -> Iterator[str]:
-    """What keeps *parameter* from being a name of the payload."""
+    """The reasons why *parameter* cannot be a name of the payload."""
     name = parameter.name
     if parameter.kind in _REFUSED_KINDS:
         yield _REFUSED_KINDS[parameter.kind].format(name)

@@ -139,7 +139,7 @@ RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
         "group '{before}' is removed",
         (Phase("deploy", "what used in_group('{before}') no longer does; then the release, on all servers"),),
     ),
-    # Which transitions a group's states have is told by the transitions.
+    # The transitions themselves show which of them a group's states have.
     "group changed": (
         "{after}",
         (

@@ -1,4 +1,4 @@
-"""What a database that enforces a machine lets a row do: its :class:`Rules`, as the texts that rows hold. Pure Python.
+"""The edges that a database enforces: :class:`Rules`, as the texts that rows hold. Pure Python.
 
 >>> from sqlalchemy_fsm_mysql import Event, Machine
 >>> rules = Rules.of(Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "closed"})]))
@@ -30,7 +30,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Rules:
-    """What triggers allow: `moves`, the texts that may follow each text, and `begins`, the texts of a new row.
+    """Rules for triggers: `moves`, the texts that may follow each text, and `begins`, the texts of a new row.
 
     A text that may follow itself is not listed: a row whose state stays is never refused.
     """

@@ -1,4 +1,4 @@
-"""What a state is, and how one is found among those that a machine declares."""
+"""States, and how one is found among those that a machine declares."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def state_names(declaration: Declaration) -> Iterator[str]:
     for alias in aliases:
         yield from name_problems(f"alias {shown(alias)}", alias, any_script=True)
     known = set(map(stored_form, declaration.declared))
-    # An alias that is a state's own name is told by `aliases`.
+    # The rule `aliases` reports an alias that is a state's own name.
     others = [(shown(alias), alias) for alias in aliases if alias not in known]
     states = [(spelled(state), stored_form(state)) for state in declaration.declared]
     yield from look_alikes("states and aliases" if others else "states", [*states, *others])

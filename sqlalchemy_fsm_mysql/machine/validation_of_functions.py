@@ -1,4 +1,4 @@
-"""What can be wrong with the functions and texts of a declaration: guards, effects, payload, deadlines, descriptions.
+"""Problems of the functions and texts of a declaration: guards, effects, payload, deadlines, descriptions.
 
 The rules here are run by `validation.problems`, with those on states, events and transitions.
 """
@@ -129,14 +129,14 @@ def timed_events(declaration: Declaration) -> Iterator[str]:
             problems = list(parameter_problems(event.after))
             yield from (f"{what}: the function of after {problem}" for problem in problems)
             if not problems and Takes.of(event.after).names:
-                yield f"{what}: the function of after takes a payload, which nobody gives: it takes the class alone"
+                yield f"{what}: the function of after takes a payload, which is never given: it takes the class alone"
         try:
             required = Takes.of(*declaration.functions(event)).required
         except (TypeError, ValueError):
             continue  # told by `payload_names`
         if required:
             yield (
-                f"{what} has after= and needs the payload {listed(map(shown, required))}, which nobody gives when it"
+                f"{what} has after= and needs the payload {listed(map(shown, required))}, which is not given when it"
                 " becomes due: give it a default"
             )
 

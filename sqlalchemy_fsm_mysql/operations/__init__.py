@@ -1,1 +1,1 @@
-"""What operators ask of a database: the doctor, enforcement, figures."""
+"""Operations on a database: the doctor, enforcement, figures, adoption."""

@@ -103,7 +103,7 @@ class Look:
         return [state for state in states if state not in self.spelling]
 
     def phases(self) -> list[Phase]:
-        """What ``op.adopt_column`` and ``op.finish_adoption`` do, in order."""
+        """The steps of ``op.adopt_column`` and ``op.finish_adoption``, in order."""
         new, old = self.adoption.new, self.adoption.old
         known, moment = self.adoption.unknown, "Other writers wait for a moment."
         strange = f"A value that the mapping lacks {'is refused (error 30046)' if known is None else f'is {known!r}'}."
@@ -338,7 +338,7 @@ def _referred(connection: Connection, key: ForeignKey, *, is_number: bool) -> li
 
 
 def _names_of_ids(connection: Connection, found: Look) -> dict[OldValue, str]:
-    """What the table of states calls each id: its text column whose values are most like states."""
+    """The name of each id in the table of states: its text column whose values are most like states."""
     own = next((key for key in found.keys if key.columns == (found.adoption.old,)), None)
     if own is None or not found.adoption.is_number:
         return {}

@@ -33,7 +33,7 @@ _DENIED = (1142, 1143, 1044)
 
 
 def check_database(column: Any, bind: Connection | Engine, *, count_rows: bool = True) -> list[Finding]:
-    """What does not fit between the machine of *column*, ``Order.state``, and the database of *bind*; errors first.
+    """The differences between the machine of *column*, ``Order.state``, and the database of *bind*; errors first.
 
     *count_rows* asks which states rows are in, which reads the whole table. Settings are those of the connection,
     so give the program's own engine.

@@ -1,4 +1,4 @@
-"""A database that refuses what the machine does not allow, whoever writes: triggers made from the machine.
+"""Enforcement in the database: triggers made from the machine refuse an undeclared edge of any writer.
 
 :func:`enforce_machine` puts them on the table of a state column, :func:`release_machine` takes them away. A column
 declared ``enforced=True`` has them from ``metadata.create_all()`` on. What they refuse is :class:`RefusedByDatabase`.

@@ -1,4 +1,4 @@
-"""What really happens to a machine, in figures: how often each edge was taken, and how many rows are in each state.
+"""Figures of a machine at work: how often each edge was taken, and how many rows are in each state.
 
 Both are what :mod:`.diagram` draws.
 """

@@ -1,4 +1,4 @@
-"""What ``module:Model.state`` means, on a command line and in documentation."""
+"""The object that ``module:Model.state`` names, on a command line and in documentation."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: whatever the module holds
-    """What *path* names in *module*, and the attribute of it that is left: the state's."""
+    """The object that *path* names in *module*, and the attribute of it that is left: the state's."""
     owner: Any = module
     found, left = [], path.split(".")
     while left and not _is_model(owner):

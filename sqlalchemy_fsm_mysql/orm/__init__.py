@@ -1,1 +1,1 @@
-"""What is declared on models, and what a Session adds to a fire: instances, journal, hooks, units of work."""
+"""Declarations on models, and the part of a Session in a fire: instances, journal, hooks, units of work."""

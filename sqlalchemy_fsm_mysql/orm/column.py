@@ -237,7 +237,7 @@ def _require_untimed(machine: Machine) -> None:
 
 
 class _CheckRule:
-    """Whether a CHECK is needed, asked by whoever writes the DDL; Alembic knows by ``target`` that a type brings it."""
+    """Whether a CHECK is needed, for the DDL compiler; Alembic knows by ``target`` that a type brings it."""
 
     def __init__(self, type_: Any) -> None:
         self.target = type_

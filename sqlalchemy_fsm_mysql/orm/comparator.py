@@ -134,7 +134,7 @@ class StateComparator(String.Comparator[Any]):
         return self._bound([state]) if self._own_machine().declares(state) else [state]
 
     def _bound(self, states: Iterable[Any]) -> list[ColumnElement[Any]]:
-        """What a row in one of *states* may hold.
+        """The stored values of a row in one of *states*.
 
         The state itself has the column's type: where SQLAlchemy evaluates a criterion in memory, it is what instances
         have. An alias is a plain string, as that type would bind it as its state.

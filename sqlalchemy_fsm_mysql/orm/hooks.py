@@ -1,4 +1,4 @@
-"""What the application does when a row has moved: inside of the transaction, or after its COMMIT."""
+"""Functions of the application that run when a row has moved: inside the transaction, or after its COMMIT."""
 
 from __future__ import annotations
 

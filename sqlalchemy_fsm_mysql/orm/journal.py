@@ -1,4 +1,4 @@
-"""What this library did in a session's open transactions, kept until they end.
+"""The moves of a session's open transactions, kept until they end.
 
 Two things need it. After a savepoint's rollback, SQLAlchemy expires the instances it flushed itself, and nothing tells
 it of those that a fire moved. And the functions of ``on_committed`` are called when the session, too, has seen to its
@@ -25,7 +25,7 @@ _KEY = "sqlalchemy_fsm_mysql"
 
 @dataclass(slots=True)
 class _Level:
-    """What was done in one savepoint, or in the outermost transaction."""
+    """The moves of one savepoint, or of the outermost transaction."""
 
     savepoint: SessionTransaction | None
     tokens: list[str] = field(default_factory=list)

@@ -25,7 +25,7 @@ _NUMBERED = "fsm_event_{}_{}"
 
 
 def possible_events(instance: Any, session: Any, column: Any, payload: Mapping[str, Any]) -> Any:
-    """What the method ``possible_events`` of the models calls; a list of events, to be awaited on an async session."""
+    """The work of the method ``possible_events``: a list of events, to be awaited on an async session."""
     return within(session or session_of(instance), _possible_events)(instance, column, payload)
 
 

@@ -35,7 +35,7 @@ __all__ = ["StateMachineColumn", "StateType", "Stateful"]
 
 
 class Stateful(Generic[E]):
-    """What a model with a :func:`StateMachineColumn` can do. Inherit it to let type checkers know; it works without.
+    """The methods of a model with a :func:`StateMachineColumn`. Type checkers see them when it is inherited.
 
     ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum, has them check event names.
     """

@@ -65,7 +65,7 @@ def refused(state: int, *, by_guard: bool) -> int:
 
 
 def failed(guard: int) -> int:
-    """What is added to a refusal when the named guard with this number is not true of the row."""
+    """The addition to a refusal when the named guard with this number is not true of the row."""
     return 1 << _LOW_BITS + guard
 
 
@@ -114,7 +114,7 @@ CREATED: Final = Created()
 
 
 def read(event: EventSQL, code: int) -> Reading:
-    """What *code*, computed by the SQL of *event*, says of the row."""
+    """The meaning of *code*, which the SQL of *event* has computed."""
     if code & TAKEN:
         return Taken(event.branches[(code & _LOW) >> 1], bool(code & OTHER_VERSION))
     low = code & _LOW & ~OTHER_VERSION
@@ -127,7 +127,7 @@ def read(event: EventSQL, code: int) -> Reading:
 
 
 def nonce(random: int) -> int:
-    """What an upsert adds to its code, made of *random* bits.
+    """The addition of an upsert to its code, made of *random* bits.
 
     MariaDB's connector reports the lower half of a large id. Bit 31 is set, so that no small id looks like that half.
 

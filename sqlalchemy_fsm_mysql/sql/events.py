@@ -1,4 +1,4 @@
-"""What an event is in SQL: pure builders of expressions, no session and no server.
+"""An event in SQL: pure builders of expressions, no session and no server.
 
 The unit is :class:`EventSQL`: one event of one machine on one mapped column, its guards and effects already called
 and turned into SQL. From it come the expressions that users compose (:meth:`EventSQL.can`, :meth:`EventSQL.after`)
@@ -89,7 +89,7 @@ class StateRow:
 
     @cached_property
     def writing(self) -> Update:
-        """What ``Session.get_bind()`` is shown, so that a session with several binds knows that this writes."""
+        """The statement for ``Session.get_bind()``: a session with several binds sees that this writes."""
         return update(self.table)
 
     def is_key(self) -> ColumnElement[bool]:
@@ -160,7 +160,7 @@ class EventSQL:
         return sources
 
     def code(self, *, known_version: bool = False) -> ColumnElement[int]:
-        """What the event does to a row, as one integer: hidden, unknown state, refused in which state, or which branch.
+        """The outcome code of a row, as one integer: hidden, unknown state, refused in which state, or which branch.
 
         Guards belong in here and not beside it in a WHERE: MariaDB evaluates this expression, and so remembers its
         value, also when a condition beside it is false.
@@ -202,7 +202,7 @@ class EventSQL:
         return refused
 
     def read(self, code: int) -> codes.Reading:
-        """What *code*, as a statement of this event has reported it, says of the row."""
+        """The meaning of *code*, which a statement of this event has reported."""
         reading = self.readings.get(code)
         if reading is None:
             reading = codes.read(self, code)
@@ -245,7 +245,7 @@ class EventSQL:
     def assignments(
         self, chosen: Chosen | None = None, target: Callable[[Branch], ColumnElement[str]] | None = None
     ) -> list[tuple[Column[Any], ColumnElement[Any]]]:
-        """What an UPDATE of rows that the event moves has to SET, the state last.
+        """The SET of an UPDATE of rows that the event moves, the state last.
 
         Without *chosen* each assignment decides by the row's own state and guards. With it, it decides by a code that
         was computed before the first assignment, which is the only safe way when an effect writes what a guard reads.
@@ -261,7 +261,7 @@ class EventSQL:
         return list(values.items())
 
     def forced_assignments(self, target: ColumnElement[Any]) -> list[tuple[Column[Any], ColumnElement[Any]]]:
-        """What an UPDATE has to SET that puts a row into the state *target*, whatever state it is in."""
+        """The SET of an UPDATE that puts a row into the state *target*, whatever state it is in."""
         unknown = Branch("", "", None, self.outside, number=len(self.branches), leaves="", leads_to="")
         values: dict[Column[Any], ColumnElement[Any]] = {}
         for column in _in_order(self.row, [*self.branches, unknown]):
@@ -274,7 +274,7 @@ class EventSQL:
         return [*values.items(), (self.row.state, target)]
 
     def branch_assignments(self, branch: Branch) -> list[tuple[Column[Any], ColumnElement[Any]]]:
-        """What an UPDATE has to SET on a row that is known to take *branch*."""
+        """The SET of an UPDATE of a row that takes *branch*."""
         values = {column: branch.effects[column] for column in _in_order(self.row, [branch])}
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
         return [*values.items(), (self.row.state, state_literal(branch.target))]

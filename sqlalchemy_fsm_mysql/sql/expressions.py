@@ -60,7 +60,7 @@ def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, sta
 
 
 def forced_sql(model: type[Any], machine: Machine, target: State, row: StateRow, state_value: StateValue) -> EventSQL:
-    """What stands for an event where ``force_state`` sets the state to *target*, with the effects of the borders.
+    """The SQL of ``force_state`` to *target*, in the form of an event, with the effects of the borders.
 
     Raises: InvalidMachine as :func:`event_sql`; TypeError when an effect needs a payload.
     """
@@ -127,7 +127,7 @@ class _Builder:
         return built
 
     def forced(self, target: State) -> EventSQL:
-        """What ``force_state`` to *target* writes along: the effects of the borders between there and any state."""
+        """The SQL of ``force_state`` to *target*, with the effects of the borders between there and any state."""
         machine = self.machine
         crossed = [machine.borders.crossed(state, target) for state in (None, *machine.states)]
         self.payload = Payload.of(*(border.function for borders in crossed for border in borders))
@@ -351,7 +351,7 @@ def _element(value: Any) -> Any:
 
 
 def _misplaced(expression: Any, table: Table) -> Iterator[str]:
-    """What in *expression* an UPDATE of *table* cannot hold."""
+    """The parts of *expression* that an UPDATE of *table* cannot contain."""
     for element in outside_subqueries(expression):
         if isinstance(element, Column) and element.table is not table:
             yield (

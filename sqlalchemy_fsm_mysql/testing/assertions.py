@@ -22,7 +22,7 @@ M = TypeVar("M")
 
 __all__ = ["assert_moves", "assert_refused"]
 
-# A helper's frames say nothing to whoever reads pytest's report.
+# A helper's frames say nothing to the reader of pytest's report.
 __tracebackhide__ = True
 
 

@@ -11,7 +11,7 @@ __all__ = ["Cell", "every_cell"]
 
 
 class Cell(NamedTuple):
-    """What an event does to a row in a state: `target` is where it leads, None when the state refuses it."""
+    """An event on a row in a state: `target` is where it leads, None when the state refuses it."""
 
     source: State
     event: str

@@ -1,6 +1,6 @@
 """Processes that fire at once on a user's own rows, and what must hold afterwards whatever the order was.
 
-Each process reports every outcome it got. If all are true, the moves of a row, whoever made them, can be laid end to
+Each process reports every outcome it got. If all are true, the moves of a row by all processes can be laid end to
 end: one path from the state that the row began in to the one that is stored. Had two processes moved it out of the
 same state, or somebody written past the machine, there would be a gap.
 """
@@ -43,7 +43,7 @@ SHOWN_PROBLEMS = 10
 
 @dataclass(slots=True)
 class RaceReport:
-    """What the processes of a race did, and what of it cannot be true.
+    """The report of a race: the acts of its processes, and those that cannot be true.
 
     `moved` counts ``(key, event, source, target)``, `refused` ``(key, event, state, reason)``, with states as they are
     stored; `again` is how often a unit of work was run again, because the server had ended it. `problems` is empty when
@@ -234,7 +234,7 @@ def _race(
     seed: int,
     said: tuple[Any, ...],
 ) -> None:
-    """What one process does."""
+    """The work of one process."""
     engine = _engine(url, isolation_level)
     try:
         with engine.connect():

@@ -13,6 +13,8 @@ import pytest
 from alembic.autogenerate import render_python_code
 from alembic.operations.ops import UpgradeOps
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, select, text, update
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql import pymysql
 from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_fsm_mysql import (
@@ -225,10 +227,18 @@ def test_autogenerate_writes_both_steps_of_a_rolling_deploy(project: Project, en
     assert after == {("new", "paid"), ("new", OVER), (OVER, "paid")}
 
 
+def has_escaped_enums() -> bool:
+    """Whether SQLAlchemy itself writes a percent sign of an ENUM as the driver wants it."""
+    dialect = pymysql.dialect()
+    return "100%%" in mysql.ENUM("100%").compile(dialect=dialect)
+
+
 @pytest.mark.servers_only
 def test_autogenerate_releases_a_column_before_it_is_dropped(project: Project, engine: Engine) -> None:
     """MySQL drops a column that a trigger reads, and then fails every write of the table."""
-    metadata = model_of(later)
+    # Alembic writes the ENUM of the dropped column as SQLAlchemy reflects it, and 2.0.30 doubles no percent sign of one.
+    plain = Machine(initial="new", events=[Event("Pay", {"new": "paid"}), Event("Close", {"paid": "it's \\ over"})])
+    metadata = model_of(later if has_escaped_enums() else plain)
     project.autogenerate(metadata)
     project.upgrade()
     without = MetaData()

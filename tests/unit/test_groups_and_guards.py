@@ -356,7 +356,7 @@ def test_guard_of_a_wrong_type(arguments):
         (Event("Pay", {"new": "paid"}, after=lambda: 1), "event 'Pay': the function of after has no first parameter"),
         (
             Event("Pay", {"new": "paid"}, after=timedelta(1), guard=is_owner),
-            "event 'Pay' has after= and needs the payload 'user', which nobody gives when it becomes due",
+            "event 'Pay' has after= and needs the payload 'user', which is not given when it becomes due",
         ),
         (
             Event("Pay", {"new": "paid"}, recorded=False),

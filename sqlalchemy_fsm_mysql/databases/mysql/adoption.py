@@ -1,7 +1,7 @@
 """Two columns of one table in step, on MySQL and MariaDB: the triggers, and what information_schema says around them.
 
 While a column is taken over, old code writes *old* and new code writes *new*. A BEFORE INSERT and a BEFORE UPDATE
-trigger set the other one, so both say the same after every statement, whoever sent it. Values are compared byte by
+trigger set the other one, so both say the same after every statement of any writer. Values are compared byte by
 byte, whatever the collation of *old*. Nothing in a trigger depends on a session's sql_mode or character set.
 """
 
@@ -49,7 +49,7 @@ _PLAIN = re.compile(r"[ -&(-\[\]-~]*")  # printable ASCII without a quote and a 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What the triggers of one adoption say: which value of *old* is which state.
+    """The rules of the triggers of one adoption: which value of *old* is which state.
 
     The first value of a state is the one that *old* gets when *new* is written. `unknown` is the state of any other
     value; None refuses it. `is_number` tells how *old* is compared.
@@ -208,7 +208,7 @@ END""",
 
 
 def _refusal(adoption: Adoption, value: str, column: str) -> str:
-    """What raises the error about *value*, an expression. The mark is in a block that runs only then."""
+    """The SQL that raises the error about *value*, an expression. The mark is in a block that runs only then."""
     # MESSAGE_TEXT holds 128 characters.
     label = _shortened(f"{adoption.table}.{column}", 40)
     other = _shortened(adoption.new if column == adoption.old else adoption.old, 20)

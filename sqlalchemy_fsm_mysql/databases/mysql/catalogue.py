@@ -68,7 +68,7 @@ class MySQLCatalogue(Catalogue):
         return {str(name) for name in connection.scalars(query, where)}
 
     def missing_rights(self, connection: Connection, column: Column[Any], *, writes: str) -> list[str]:
-        # EXPLAIN asks for the rights of the statement, whoever granted them, and runs nothing.
+        # EXPLAIN needs the rights of the statement, granted in any way, and runs nothing.
         statement: Any = update(column.table).where(false()).values({column: column})
         if writes == "insert":
             statement = insert(column.table).from_select([column.name], select(column).where(false()))

@@ -164,7 +164,7 @@ def _quoted(state: str | None) -> str:
 
 
 def _raised(value: str, messages: dict[str | None, str], spelling: Spelling) -> str:
-    """What raises the message for each *value*; that of None for any other."""
+    """The SQL that raises the message for each *value*; that of None for any other."""
     raises = {state: f"RAISE(ABORT, {spelling.plain(message)})" for state, message in messages.items()}
     otherwise = raises.pop(None)
     if not raises:
