@@ -237,6 +237,46 @@ def test_parallel_regions_beside_a_plain_model(factory: Any) -> None:
             assert (microwave.engine, microwave.door, microwave.timer) == expected
 
 
+def test_charts_are_raced(factory: Any) -> None:
+    """The entries counted in the row are those reported, and no COMMIT leaves a microwave cooking with its door open."""
+    sessions = factory(charts)
+    with sessions.begin() as session:
+        session.add_all([charts.Person(id=1), charts.Microwave(id=1)])
+    caffeinated = set(charts.people.groups["caffeinated"])
+
+    def fired(model: Any, event: str) -> Any:
+        return run_transaction(sessions, lambda session: try_fire_key(model, 1, event, session), attempts=50)
+
+    def user(seed: int) -> Counter[str]:
+        rng, seen = random.Random(seed), Counter[str]()
+        for _ in range(40):
+            outcome = fired(charts.Person, rng.choice(list(charts.people.events)))
+            if outcome and outcome.changed:
+                seen["cups"] += outcome.target in caffeinated and outcome.source not in caffeinated
+                seen["walks"] += outcome.target == "walking"
+                seen["runs"] += outcome.target == "running"
+                seen[f"leaves {outcome.source}"] += 1
+                seen[f"enters {outcome.target}"] += 1
+            region = rng.choice(("engine", "door"))
+            fired(charts.Microwave, rng.choice(list(getattr(charts, region).events)))
+            with sessions() as session:
+                microwave = session.get_one(charts.Microwave, 1)
+                seen["unsafe"] += (microwave.engine, microwave.door) == ("cooking", "open")
+        return seen
+
+    seen = raced(user)
+
+    with sessions() as session:
+        person = session.get_one(charts.Person, 1)
+    assert seen["unsafe"] == 0
+    assert (person.cups, person.walks, person.runs) == (seen["cups"], seen["walks"], seen["runs"])
+    # The moves form one path: each state is entered as often as it is left, but for the first and the last.
+    surplus = {state: seen[f"enters {state}"] - seen[f"leaves {state}"] for state in charts.people.states}
+    ends = Counter({person.state: 1})
+    ends["standing"] -= 1
+    assert surplus == {state: ends[state] for state in charts.people.states}
+
+
 def test_timeout(factory: Any, engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         pytest.skip("TIMESTAMPADD is MySQL's")
