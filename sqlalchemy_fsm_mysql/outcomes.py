@@ -1,4 +1,4 @@
-"""Return values of a fire: `Moved`, `Refused`, and `MovedRows` for a set of rows.
+"""Return values of a fire: ``Moved``, ``Refused``, and ``MovedRows`` for a set of rows.
 
 All are values: frozen, comparable, picklable. As a condition, an outcome answers "did it move?":
 
@@ -7,8 +7,8 @@ True
 >>> bool(Refused(object, 42, "Stop", "Deleted", "state"))
 False
 
-`Moved` says that the event took the row along a transition, also when that led back to the same state;
-`.changed` tells the two apart.
+``Moved`` means that the event took the row along a transition, which may lead back to the same state: then
+``.changed`` is false.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ NO_PAYLOAD: Mapping[str, Any] = ReadOnlyMapping({})  # Any: a payload value is w
 
 @dataclass(frozen=True, slots=True)
 class Moved(Generic[M]):
-    """The event took the row from `source` to `target`; the transaction is not committed by that.
+    """The event took the row from `source` to `target`. The transaction is not committed yet.
 
     `key` is the primary key, a tuple when it is composite. `source` and `target` are states as the machine
-    declares them. `instance` is the object fired on, None when there was only a key. `payload` is what the
-    event was fired with, read-only. `actor` and `details` are what the caller gave, None when nothing.
-    `token` is the fire's idempotency token, and `replayed` is true when an earlier fire with this token did
-    the moving: then this outcome is that one, and nothing moved now. `sequence` is the number of this
+    declares them. `instance` is the object fired on, None when there was only a key. `payload` are
+    the values that the event was fired with, read-only. `actor` and `details` are the caller's, None without.
+    `token` is the fire's idempotency token. `replayed` is true when an earlier fire with this token moved the
+    row: then this is the outcome of that fire, and nothing moved now. `sequence` is the number of this
     transition within the row's history, None without a history. `created` is true when `fire_or_create` has
-    made the row.
+    created the row.
 
     Equality and hash leave out `instance`, `payload` and `details`, and so does `repr`: they may be large,
     private, or unhashable.
@@ -146,12 +146,12 @@ class Refused(Generic[M]):
 
     def error(self, table: str) -> TransitionNotAllowed:
         """The error that ``fire`` raises for this refusal of a row of *table*."""
-        said = {"table": table, "key": self.key, "event": self.event, "model": self.model}
+        row = {"table": table, "key": self.key, "event": self.event, "model": self.model}
         state, allowed_from = self.state, self.allowed_from
         if self.reason != "guard":
-            return TransitionNotAllowed(**said, state=state, allowed_from=allowed_from)
+            return TransitionNotAllowed(**row, state=state, allowed_from=allowed_from)
         return GuardNotSatisfied(
-            **said, state=state, allowed_from=allowed_from, failed=self.failed, sentences=self.sentences
+            **row, state=state, allowed_from=allowed_from, failed=self.failed, sentences=self.sentences
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,8 +181,8 @@ class Refused(Generic[M]):
 class MovedRows(Generic[M]):
     """The outcome of one event on a set of rows.
 
-    `moved` is the number of rows that it took along a transition, `by_transition` how many of them took
-    which: ``{(source, target): rows}``, read-only and equal to a dict.
+    `moved` is the number of rows that took a transition, and `by_transition` the number for each transition:
+    ``{(source, target): rows}``, read-only and equal to a dict.
 
     >>> rows = MovedRows(object, "Stop", 5, {("Running", "Stopped"): 3, ("Stopped", "Stopped"): 2})
     >>> rows.moved, rows.changed

@@ -1,4 +1,4 @@
-"""All errors of the library, as one tree below `FSMError`.
+"""All errors of the library, as one tree below ``FSMError``.
 
 A message says which row, what was asked, what is true, and what would have worked:
 
@@ -6,15 +6,14 @@ A message says which row, what was asked, what is true, and what would have work
 >>> print(TransitionNotAllowed(**where, state="Deleted", allowed_from=["Initializing", "Running", "Error"]))
 orders 42 refused 'Ready': it is 'Deleted'; 'Ready' leaves 'Initializing', 'Running', 'Error'.
 
-It holds no SQL and no parameter values. What came from outside (an event's name, a key, a state that the row
-holds) is shown by `repr` and cut at 64 characters, and a list stops after 20 entries; the attributes are
-whole. The driver's error is the ``__cause__``.
+A message contains no SQL and no parameter values. A value from outside (an event's name, a key, a state stored in
+the row) is shown by ``repr`` and cut at 64 characters, and a list stops after 20 entries; the attributes are whole. The
+driver's error is the ``__cause__``.
 
-Every error survives `pickle` and `copy`, so a worker process can hand it to its parent.
+Every error survives ``pickle`` and ``copy``, so a worker process can hand it to its parent.
 
-The tree: `roots.py` has `FSMError` and `FireError`, `server.py` the errors of the server and the connection, and this
-module all others. `texts.py` spells states, keys and lists in messages.
-"""
+The tree: ``roots.py`` has ``FSMError`` and ``FireError``, ``server.py`` the errors of the server and the connection,
+and this module all others. ``texts.py`` writes states, keys and lists for messages. """
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ from .texts import State, counted, listed, row_label, shown, stored_form
 
 
 class InvalidMachine(FSMError, ValueError):
-    """The machine's declaration, or its place on a model, is wrong; `.problems` lists everything found.
+    """The machine's declaration, or its place on a model, is wrong; ``.problems`` lists every problem.
 
     >>> print(InvalidMachine(["event 'Go' has no transitions"], name="orders"))
     the machine 'orders' has 1 problem:
@@ -50,25 +49,25 @@ class InvalidMachine(FSMError, ValueError):
 
 
 class MigrationRefused(FSMError):
-    """A migration of a state column was not done; the database is as it was, or as far as its batches had come.
+    """A migration of a state column was not done; the database is unchanged, except for batches already committed.
 
-    `.rows` has the number of rows in each state that stands in the way, by the stored name.
+    ``.rows`` has the number of rows in each state that stands in the way, by stored value.
 
-    >>> print(MigrationRefused("orders.state", "still held", "move them first", rows={"Error": 3}))
-    orders.state: still held: 3 rows in 'Error'; move them first
+    >>> print(MigrationRefused("orders.state", "not empty", "move them first", rows={"Error": 3}))
+    orders.state: not empty: 3 rows in 'Error'; move them first
     """
 
     def __init__(self, column: str, what: str, advice: str, rows: Mapping[str, int] | None = None) -> None:
         self.column = column
         self.rows = dict(rows or {})
-        held = listed(f"{counted(number, 'row')} in {shown(state)}" for state, number in self.rows.items())
-        super().__init__(f"{column}: {what}{f': {held}' if held else ''}; {advice}")
+        counts = listed(f"{counted(number, 'row')} in {shown(state)}" for state, number in self.rows.items())
+        super().__init__(f"{column}: {what}{f': {counts}' if counts else ''}; {advice}")
 
 
 class UnknownEvent(FSMError, LookupError):
-    """There is no such event; nothing was sent to the database.
+    """The machine has no such event; nothing was sent to the database.
 
-    `.event` is what was asked for, whatever its type, and `.known` names the events there are.
+    ``.event`` is the value given as the event's name, of any type; ``.known`` are the names of the machine's events.
 
     >>> print(UnknownEvent("Halt", ["Ready", "Stop"]))
     the machine has no event 'Halt'; it has 'Ready', 'Stop'.
@@ -83,7 +82,7 @@ class UnknownEvent(FSMError, LookupError):
 
 
 class StateAssignmentError(FSMError):
-    """A protected state was assigned; only an event, or `force_state`, moves it."""
+    """A protected state was assigned; only an event, or ``force_state``, moves it."""
 
 
 class InstanceStateError(FSMError):
@@ -95,14 +94,14 @@ class TransactionRequired(FSMError):
 
 
 class TooManyRows(FSMError):
-    """More rows match than `max_rows` allows; nothing was changed."""
+    """More rows match than ``max_rows`` allows; nothing was changed."""
 
 
 class HistoryError(FSMError):
-    """A row of a history does not follow from the one before it, or not by the machine; `.record` is that row."""
+    """A history row does not follow from the one before it, or not by the machine; ``.row`` is that history row."""
 
-    def __init__(self, message: str, record: Any = None) -> None:
-        self.record = record
+    def __init__(self, message: str, row: Any = None) -> None:
+        self.row = row
         super().__init__(message)
 
 
@@ -118,7 +117,7 @@ class GraphvizMissing(FSMError, RuntimeError):
 
 
 class DatabaseUnfit(FSMError):
-    """The database does not fit the machine; `.findings` is all that the doctor found, errors first.
+    """The database does not fit the machine; ``.findings`` are all findings of the doctor, errors first.
 
     >>> print(DatabaseUnfit(["error: orders.state does not take 'Failed'; add it"]))
     the database does not fit the machine:
@@ -133,8 +132,8 @@ class DatabaseUnfit(FSMError):
 class TransitionNotAllowed(FireError):
     """The event does not leave the state that the row is in; nothing was changed.
 
-    `.state` is the state observed in the row, `.allowed_from` the states that the event leaves, in the
-    machine's order.
+    ``.state`` is the state observed in the row, ``.allowed_from`` the states that the event leaves, in the machine's
+    order.
     """
 
     def __init__(
@@ -157,15 +156,15 @@ class TransitionNotAllowed(FireError):
         return f"it is {shown(stored_form(self.state))}; {shown(event)} leaves {leaves}."
 
 
-# What machine.guards calls a guard without a name of its own.
+# The name that machine.guards gives to a lambda.
 _UNNAMED = "guard"
 
 
 class GuardNotSatisfied(TransitionNotAllowed):
     """The event leaves the row's state, but no transition's guards were all true there; nothing was changed.
 
-    `.failed` are the names of the guards that were not true of the row, `.sentences` what guards among them say to
-    people.
+    ``.failed`` are the names of the guards that were not true of the row, ``.sentences`` the sentences for people that
+    those guards have.
 
     >>> where = {"table": "orders", "key": 42, "event": "Cancel", "state": "paid", "allowed_from": ["paid"]}
     >>> print(GuardNotSatisfied(**where, failed=["owner", "in time"], sentences=["only the owner may"]))
@@ -199,18 +198,25 @@ class GuardNotSatisfied(TransitionNotAllowed):
 
 
 class RowNotFound(FireError):
-    """No row has this key: it was never there, or is deleted, or not visible to this transaction."""
+    """No row has this key: it was never stored, or is deleted, or a filter of the session hides it.
+
+    >>> print(RowNotFound(table="orders", key=42, event="Ready"))
+    orders 42: there is no row with this key, so 'Ready' was not fired; create the row first.
+    """
 
     def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
-        message = f"{row_label(table, key)} refused {shown(event)}: there is no row with this key; create it first."
+        message = (
+            f"{row_label(table, key)}: there is no row with this key, so {shown(event)} was not fired;"
+            " create the row first."
+        )
         super().__init__(message, model=model, key=key, event=event)
 
 
 class UnknownState(FireError):
-    """The row holds a state that the machine does not declare; nothing was changed.
+    """The row is in a state that the machine does not declare; nothing was changed.
 
-    A newer server may have written it, or a statement past the machine. `.state` is the text stored, None for
-    NULL, and `.declared` the states of this machine. `force_state` repairs such a row.
+    A server with a newer release may have written it, or a statement that bypasses the machine. ``.state`` is the
+    stored value, None for NULL, and ``.declared`` the states of this machine. ``force_state`` repairs such a row.
     """
 
     def __init__(
@@ -226,7 +232,7 @@ class UnknownState(FireError):
         self.state = state
         self.declared = list(declared)
         message = (
-            f"{row_label(table, key)} refused {shown(event)}: it holds {shown(state)}, which the machine does"
+            f"{row_label(table, key)} refused {shown(event)}: it is {shown(state)}, which the machine does"
             f" not declare; it declares {listed(shown(stored_form(known)) for known in self.declared)}."
         )
         super().__init__(message, model=model, key=key, event=event)
@@ -235,7 +241,7 @@ class UnknownState(FireError):
 class TokenConflict(FireError):
     """The token belongs to an earlier fire of another event, or on another row; nothing was changed.
 
-    `.token` is the token.
+    ``.token`` is the token.
     """
 
     def __init__(
@@ -250,12 +256,12 @@ class TokenConflict(FireError):
 
 
 class RefusedByDatabase(FireError):
-    """The triggers of :func:`enforce_machine` refused what a statement would have done; nothing changed.
+    """The triggers of :func:`enforce_machine` refused a statement, which changed nothing.
 
-    `.column` is the column as the triggers name it (``"orders.state"``), `.source` the text that the row holds, None
-    for a new row (then `.is_new` is true), and `.target` the text that was to follow. A very long one is cut, and what
-    the machine does not declare is None on SQLite. `.code` is the server's error number, None on SQLite. The
-    transaction is alive.
+    ``.column`` is the column as the triggers name it (``"orders.state"``), ``.source`` the stored value before, None
+    for a new row (then ``.is_new`` is true), and ``.target`` the value that was to be stored. A very long one is cut,
+    and on SQLite one that the machine does not declare is None. ``.code`` is the server's error number, None on SQLite.
+    The transaction goes on.
 
     Any statement can raise it: a fire, a flush, or the application's own by Core or ORM.
 
@@ -289,7 +295,7 @@ class RefusedByDatabase(FireError):
         super().__init__(f"{row}the database refused {what}{advice}.", model=model, key=key, event=event)
 
     def on(self, **row: Any) -> RefusedByDatabase:
-        """The same error, told of the *row* that was fired on."""
+        """The same error with the *row* that was fired on, as keywords of :class:`FireError`."""
         return RefusedByDatabase(
             column=self.column, source=self.source, target=self.target, code=self.code, is_new=self.is_new, **row
         )

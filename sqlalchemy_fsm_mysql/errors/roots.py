@@ -1,4 +1,4 @@
-"""The two roots of the tree of errors: of all of them, and of those of a fire."""
+"""The two roots of the tree of errors: the root of all errors, and that of the errors of a fire."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def _restored(kind: type[FSMError], arguments: tuple[object, ...]) -> FSMError:
-    """An error of *kind* made past its ``__init__``; what unpickling calls before it sets the attributes."""
+    """An error of *kind*, made without its ``__init__``. Unpickling calls this, and then sets the attributes."""
     return kind.__new__(kind, *arguments)
 
 
 class FSMError(Exception):
-    """The root: ``except FSMError`` catches whatever this library raises for reasons of its own."""
+    """The root: ``except FSMError`` catches every error class that this library defines."""
 
     # Exception's own __reduce__ calls the class with `args`, which a keyword-only __init__ refuses.
     def __reduce__(self) -> tuple[Any, ...]:  # Any: the shape that object.__reduce__ has in typeshed
@@ -21,8 +21,8 @@ class FSMError(Exception):
 class FireError(FSMError):
     """An event did not move its row.
 
-    `.model` is the mapped class, `.key` the primary key (a tuple when composite), `.event` the event's name.
-    Each is None where it is not known: an error at COMMIT belongs to no one fire.
+    ``.model`` is the mapped class, ``.key`` the primary key (a tuple when composite), ``.event`` the event's name.
+    Each is None where it is not known: an error at COMMIT belongs to no single fire.
     """
 
     def __init__(

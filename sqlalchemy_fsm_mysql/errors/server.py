@@ -1,4 +1,4 @@
-"""Errors for a refusal of the server or the connection, during a fire or at COMMIT."""
+"""Errors that come from the server or the connection, during a fire or at COMMIT."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .texts import row_label, shown
 
 
 class _ServerError(FireError):
-    """The server or the connection said no, during a fire or at COMMIT; the driver's error is ``__cause__``.
+    """An error of the server or the connection, during a fire or at COMMIT; the driver's error is ``__cause__``.
 
-    `.code` is the server's error number, None when there is none.
+    ``.code`` is the server's error number, None when there is none.
     """
 
     _what: ClassVar[str]
@@ -39,10 +39,10 @@ class _ServerError(FireError):
 
 
 class TransactionAborted(_ServerError):
-    """The server has ended the whole transaction: what it did before is gone too.
+    """The server has ended the whole transaction: its earlier statements are rolled back, too.
 
-    `.retryable` is true when the same unit of work may well succeed the next time (a deadlock, a snapshot or
-    certification conflict, a connection lost before COMMIT was sent).
+    ``.retryable`` is true when the same unit of work may succeed the next time (a deadlock, a snapshot or certification
+    conflict, a connection lost before COMMIT was sent).
 
     >>> print(TransactionAborted(code=1213, retryable=True))
     the server ended the whole transaction (error 1213); roll back and run the whole unit of work again.
@@ -65,20 +65,20 @@ class TransactionAborted(_ServerError):
         super().__init__(code=code, table=table, key=key, event=event, model=model)
 
     def _advice(self) -> str:
-        return self._remedy if self.retryable else "roll back; the same work fails again until the cause is mended"
+        return self._remedy if self.retryable else "roll back, and correct the cause before you run the same work again"
 
 
 class LockTimeout(_ServerError):
-    """The statement gave up: another transaction held the row for too long, or the statement was interrupted.
+    """The statement ended without the row's lock: another transaction held it too long, or the statement was killed.
 
-    Nothing moved. The transaction lives on, with its earlier work and its locks, unless `.rolled_back` is true: the
-    statement was one of the flush before the event, and SQLAlchemy rolls back when a flush fails, to the innermost
+    Nothing moved. The transaction goes on, with its earlier work and its locks, unless ``.rolled_back`` is true: then
+    the statement belonged to the flush before the event, and SQLAlchemy rolls back a failed flush, to the innermost
     savepoint or the whole transaction.
     """
 
     _what = "the statement was ended before it got the row's lock"
-    # The transaction could go on, but others may be waiting for the locks that it holds.
-    _remedy = "nothing moved; roll back, which frees its own locks too, and run the whole unit of work again"
+    # The transaction could go on, but other transactions may be waiting for the locks that it holds.
+    _remedy = "nothing moved; roll back, which releases this transaction's locks, and run the unit of work again"
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class LockTimeout(_ServerError):
 class UniqueViolation(_ServerError):
     """An effect, the move or a new row breaks a unique key; nothing moved, and the transaction goes on.
 
-    `.code` is the database's error number, None where it gives none. The ``__cause__``, SQLAlchemy's
+    ``.code`` is the database's error number, None where it gives none. The ``__cause__``, SQLAlchemy's
     ``IntegrityError``, names the key and the value.
 
     >>> print(UniqueViolation(table="tickets", key=2, event="Seat", code=1062))
@@ -114,9 +114,9 @@ class UniqueViolation(_ServerError):
 
 
 class KeyConflict(UniqueViolation):
-    """The row could not be created: another row holds one of its unique values. That one was left alone."""
+    """The row could not be created, because another row has one of its unique values. The other row is unchanged."""
 
-    _what = "there is no row with this key, and another row holds one of its unique values"
+    _what = "there is no row with this key, and another row has one of its unique values"
     _remedy = "nothing was changed"
 
 
@@ -130,9 +130,9 @@ class NotWritable(_ServerError):
 class OutcomeUnknown(_ServerError):
     """The connection was lost at COMMIT: the transaction is in the database as a whole, or not at all.
 
-    `.tokens` are the tokens of the transaction's fires, in order. `.token` is the one to give to
-    `find_by_token`: the token given here, else the first of `.tokens` (they were committed together, so one
-    tells of all); None when no fire had one.
+    ``.tokens`` are the tokens of the transaction's fires, in order. ``.token`` is the one to give to ``find_by_token``:
+    the token given here, else the first of ``.tokens``. One is enough, because all were committed together or none was.
+    It is None when no fire had a token.
     """
 
     _what = "the connection was lost at COMMIT, which may or may not have succeeded"

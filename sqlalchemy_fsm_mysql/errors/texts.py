@@ -1,7 +1,8 @@
-"""How messages spell a state, a value from outside, a count, a list and a row.
+"""The text in messages for a state, a value from outside, a count, a list and a row.
 
-A value from outside is shown by `repr` and cut at 64 characters, and a list stops after 20 entries. Text that goes to a
-terminal or into a log passes through :func:`escaped`, so a value in a row can neither move the cursor nor begin a line.
+A value from outside is shown by ``repr`` and cut at 64 characters, and a list stops after 20 entries. Text that goes to
+a terminal or into a log passes through :func:`escaped`, so a value in a row can neither move the cursor nor begin a
+line.
 
 This module imports nothing of ours.
 """
@@ -13,14 +14,14 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 State: TypeAlias = str | enum.Enum
-"""One state of a machine: a string, or a member of an `enum.Enum` class."""
+"""One state of a machine: a string, or a member of an ``enum.Enum`` class."""
 
 SHOWN_CHARACTERS = 64
 SHOWN_ENTRIES = 20
 
 
 def shown(value: object) -> str:
-    """*value* for a message: its `repr`, cut at 64 characters.
+    """*value* for a message: its ``repr``, cut at 64 characters.
 
     >>> shown("Stop"), shown("x" * 65_536) == "'" + "x" * 63 + "…"
     ("'Stop'", True)
@@ -55,7 +56,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def stored_form(state: State) -> str:
-    """The text that stands for *state* in the database, always an exact `str`.
+    """The text that stands for *state* in the database, always an exact ``str``.
 
     A str-valued member is stored by its value, any other member by its name, a string as itself.
 

@@ -168,7 +168,10 @@ def test_a_missing_row_says_row_and_event(session):
     with pytest.raises(RowNotFound) as missing:
         fire_key(Order, 404, "Stop", session)
 
-    assert str(missing.value) == "orders 404 refused 'Stop': there is no row with this key; create it first."
+    assert (
+        str(missing.value)
+        == "orders 404: there is no row with this key, so 'Stop' was not fired; create the row first."
+    )
 
 
 @pytest.mark.parametrize("way", ["fire", "fire_key"])
@@ -199,7 +202,7 @@ def test_an_unknown_state_says_row_event_state_and_what_is_declared(session):
         fire_key(Strange, 1, "Release", session, word=VALUE)
 
     expected = (
-        "strangers 1 refused 'Release': it holds 'Deleted', which the machine does not declare; "
+        "strangers 1 refused 'Release': it is 'Deleted', which the machine does not declare; "
         "it declares 'Held', 'Free'."
     )
     assert (expected, "Deleted") == (str(unknown.value), unknown.value.state)
@@ -306,7 +309,7 @@ def test_a_payload_that_does_not_fit_is_refused_before_any_sql(session, sent, pa
 
 
 def test_an_event_without_payload_takes_none(session, sent, order):
-    with sent() as statements, pytest.raises(TypeError, match="its payload is nothing"):
+    with sent() as statements, pytest.raises(TypeError, match="it takes no payload"):
         order.fire("Stop", amount=1)
 
     assert statements.number == 0

@@ -569,7 +569,7 @@ def test_the_first_record_that_does_not_fit_is_named(rows: list[OrderTransition]
     ) as error:
         replay(rows)
 
-    assert rows[first] is error.value.record
+    assert rows[first] is error.value.row
 
 
 def test_a_forced_state_is_no_fault_of_the_history() -> None:

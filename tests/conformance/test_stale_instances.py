@@ -86,8 +86,9 @@ def test_a_deleted_row_is_named(session: Session, stale: Order, database: Engine
     with pytest.raises(RowNotFound) as missing:
         stale.fire("Stop", session) if how == "instance" else fire_key(Order, stale.id, "Stop", session)
 
-    assert f"rules_order {stale.id} refused 'Stop': there is no row with this key; create it first." == str(
-        missing.value
+    assert (
+        f"rules_order {stale.id}: there is no row with this key, so 'Stop' was not fired; create the row first."
+        == str(missing.value)
     )
 
 

@@ -60,7 +60,7 @@ EXAMPLES = [
     StateAssignmentError("orders 42 is moved by events"),
     errors.TransactionRequired("the connection is in AUTOCOMMIT"),
     errors.TooManyRows("more than 10 rows match"),
-    errors.HistoryError("record 7 does not follow", record=("orders", 7)),
+    errors.HistoryError("history row 7 does not follow", row=("orders", 7)),
     InstanceStateError("orders 42 is detached"),
     errors.GraphvizMissing("Graphviz's program 'dot' is", "apt install graphviz"),
     errors.DatabaseUnfit(["error: it takes no writes; connect to the primary"], ["a finding"]),
@@ -205,13 +205,15 @@ def test_event_that_leaves_no_state_is_told_so():
 
 
 def test_missing_row_is_told():
-    assert str(RowNotFound(**ROW)) == ("orders 42 refused 'Ready': there is no row with this key; create it first.")
+    assert str(RowNotFound(**ROW)) == (
+        "orders 42: there is no row with this key, so 'Ready' was not fired; create the row first."
+    )
 
 
 def test_undeclared_state_is_told_with_the_declared_ones():
     error = UnknownState(**ROW, state="Lost", declared=["a", Job.BUSY])
     assert str(error) == (
-        "orders 42 refused 'Ready': it holds 'Lost', which the machine does not declare; it declares 'a', 'at work'."
+        "orders 42 refused 'Ready': it is 'Lost', which the machine does not declare; it declares 'a', 'at work'."
     )
     assert (error.state, error.declared) == ("Lost", ["a", Job.BUSY])
 
@@ -277,12 +279,12 @@ def test_invalid_machine_with_one_problem_and_no_name():
         (
             TransactionAborted(code=1180, retryable=False),
             "the server ended the whole transaction (error 1180)",
-            "roll back; the same work fails again until the cause is mended",
+            "roll back, and correct the cause before you run the same work again",
         ),
         (
             LockTimeout(table="orders", key=42, code=1205),
             "orders 42: the statement was ended before it got the row's lock (error 1205)",
-            "nothing moved; roll back, which frees its own locks too, and run the whole unit of work again",
+            "nothing moved; roll back, which releases this transaction's locks, and run the unit of work again",
         ),
         (
             NotWritable(code=1290),
