@@ -24,7 +24,7 @@ class Attribution(NamedTuple):
     token: str | None = None
 
     def checked(self, target: Target, event: EventSQL | None = None) -> Attribution:
-        """The same, fit to be stored with the history row of *event*.
+        """This attribution, checked to fit the history row of *event*.
 
         Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as
         :func:`checked_token`.
@@ -41,7 +41,7 @@ class Attribution(NamedTuple):
         return Attribution(None if actor is None else str.__str__(actor), self.details, self.token)
 
     def parameters(self) -> dict[str, Any]:
-        """The bound parameters of a history row that it gives."""
+        """The attribution as bound parameters of a history row."""
         return {"fsm_actor": self.actor, "fsm_details": self.details, "fsm_token": self.token}
 
 
@@ -49,7 +49,7 @@ NO_ATTRIBUTION: Final = Attribution()
 
 
 def checked_token(token: Any, target: Target) -> str:
-    """*token*, fit to be stored.
+    """*token*, checked to fit the history's column.
 
     Raises: TypeError when it is no string, or there is no history to keep it; ValueError when it is empty, too long, or
     not printable.

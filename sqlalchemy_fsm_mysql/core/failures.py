@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-# What says nothing of the transaction, which is alive.
+# Errors of one statement: the transaction goes on.
 _OF_THE_STATEMENT = (Meaning.REFUSED, Meaning.DUPLICATE, Meaning.VALUE, Meaning.UNRELATED)
 
 # mysqlclient and PyMySQL, of a float that is nan or inf.
@@ -67,10 +67,12 @@ def meaning(error: BaseException) -> Meaning:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Meaning.LOST
     code = error_code(error)
-    if code == _SAVEPOINT_GONE:  # the savepoint went with the transaction: an earlier error says why
+    if code == _SAVEPOINT_GONE:
+        # A savepoint ends with its transaction, and error 1305 does not say why that ended. An earlier error does.
         earlier = (meaning(cause) for cause in _earlier(error))
-        found = next((found for found in earlier if found not in _OF_THE_STATEMENT), Meaning.UNRELATED)
-        return Meaning.ABORTED if found is Meaning.LOCK_TIMEOUT else found  # innodb_rollback_on_timeout
+        cause = next((one for one in earlier if one not in _OF_THE_STATEMENT), Meaning.UNRELATED)
+        # A lock timeout ends a transaction only under innodb_rollback_on_timeout.
+        return Meaning.ABORTED if cause is Meaning.LOCK_TIMEOUT else cause
     driver = error.orig if isinstance(error, DBAPIError) else error
     return errors_of(driver).of(driver, code)
 
@@ -80,10 +82,10 @@ def is_unsure_at_commit(error: BaseException) -> bool:
 
     Measured on Galera 10.11 with a node cut off: of 16 COMMITs that ended by 1180, 5 had applied on the other nodes.
     """
-    found = meaning(error)
+    meant = meaning(error)
     driver = error.orig if isinstance(error, DBAPIError) else error
-    is_from_a_node = error_code(error) in errors_of(driver).unsure_at_commit and found is not Meaning.ABORTED
-    return found is Meaning.LOST or is_from_a_node
+    is_from_a_node = error_code(error) in errors_of(driver).unsure_at_commit and meant is not Meaning.ABORTED
+    return meant is Meaning.LOST or is_from_a_node
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:
@@ -101,20 +103,23 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
 
 
 @event.listens_for(Engine, "handle_error")
-def _tell_of_triggers(context: ExceptionContext) -> RefusedByDatabase | None:
-    """Have :class:`RefusedByDatabase` raised by any statement: a flush, too, and the application's own."""
+def _raise_refused_by_database(context: ExceptionContext) -> RefusedByDatabase | None:
+    """The error that SQLAlchemy raises when a trigger of ours refuses any statement: a fire's, a flush's, or another.
+
+    None leaves SQLAlchemy's own error in place.
+    """
     error = context.sqlalchemy_exception
     return refusal_in(error) if isinstance(error, DBAPIError) else None
 
 
 @event.listens_for(Engine, "handle_error")
-def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
-    """Give up a connection on which an exception that is not the driver's own has left an answer unread.
+def _invalidate_after_unread_answer(context: ExceptionContext) -> None:
+    """Invalidate a connection when an exception that is not the driver's own left an answer unread on it.
 
-    A signal handler's exception, for instance (Celery's SoftTimeLimitExceeded, RQ's JobTimeoutException), or PyMySQL's
-    of an answer that it cannot decode: the next statement would read the answer of this one. SQLAlchemy gives up the
-    connection for KeyboardInterrupt and the like alone. This is so for every engine, because the next fire may be on
-    any connection of a pool.
+    The next statement on the connection would read that answer. Such exceptions come from signal handlers (Celery's
+    SoftTimeLimitExceeded, RQ's JobTimeoutException), or from PyMySQL when it cannot decode an answer. SQLAlchemy itself
+    invalidates the connection only for KeyboardInterrupt and other exceptions that are no Exception. The listener is on
+    every engine, because the next fire may use any connection of a pool.
     """
     error = context.original_exception
     if context.connection is None or isinstance(error, (context.dialect.loaded_dbapi.Error, SQLAlchemyError)):
@@ -124,9 +129,9 @@ def _let_go_of_half_an_answer(context: ExceptionContext) -> None:
     context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
 
-# What the drivers call the functions that put the parameters into a statement, before any of it is sent.
+# Parts of the names of drivers' functions that put parameters into a statement, before any of it is sent.
 _PREPARING = ("mogrify", "escape", "literal")
-# What SQLAlchemy calls the functions that hand a statement to the driver, and those that fetch its answer.
+# How the names begin of SQLAlchemy's functions that hand a statement to the driver, and that fetch its answer.
 _DRIVING = ("do_", "fetch", "_fetch")
 
 
@@ -134,6 +139,7 @@ def _was_sent(error: BaseException, context: ExceptionContext) -> bool:
     """Whether the statement may have been on its way when *error* came up."""
     if context.statement is not None and context.execution_context is None:  # its parameters are being bound
         return False
+    # No driver reports whether it has sent the statement, so the traceback decides by the functions that it shows.
     names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not any(name.startswith(_DRIVING) for name in names):  # a listener of before_cursor_execute, for instance
         return False
@@ -142,24 +148,24 @@ def _was_sent(error: BaseException, context: ExceptionContext) -> bool:
 
 @event.listens_for(Engine, "handle_error")
 def _refuse_half_a_transaction(context: ExceptionContext) -> None:
-    """After an error that has ended the transaction, refuse the rest of it, whatever statement learned of it.
+    """Invalidate the connection after an error that ended a transaction with a fire in it, whichever statement failed.
 
-    Only where something was fired in the transaction, or is fired later: what an application does on its other
-    connections after a deadlock is its own matter.
+    A transaction without a fire is only noted, because the application may do what it likes there; a later fire in it
+    reads the note.
     """
     connection, error = context.connection, context.sqlalchemy_exception
     if connection is None or connection.invalidated or not isinstance(error, DBAPIError):
         return
     if not connection.in_transaction() or is_autocommit(connection):
         return
-    found = Meaning.LOST if context.is_disconnect else meaning(error)
-    if found not in (Meaning.ABORTED, Meaning.LOST) and error_code(error) != _LOCK_WAIT:
+    meant = Meaning.LOST if context.is_disconnect else meaning(error)
+    if meant not in (Meaning.ABORTED, Meaning.LOST) and error_code(error) != _LOCK_WAIT:
         return
     notes = notes_of(connection)
     if notes.ended_by is None or error_code(notes.ended_by) == _LOCK_WAIT:
         notes.ended_by = error
     if notes.has_fired and ended_by(connection) is not None:
-        # To set is_disconnect would do it, too, and the error would then read as a lost connection.
+        # context.is_disconnect would invalidate it, too, but SQLAlchemy would report a lost connection.
         connection.invalidate()
 
 
@@ -168,7 +174,7 @@ def ended_by(connection: Connection) -> DBAPIError | None:
     notes = current_notes(connection)
     if notes is None or notes.ended_by is None:
         return None
-    # On an invalidated connection nothing can be asked; it was, when the error came.
+    # An invalidated connection takes no query; the question was settled when it was invalidated.
     is_suspect = error_code(notes.ended_by) == _LOCK_WAIT and not connection.invalidated
     if is_suspect and not _ends_transaction_on_timeout(connection):
         notes.ended_by = None
@@ -176,16 +182,16 @@ def ended_by(connection: Connection) -> DBAPIError | None:
 
 
 def note_fire(connection: Connection) -> DBAPIError | None:
-    """Note that something is fired on *connection*; the error that has ended its transaction already, if one has.
+    """Note a fire on *connection*, and return the error that has already ended its transaction; None when it is alive.
 
-    No rollback has followed, so the fire must not begin another transaction: give the error to
-    :func:`raise_explained`.
+    No rollback has followed such an error, so the fire must not begin another transaction: the caller gives the error
+    to :func:`raise_explained`.
     """
     notes = notes_of(connection)
     if notes.has_fired:
         return None
     notes.has_fired = True
-    if notes.ended_by is None or connection.invalidated:  # SQLAlchemy refuses what is sent on an invalidated one
+    if notes.ended_by is None or connection.invalidated:  # SQLAlchemy raises for an invalidated one
         return None
     return ended_by(connection)
 
@@ -202,11 +208,11 @@ def raise_explained(
 
     A value that does not fit its column is a ``ValueError`` or ``TypeError``.
 
-    *row* says what was fired, as keywords of :class:`FireError`. When the transaction is gone, so is the connection:
-    whatever the session tries before ``rollback()`` raises ``PendingRollbackError``. An engine stands for a connection
-    that the session has rolled back already. *in_flush* is whether a flush raised the error: it has been rolled back.
-    *has_moved* is whether the row has moved, and a hook's own statement raised the error. What is wrong with the values
-    of such a statement, or of a flush's, SQLAlchemy's error tells.
+    *row* names the fire, as keywords of :class:`FireError`. An error that ended the transaction invalidates
+    *connection*, so anything that the session does before ``rollback()`` raises ``PendingRollbackError``. An engine
+    stands for a connection that the session has rolled back already. *in_flush* is whether a flush raised the error and
+    was rolled back. *has_moved* is whether the row has moved, so that a hook's own statement raised the error.
+    SQLAlchemy's error is kept for wrong values of a flush or of a hook's statement.
     """
     refused = refusal_in(error)
     if refused is not None:
@@ -226,7 +232,7 @@ def raise_explained(
 def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeError | None:
     """The error for a value that the database cannot take; it does not show the value."""
     cause = error.orig
-    # A type that was given a value of another one often trips over a missing attribute.
+    # A SQLAlchemy type often fails on a value of another type by a missing attribute.
     kind = TypeError if isinstance(cause, (TypeError, AttributeError)) else ValueError
     if isinstance(error, DBAPIError):
         if meaning(error) is not Meaning.VALUE and _NOT_FINITE not in str(cause):
@@ -234,7 +240,7 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
         code = error_code(error)
         number = "" if code is None else f" (error {code})"
         why = f"{errors_of(cause).misfit(cause, code)}{number}"
-    elif cause is not None and not isinstance(cause, SQLAlchemyError):  # of a type's, while the values were bound
+    elif cause is not None and not isinstance(cause, SQLAlchemyError):  # raised by a type that bound the value
         why = f"a value that was given cannot be bound ({type(cause).__name__})"
     else:
         return None
@@ -244,26 +250,30 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
 
 
 def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:
-    found, code = meaning(error), error_code(error)
-    if found is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
-        found = Meaning.ABORTED
-    # REFUSED is here one with our number, but not in the words of our triggers.
-    if found in (Meaning.UNRELATED, Meaning.REFUSED, Meaning.VALUE):
+    """Our error for *error*; None when SQLAlchemy's own says all. Invalidates a connection without a transaction."""
+    meant, code = meaning(error), error_code(error)
+    if meant is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
+        meant = Meaning.ABORTED
+    # raise_explained() has taken out the refusals of our triggers. REFUSED that is left is another trigger's use of
+    # our error number.
+    if meant in (Meaning.UNRELATED, Meaning.REFUSED, Meaning.VALUE):
         return None
-    if found is Meaning.LOCK_TIMEOUT:
+    if meant is Meaning.LOCK_TIMEOUT:
         return LockTimeout(code=code, **row)
-    if found is Meaning.DUPLICATE:
+    if meant is Meaning.DUPLICATE:
         return UniqueViolation(code=code, **row)
     if is_unsure_at_commit(error) and is_autocommit(connection):
         return OutcomeUnknown(code=code, **row)
-    if isinstance(connection, Connection):  # a lost one, too: SQLAlchemy does not know every driver's words for it
+    # Also a lost connection: SQLAlchemy does not recognise every driver's message for one.
+    if isinstance(connection, Connection):
         connection.invalidate()
-    if found is Meaning.NOT_WRITABLE:
+    if meant is Meaning.NOT_WRITABLE:
         return NotWritable(code=code, **row)
     return TransactionAborted(code=code, retryable=True, **row)
 
 
 def _ends_transaction_on_timeout(connection: Connection | Engine) -> bool:
+    """Whether the server ends the whole transaction at a lock timeout, and not the one statement."""
     if isinstance(connection, Engine) or connection.invalidated:
         return False
     try:

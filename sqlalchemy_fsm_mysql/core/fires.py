@@ -52,7 +52,7 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     Raises: RowNotFound, UnknownState, and SQLAlchemy's errors.
     """
     database = database_of(connection)
-    # The answer of the statement has the row's code: which branch it took, or which state refused the event.
+    # The answer of the statement has the row's code: the branch that it took, or the state that refused the event.
     reading = database.rows.fire(connection, fire.event, fire.parameters, known_version=fire.knows_version)
     if isinstance(reading, Taken):
         branch = reading.branch
@@ -60,7 +60,7 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
         return moved(connection, fire, branch.source, branch.target, branch.leaves, branch.leads_to)
     if isinstance(reading, Refusal):
         return refused(fire, reading)
-    # The code of an undeclared state does not say which: the row does, read with a lock.
+    # All undeclared states have one code, so a locking read fetches the text of this one for the error.
     stored = stored_state(connection, fire) if isinstance(reading, Undeclared) else NO_ROW
     if stored is NO_ROW:
         raise RowNotFound(**fire.row)
@@ -81,8 +81,8 @@ def moved(connection: Connection, fire: Fire, source: str, target: str, leaves: 
         try:
             sequence = database.history.record(connection, recorder.sql, values)
         except Exception as error:
-            # The row has moved already, and must not be committed without its history row. Only of a token that another
-            # fire has used can that be taken back: by the savepoint of the token.
+            # The row has moved already, and must not be committed without its history row. Only when the token is a
+            # duplicate can the move be undone alone, by the savepoint that fire_under_token() has set.
             if fire.attribution.token is None or not isinstance(error, IntegrityError):
                 database.transactions.abandon(connection)
             raise
@@ -133,7 +133,8 @@ def next_version(connection: Connection, fire: Fire) -> None:
     """Add the row's next version to the parameters of *fire*, where Python makes it from the one before."""
     target = fire.target
     if target.makes_versions:
-        # Made from the version that the row has now: made from one in memory, another session could have it already.
+        # The version in memory may be old, and another session may have made the same next version from it. So the next
+        # one is made from the version in the row.
         stored = database_of(connection).rows.stored_version(connection, fire.event, fire.parameters)
         fire.parameters[NEXT_VERSION] = target.next_version(stored)
 
@@ -147,6 +148,6 @@ def force(connection: Connection, fire: Fire, state: str) -> Moved[Any]:
     before = database_of(connection).rows.force(connection, fire.event, fire.parameters, state)
     if before is NO_ROW:
         raise RowNotFound(**fire.row)
-    # The history, whose columns are NOT NULL, has the empty text in the place of NULL.
+    # The history's columns are NOT NULL, so the empty text stands for a source of NULL.
     source = "" if before is None else before if isinstance(before, str) else stored_form(before)
     return moved(connection, fire, source, state, machine.loaded(source), machine.loaded(state))

@@ -1,7 +1,7 @@
-"""Hooks: functions of the application that hear of each move, inside its transaction or after the COMMIT.
+"""Hooks: functions of the application that are called for each move, inside its transaction or after the COMMIT.
 
-They run to completion: a hook may fire further events, and every hook hears of the first move before any of them hears
-of the second.
+They run to completion: a hook may fire further events, and every hook is called for the first move before any of them
+is called for the second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A function and the moves it wants to hear of: those of a model and its subclasses that pass each filter."""
+    """A function, and the filters of the moves that it is called for: those of a model and its subclasses."""
 
     function: Callable[..., Any]
     when: Literal["moved", "committed"]
@@ -45,7 +45,7 @@ class Hook:
         )
 
 
-class Place(Protocol):
+class Journal(Protocol):
     """A session's journal: where announcements queue, and when its ``on_committed`` functions are called."""
 
     queue: deque[Any] | None
@@ -59,12 +59,12 @@ class Place(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Announcement:
-    """A move that not all of its functions have heard of yet."""
+    """A move, and the functions that are still to be called for it."""
 
     functions: list[Callable[..., Any]]
-    at_once: list[Callable[..., Any]]  # those of on_committed, in AUTOCOMMIT
+    at_once: list[Callable[..., Any]]  # the functions of on_committed, in AUTOCOMMIT
     moved: Moved[Any]
-    given: Any  # the session or connection that the functions of on_moved get
+    place: Any  # the session or connection that the functions of on_moved get as their second argument
     promise: Promise | None  # void once the move has been undone
 
 
@@ -72,19 +72,20 @@ def announce(
     hooks: Sequence[Hook],
     moves: Sequence[Moved[Any]],
     connection: Connection,
-    given: Any = None,
-    place: Place | None = None,
+    session: Any = None,
+    journal: Journal | None = None,
 ) -> None:
-    """Have *hooks* hear of *moves* on *connection*, in order: ``on_moved`` now, ``on_committed`` after the COMMIT.
+    """Call *hooks* for *moves* on *connection*, in order: ``on_moved`` now, ``on_committed`` after the COMMIT.
 
-    *given* is what the functions get beside the move: the session, of which *place* is the journal, or the connection.
-    All moves of one call have happened already, so a function hears of each before it hears of what a hook fires.
+    *session* is the functions' second argument, and *journal* its journal; for a fire without a session, it is the
+    connection. All moves of one call have happened already, so each function is called for them before it is called for
+    an event that a hook fires.
 
-    What a function raises keeps no other from being called. Those of ``on_moved`` hear of everything that can still be
-    committed; then the first exception is raised, and any further one is logged.
+    An exception of one function does not keep the others from being called. The functions of ``on_moved`` are called
+    for everything that can still be committed; then the first exception is raised, and any further one is logged.
     """
     notes = notes_of(connection)
-    queue = notes.queue if place is None or place.queue is None else place.queue
+    queue = notes.queue if journal is None or journal.queue is None else journal.queue
     # A single move that nothing waits for needs no promise: it is announced before anything can undo it.
     may_wait = queue is not None or len(moves) > 1
     waiting: list[_Announcement] = []
@@ -92,53 +93,56 @@ def announce(
         wanted = [hook for hook in hooks if hook.wants(moved)]
         functions = [hook.function for hook in wanted if hook.when == "moved"]
         committed = [hook.function for hook in wanted if hook.when == "committed"]
-        announcement = _Announcement(functions, [], moved, given or connection, None)
+        announcement = _Announcement(functions, [], moved, session or connection, None)
         if committed or (functions and may_wait):
             if is_autocommit(connection):  # each statement was its own COMMIT
                 announcement.at_once = committed
             else:
-                announcement.promise = _promise(notes, connection, partial(_call_committed, committed, moved), place)
+                announcement.promise = _promise(notes, connection, partial(_call_committed, committed, moved), journal)
         if functions or announcement.at_once:
             waiting.append(announcement)
     if queue is not None:
         queue.extend(waiting)
     elif waiting:
-        _run_to_completion(waiting, connection, [notes] if place is None else [notes, place])
+        _run_to_completion(waiting, connection, [notes] if journal is None else [notes, journal])
 
 
-def _promise(notes: Notes, connection: Connection, run: Callable[[], None], place: Place | None) -> Promise:
-    if place is None:
+def _promise(notes: Notes, connection: Connection, run: Callable[[], None], journal: Journal | None) -> Promise:
+    if journal is None:
         return notes.promise(connection, run)
-    promise = notes.promise(connection, partial(place.after_commit, run))
-    place.noted(promise)
+    promise = notes.promise(connection, partial(journal.after_commit, run))
+    journal.noted(promise)
     return promise
 
 
-def _run_to_completion(waiting: Sequence[_Announcement], connection: Connection, places: Sequence[Any]) -> None:
+def _run_to_completion(waiting: Sequence[_Announcement], connection: Connection, queues: Sequence[Any]) -> None:
     """Make the announcements *waiting*, and those that their hooks add by further fires."""
     queue = deque(waiting)
-    for place in places:
-        place.queue = queue
+    # A fire of a hook finds the queue on its connection, or on its session, and adds to it.
+    for owner in queues:
+        owner.queue = queue
     notes, raised = current_notes(connection), None
     try:
-        while queue and not connection.invalidated:  # else nothing of the transaction can be committed
+        while queue and not connection.invalidated:  # an invalidated one can commit nothing
             announcement = queue.popleft()
             promise = announcement.promise
-            # A hook may have ended the transaction: after its rollback there is nothing to hear of.
+            # A hook may have rolled the transaction back, and then the move has not happened.
             if promise is None or promise.is_kept or (current_notes(connection) is notes and not promise.is_void):
-                raised = _call(announcement, connection, raised)
+                raised = _call_functions(announcement, connection, raised)
     finally:
-        for place in places:
-            place.queue = None
+        for owner in queues:
+            owner.queue = None
     if raised is not None:
         raise raised
 
 
-def _call(announcement: _Announcement, connection: Connection, raised: BaseException | None) -> BaseException | None:
-    """Call the functions of *announcement*; the first exception, *raised* or theirs."""
+def _call_functions(
+    announcement: _Announcement, connection: Connection, raised: BaseException | None
+) -> BaseException | None:
+    """Call the functions of *announcement*, and return the first exception: *raised*, or theirs."""
     for function in announcement.functions:
         try:
-            function(announcement.moved, announcement.given)
+            function(announcement.moved, announcement.place)
         except BaseException as error:  # noqa: BLE001 - raised again when the others have been called
             if raised is not None:
                 _log.exception("on_moved: %r failed, too; the first exception is raised", function)
@@ -153,7 +157,7 @@ def _call(announcement: _Announcement, connection: Connection, raised: BaseExcep
 
 
 def _call_committed(functions: Sequence[Callable[..., Any]], moved: Moved[Any]) -> None:
-    """Call the functions of ``on_committed``. The transaction is over, so an error of theirs is logged."""
+    """Call the functions of ``on_committed``. The transaction is over, so their errors are logged, not raised."""
     keep_promises([Promise(partial(_log_errors, function, moved)) for function in functions])
 
 

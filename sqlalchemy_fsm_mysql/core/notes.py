@@ -1,7 +1,7 @@
-"""Notes on the transaction that a connection is in: whether something was fired, and what waits for its COMMIT.
+"""Notes on the transaction that a connection is in: whether something was fired, and which calls wait for its COMMIT.
 
-SQLAlchemy keeps nothing of the kind for a connection, which several sessions may use one after the other, and which
-may be used without any. A note that was made in a savepoint goes with the savepoint's rollback.
+They belong to the connection, because several sessions may use one connection in turn, or none may; SQLAlchemy has
+no place for them. The rollback of a savepoint drops the notes that were made in it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ KEY = "_sqlalchemy_fsm_mysql_notes"
 
 @dataclass(slots=True, eq=False)
 class Promise:
-    """Something to be run once the connection's transaction is committed.
+    """A function to be called once the connection's transaction is committed.
 
     `is_void` after the rollback of the savepoint that it was made in, `is_kept` when it is run.
     """
 
     run: Callable[[], None]
-    token: str | None = None  # that was fired, for the outcome of a COMMIT that is not known
+    token: str | None = None  # of a fire; OutcomeUnknown lists it when the COMMIT's outcome is unknown
     is_void: bool = False
     is_kept: bool = False
 
@@ -39,12 +39,13 @@ class Notes:
     __slots__ = ("_promises", "ended_by", "has_fired", "queue", "transaction")
 
     def __init__(self, transaction: RootTransaction) -> None:
-        # Weak, because the connection refers to its notes: a cycle would keep it from the pool until the next gc.
+        # The connection refers to its notes. A strong reference back would be a cycle, and a dropped connection would
+        # return to the pool only at the next garbage collection.
         self.transaction = weakref.ref(transaction)
         self.has_fired = False
-        self.ended_by: DBAPIError | None = None  # what may have ended the transaction before anything was fired
-        self.queue: deque[Any] | None = None  # the announcements to hooks that wait while another one is made
-        # By the names of the savepoints that they were made in.
+        self.ended_by: DBAPIError | None = None  # may have ended the transaction before a fire
+        self.queue: deque[Any] | None = None  # of hooks' announcements, while one is made
+        # The keys are the names of the savepoints that the promises were made in, the outermost first.
         self._promises: dict[tuple[str, ...], list[Promise]] = {}
 
     @property
@@ -63,6 +64,7 @@ class Notes:
         assert transaction is not None
         transaction.__class__ = _COMMITTING.get(type(transaction), type(transaction))
         promise = Promise(run)
+        # Only a promise made in a savepoint can become void, so only then are the savepoint's events listened for.
         savepoints = _savepoints(connection.get_nested_transaction())
         if savepoints:
             _listen(connection)
@@ -70,19 +72,19 @@ class Notes:
         return promise
 
     def forget(self, savepoint: str) -> None:
-        """Make void what was promised in *savepoint*, which has been rolled back."""
+        """Make the promises void that were made in *savepoint*, which has been rolled back."""
         for names in [names for names in self._promises if savepoint in names]:
             for promise in self._promises.pop(names):
                 promise.is_void = True
 
     def release(self, savepoint: str) -> None:
-        """Give what was promised in *savepoint*, which has been released, to the one around it."""
+        """Move the promises made in *savepoint*, which has been released, to the savepoint around it."""
         for names in [names for names in self._promises if savepoint in names]:
             promises = self._promises.pop(names)
             self._promises.setdefault(tuple(name for name in names if name != savepoint), []).extend(promises)
 
     def take_promises(self) -> list[Promise]:
-        """The promises in the order of their making; none is left."""
+        """All promises, in the order in which they were made, and forget them."""
         promises, self._promises = self._promises, {}
         return [promise for made in promises.values() for promise in made]
 
@@ -121,7 +123,10 @@ def _savepoints(nested: NestedTransaction | None) -> tuple[str, ...]:
 
 
 class _Committing:
-    """In front of the class of a transaction that promises wait for. SQLAlchemy has no event after a COMMIT."""
+    """A base that runs the promises after a COMMIT, mixed into a transaction's class when its first promise is made.
+
+    SQLAlchemy's event ``commit`` comes before the COMMIT is sent, and there is none after it.
+    """
 
     __slots__ = ()
 
@@ -148,7 +153,7 @@ _COMMITTING: dict[type[Any], type[Any]] = {RootTransaction: _Root, TwoPhaseTrans
 def keep_promises(promises: Iterable[Promise]) -> None:
     """Run the *promises* that are neither void nor kept already.
 
-    What one raises keeps none of the others from theirs; the first exception is raised when all have been run.
+    An exception of one does not keep the others from running; the first exception is raised when all have run.
     """
     raised: BaseException | None = None
     for promise in promises:
@@ -164,10 +169,10 @@ def keep_promises(promises: Iterable[Promise]) -> None:
 
 
 def _listen(connection: Connection) -> None:
-    """Hear of the ends of savepoints on *connection*.
+    """Listen for the ends of savepoints on *connection*.
 
-    Listeners of the Engine class would make SQLAlchemy look for listeners of all kinds at every statement of every
-    engine: a hundred calls for each fire.
+    Listeners on the Engine class would make SQLAlchemy look for listeners of all kinds at every statement of every
+    engine, which adds a hundred calls to each fire.
     """
     try:
         target: Any = connection

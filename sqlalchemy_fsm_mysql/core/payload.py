@@ -14,12 +14,10 @@ from .target import Target
 
 
 def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The bound parameters of *sql* that *payload* gives.
+    """The bound parameters of *sql* for *payload*. A name that is not in *payload* has its default.
 
-    A name that is not given has its default.
-
-    Raises: TypeError when a name without a default is missing, or a name is none of the event's, or for a value whose
-    type is not that of the column that it is compared with or assigned to; ValueError for a number that is not finite.
+    Raises: TypeError when a name without a default is missing, when the event has no such name, or when a value's type
+    is not that of the column that it is compared with or assigned to; ValueError for a number that is not finite.
     """
     names = sql.payload
     missing = [name for name in names if name not in payload and name not in sql.defaults]
@@ -28,13 +26,13 @@ def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]
         parts = [f"needs {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"has no {', '.join(map(shown, unexpected))}"] if unexpected else []
         parts += ["the session comes second, by position"] if "session" in unexpected else []
-        takes = ", ".join(map(repr, names)) or "nothing"
-        raise TypeError(f"{sql.name!r} of {target.model.__name__} {' and '.join(parts)}; its payload is {takes}")
+        takes = f"its payload is {', '.join(map(repr, names))}" if names else "it takes no payload"
+        raise TypeError(f"{sql.name!r} of {target.model.__name__} {' and '.join(parts)}; {takes}")
     given = {**sql.defaults, **payload} if sql.defaults else payload
-    # Each use of a name is checked by itself: two columns that it is compared with may have different types.
+    # A name may be compared with two columns of different types. Each use is a parameter and is checked by itself.
     for parameter, name in sql.parameters.items():
         check_value(sql, parameter, name, given[name])
-    if len(sql.parameters) < len(names):  # a name that no SQL uses
+    if len(sql.parameters) < len(names):  # a function may ignore a name: no SQL has it
         for name in names:
             problem = unfit(NULLTYPE, given[name]) if name not in sql.parameters.values() else None
             if problem is not None:

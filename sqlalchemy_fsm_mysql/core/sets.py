@@ -1,6 +1,7 @@
 """One event on many rows of a Connection: by one UPDATE where that is enough, else by keys.
 
-A :class:`Sweep` is an event about to be fired on the rows that match a criterion. There are three ways to move them:
+A :class:`Sweep` is an event about to be fired on the rows that match a criterion. :func:`run` chooses one of three
+plans:
 
 - **as a set**: one UPDATE with the criterion in its WHERE. The keys of the rows never come to this process.
 - **as a recorded set**: one INSERT … SELECT into the history, which locks the rows, then the same UPDATE.
@@ -54,7 +55,7 @@ from ..sql.keys import is_beyond
 from .attribution import NO_ATTRIBUTION, Attribution
 from .target import Target, plain_key
 
-# The most rows that one statement touches where their keys go through this process: bounds memory and the statement.
+# The most rows of one statement whose keys go through this process. It bounds memory and the length of the statement.
 CHUNK = 1000
 
 # The elements of a criterion that reads nothing but the row itself.
@@ -103,7 +104,7 @@ class Sweep:
     payload: Mapping[str, Any] = NO_PAYLOAD
 
     def narrowed(self, *criteria: ColumnElement[bool]) -> Self:
-        """The same on the rows that match *criteria*, too."""
+        """This sweep, limited to the rows that match *criteria*, too."""
         return replace(self, criterion=and_(self.criterion, *criteria))
 
     @property
@@ -111,21 +112,21 @@ class Sweep:
         """The table that gets a row for each transition of this event; None when it gets none."""
         return self.target.history if self.event.recorded else None
 
-    # What a session overrides.
+    # orm.sets.SessionSweep overrides these four.
 
     def is_filtered(self) -> bool:
-        """Whether something else than the criterion may hide rows."""
+        """Whether a listener of the session may hide rows, besides the criterion."""
         return False
 
     def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
-        """The rows of *query*, which locks them."""
+        """The rows of *query*, a SELECT that locks them."""
         return connection.execute(query, self.parameters).all()
 
     def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
-        """The rows with these *keys* have taken *branch*."""
+        """Bring the instances of the rows with these *keys* up to date: the rows have taken *branch*."""
 
     def know_changed(self) -> None:
-        """Rows whose keys are not known have moved, or have been moved back."""
+        """Expire instances: rows whose keys are not known have moved, or have been moved back."""
 
     # How the rows are moved.
 
@@ -136,28 +137,33 @@ class Sweep:
     def is_steady(self) -> bool:
         """Whether a locked row that matches will match until it is moved, and take the same branch.
 
-        It will when the criterion and the guards read nothing but the row: no subquery, no function such as NOW() or
+        It does when the criterion and the guards read nothing but the row: no subquery, no function such as NOW() or
         RAND(), no SQL text.
         """
-        asked = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
-        return all(isinstance(element, _STEADY) for expression in asked for element in visitors.iterate(expression))
+        conditions = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
+        return all(
+            isinstance(element, _STEADY) for expression in conditions for element in visitors.iterate(expression)
+        )
 
     def is_one_update(self, rows: int) -> bool:
         """Whether so many locked rows are moved by a single statement."""
         return self.history is None and len(self.event.branches) == 1 and self.is_set() and rows <= CHUNK
 
     def reads_itself(self) -> bool:
-        """Whether a criterion selects from the table itself: error 1093 of MySQL, and it would see rows just moved."""
+        """Whether a criterion selects from the table itself.
+
+        MySQL refuses that in an UPDATE (error 1093). In a chunk, it would see the rows that the chunk before has moved.
+        """
         return any(selects_from(element, self.event.row.table) for element in visitors.iterate(self.criterion))
 
     def columns(self) -> list[ColumnElement[Any]]:
-        """The columns that have to be read of a row to move it: the parts of a :class:`Locked`."""
+        """The columns to read of a row before it is moved: the parts of a :class:`Locked`."""
         row = self.event.row
         version = [row.version] if self.target.makes_versions and row.version is not None else []
         return [*row.key, self.event.selected_code, *version]
 
     def locked(self, values: Sequence[Any]) -> Locked:
-        """A row of a SELECT of :meth:`columns`."""
+        """The :class:`Locked` of one row of a SELECT of :meth:`columns`."""
         parts = len(self.event.row.key)
         return Locked(tuple(values[:parts]), self.branch(values[parts]), *values[parts + 1 :])
 
@@ -176,6 +182,7 @@ class Sweep:
 
 def run(sweep: Sweep, connection: Connection) -> Counter[int]:
     """Move the rows that match, all or none; how many took which branch."""
+    # The plans, the cheapest first. The recorded set needs is_steady(), because it reads the criterion twice.
     is_set = database_of(connection).sets.can_sweep and sweep.is_set()
     if is_set and sweep.history is None:
         return _as_set(sweep, connection)
@@ -194,10 +201,11 @@ def _as_set(sweep: Sweep, connection: Connection) -> Counter[int]:
 
 
 def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | None:
-    """One INSERT into the history, which locks the rows, and one UPDATE; None, and nothing done, when they differ.
+    """One INSERT into the history, which locks the rows, and one UPDATE.
 
-    The locked rows still match at the UPDATE. So when as many were moved as recorded, they are the same; when more
-    were, other rows have begun to match in between.
+    None, and nothing is changed, when the two statements found different numbers of rows. The rows that the INSERT
+    locked still match at the UPDATE. So with equal numbers both found the same rows; with more at the UPDATE, other
+    rows have begun to match in between.
     """
     history = sweep.history
     assert history is not None
@@ -215,16 +223,18 @@ def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | Non
 
 def _by_keys(sweep: Sweep, connection: Connection) -> Counter[int]:
     with all_or_none(sweep, connection):
-        if sweep.reads_itself():  # a chunk would see the rows that the one before has moved, so all keys come first
+        # Such a criterion must not run again after rows have moved, so all keys are read before the first move.
+        if sweep.reads_itself():
             return take(sweep, connection, pick(sweep, connection, None))
         moved: Counter[int] = Counter()
-        here = sweep
+        rest = sweep
         while True:
-            rows = pick(here, connection, CHUNK)
+            rows = pick(rest, connection, CHUNK)
             moved += take(sweep, connection, rows)
             if len(rows) < CHUNK:
                 return moved
-            here = sweep.narrowed(is_beyond(sweep.event.row.key, rows[-1].key))
+            # A target state may match the criterion again; beyond the last key, no row has been moved yet.
+            rest = sweep.narrowed(is_beyond(sweep.event.row.key, rows[-1].key))
 
 
 def pick(sweep: Sweep, connection: Connection, limit: int | None) -> list[Locked]:
@@ -238,6 +248,7 @@ def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counte
     """Move locked rows: one UPDATE for each branch, and one INSERT when there is a history."""
     database, history, target = database_of(connection), sweep.history, sweep.target
     moved: Counter[int] = Counter()
+    # Rows of one branch, and of one version where Python makes the next, get the same UPDATE.
     keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
     for row in rows:
         keys.setdefault((row.branch.number, row.version), []).append(row.key)
@@ -251,26 +262,30 @@ def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counte
                 names = {"fsm_event": sweep.event.name, "fsm_source": branch.source, "fsm_target": branch.target}
                 values = {**parameters, **names, **sweep.attribution.parameters()}
                 database.history.record_keys(connection, history, sweep.event.row, some, values)
-            taken = database.sets.take_keys(connection, sweep.event, number, some, parameters)
-            if taken != len(some):
+            # Each row is locked in the source state. A smaller count means that the lock was on another database.
+            count = database.sets.take_keys(connection, sweep.event, number, some, parameters)
+            if count != len(some):
                 database.transactions.abandon(connection)
-                raise FireError(_not_taken(sweep, branch, len(some), taken), model=target.model, event=sweep.event.name)
+                raise FireError(_not_there(sweep, branch, len(some), count), model=target.model, event=sweep.event.name)
         sweep.know_moved(branch, alike)
         moved[number] += len(alike)
     return moved
 
 
-def _not_taken(sweep: Sweep, branch: Branch, locked: int, taken: int) -> str:
+def _not_there(sweep: Sweep, branch: Branch, locked: int, count: int) -> str:
     what = f"{sweep.event.name!r} of {sweep.target.label} locked {counted(locked, 'row')} in {shown(branch.source)}"
     return (
-        f"{what}, and found {taken:,} of them there when it moved them: the rows were read in another database than "
+        f"{what}, and found {count:,} of them there when it moved them: the rows were read in another database than "
         "they are written in, or without a lock; nothing can be committed, roll back"
     )
 
 
 @contextmanager
 def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False) -> Iterator[None]:
-    """Take back what the statements in the block did if one fails: the caller may go on after the error."""
+    """Undo the statements of the block if one fails, because the caller may go on after the error.
+
+    *is_locked* is whether the caller holds the lock of :meth:`RowStatements.lock` already.
+    """
     database = database_of(connection)
     with database.transactions.together(connection):
         if not is_locked:
@@ -279,7 +294,7 @@ def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False
         try:
             yield
         except BaseException:
-            # When the whole transaction is gone, the savepoint is, too, and the first error says why.
+            # Without its transaction the savepoint is gone, and the first error says why: it is the one to raise.
             with suppress(DBAPIError):
                 if not connection.invalidated:
                     connection.exec_driver_sql(_ROLLBACK)

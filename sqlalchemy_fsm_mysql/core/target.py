@@ -1,4 +1,4 @@
-"""One state column of one table, in Core terms: what a fire is aimed at.
+"""One state column of one table, in Core terms: the target of a fire.
 
 A model's declaration makes one (``orm.mapped``). Nothing in ``core`` knows more of a model than this.
 """
@@ -34,7 +34,7 @@ class Extras:
     """The history and the hooks of a state column, shared by all classes that map it."""
 
     column: Column[Any]
-    history: Any = None  # Any: an orm.history.History, of which core reads .sql
+    history: Any = None  # Any: an orm.history.History; core reads its .sql
     hooks: list[Any] = field(default_factory=list)
     is_set_elsewhere: bool = False  # whether an effect of another machine on the row sets this state
 
@@ -59,7 +59,7 @@ class Target:
 
     @cached_property
     def row(self) -> StateRow:
-        """Where the state lives."""
+        """The place of the state: its table, its key, and what an UPDATE of it must mind."""
         raise NotImplementedError
 
     @cached_property
@@ -69,7 +69,7 @@ class Target:
 
     @property
     def history(self) -> HistorySQL | None:
-        """The table that has a row for each transition; None when the machine has no history."""
+        """The table with a history row for each transition; None when the machine has no history."""
         recorder = self.extras.history
         return None if recorder is None else cast(HistorySQL, recorder.sql)
 
@@ -118,8 +118,8 @@ class Target:
             wanted = _exact_types(column)
             if wanted and (not isinstance(part, wanted) or isinstance(part, bool)):
                 raise TypeError(
-                    f"{self.table_name}.{column.name} holds {wanted[0].__name__}, and the key {shown(part)} is "
-                    f"{type(part).__name__}: MySQL would convert it, and may find another row"
+                    f"{self.table_name}.{column.name} is {wanted[0].__name__}, and the key {shown(part)} is "
+                    f"{type(part).__name__}: {_key_problem(part)}"
                 )
         return parts
 
@@ -138,6 +138,13 @@ class Target:
             if len(parts) == len(names):
                 return parts
         raise TypeError(f"the key of {self.model.__name__} is ({', '.join(names)}), got {shown(key)}")
+
+
+def _key_problem(part: Any) -> str:
+    # None is the key of an object that is not stored yet. MySQL converts any other value, as '1abc' to 1.
+    if part is None:
+        return "an object that is not stored yet has no key; flush it first"
+    return "MySQL would convert it, and may find another row"
 
 
 def plain_key(parts: Sequence[Any]) -> Any:

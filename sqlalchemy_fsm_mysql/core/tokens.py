@@ -1,7 +1,7 @@
-"""Tokens: a fire that may be sent twice moves the row once, and the second time the first outcome is returned.
+"""Tokens: a fire that is sent twice moves the row once, and the second call returns the first outcome.
 
-The unique index on the history's ``token`` decides between two fires at once. A fire with a token runs in a savepoint:
-the loser takes back what it did, reads the winner's history row with a lock, and returns that outcome.
+The unique index on the history's ``token`` decides between two simultaneous fires. A fire with a token runs in a
+savepoint: the second one rolls back to it, reads the first one's history row with a lock, and returns that outcome.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAVEPOINT = "fsm_token"
 def fire_under_token(
     connection: Connection, fire: Fire, attempt: Callable[[], Moved[Any] | Refused[Any]]
 ) -> Moved[Any] | Refused[Any]:
-    """The outcome of *attempt*, which fires *fire*; that of an earlier fire, `.replayed`, if one had the same token.
+    """The outcome of *attempt*, which sends *fire*; ``.replayed``, that of an earlier fire with the same token.
 
     Raises: TokenConflict when the token belongs to another event or row; and as *attempt*.
     """
@@ -40,6 +40,7 @@ def fire_under_token(
         refusal = error
     except (RowNotFound, UnknownState) as error:
         refusal = error
+    # The row was not moved. It may have been moved by the first fire with this token, and gone on since.
     earlier = with_token(connection, fire.target, fire.attribution.token or "")
     if earlier is not None:
         return _replayed(fire, earlier)

@@ -1,4 +1,4 @@
-"""An event on a row that may not be there yet: it is created in the state that the event leads to, or it is moved."""
+"""An event on a row that may be missing: the row is created in the state that the event leads to, or it is moved."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def can_upsert(connection: Connection, event: EventSQL) -> bool:
 
 
 def _is_plain(event: EventSQL) -> bool:
-    """Whether the move of *event* needs nothing that has to be evaluated on a row.
+    """Whether the UPDATE of *event* assigns only what one INSERT … ON DUPLICATE KEY UPDATE can assign as well.
 
     In SQL text, as in ``onupdate=text("steps + 1")``, the name of a column alone is ambiguous beside the row to insert;
     ``text("orders.steps + 1")`` is not.
@@ -77,7 +77,7 @@ def _is_plain(event: EventSQL) -> bool:
 
 
 def fire_existing(fire: Fire, attempt: Attempt) -> Moved[Any] | Refused[Any]:
-    """The outcome of *attempt*, for an event that a new row would refuse: a missing row is such a refusal."""
+    """The outcome of *attempt*, for an event that the initial state refuses: a missing row is refused, too."""
     machine = fire.target.machine
     try:
         return attempt()
@@ -104,7 +104,8 @@ def fire_then_create(
         connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         if meaning(error) is not Meaning.DUPLICATE:  # a foreign key, or a value that is missing
             raise
-        # Another session has inserted the row in the meantime, or another row has one of its unique values.
+        # Two cases: another session has inserted the row in the meantime, and the event can be fired on it; or another
+        # row has one of the new row's unique values, and this row is still missing.
         try:
             return attempt()
         except RowNotFound:
@@ -112,12 +113,13 @@ def fire_then_create(
     try:
         outcome = attempt()
     except Exception:  # such as a unique key that an effect breaks: the new row must not stay
-        # When the whole transaction is gone, the savepoint is, too, and the first error says why.
+        # Without its transaction the savepoint is gone, and the first error says why: it is the one to raise.
         with suppress(DBAPIError):
             if not connection.invalidated:
                 connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         raise
     if isinstance(outcome, Moved):
         return replace(outcome, created=True)
+    # A guard or the initial state refuses the new row, which must not stay.
     connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
     return outcome
