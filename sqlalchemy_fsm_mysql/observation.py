@@ -1,12 +1,13 @@
 """Reports of each fire while a program runs: one line in the log, and calls of observers.
 
-The logger is named ``sqlalchemy_fsm_mysql``. A move is a line at DEBUG; a refusal, a missing row and a failure are one
-at INFO. No line holds a value of a payload, of ``details`` or of a token. Unprintable characters of a key become
-escapes, so that it cannot forge a line. Each line has the attributes ``fsm_operation``, ``fsm_model``, ``fsm_event``,
-``fsm_key``, ``fsm_outcome``, ``fsm_rows``, ``fsm_source`` and ``fsm_target`` for formatters that write fields.
+The logger is named ``sqlalchemy_fsm_mysql``. A move is a line at DEBUG; a refusal, a missing row and a failure are a
+line at INFO. No line contains a value of a payload, of ``details`` or of a token. Unprintable characters of a key
+become escapes, so that it cannot forge a line. Each line has the attributes ``fsm_operation``, ``fsm_model``,
+``fsm_event``, ``fsm_key``, ``fsm_outcome``, ``fsm_rows``, ``fsm_source`` and ``fsm_target`` for formatters that write
+fields.
 
-An observer is called with an :class:`Attempt` before the first statement and returns a context manager, which is left
-when the outcome is known; :mod:`.otel` is one. Without observers, and with the logger off, a fire does none of this.
+An observer is called with an :class:`Attempt` before the first statement. It returns a context manager, which is
+exited when the outcome is known; :mod:`.otel` is one. Without observers and with the logger off, a fire skips all this.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Attempt:
         """The line of the log."""
         result = self.result
         if self.error is not None:
-            # Another error's message, as that of a driver, may hold values.
+            # The message of another error, such as a driver's, may contain values.
             return str(self.error) if isinstance(self.error, FSMError) else f"{self._place()}: {self.outcome}"
         if isinstance(result, Refused):
             return str(result.error(self.table))
@@ -109,9 +110,9 @@ def observe(observer: F) -> F:
 
 
 def stop_observing(observer: Observer) -> None:
-    """Take back :func:`observe`.
+    """Undo :func:`observe`.
 
-    Raises: ValueError when *observer* was not registered.
+    Raises: ValueError when *observer* is not registered.
     """
     observers.remove(observer)
 
@@ -150,7 +151,7 @@ def _write(attempt: Attempt) -> None:
         "fsm_source": attempt.source,
         "fsm_target": attempt.target,
     }
-    # As text: what collects the arguments of a line would find values in the attempt.
+    # As text: a log collector that stores the arguments of a line would store the values in the attempt.
     log.log(level, "%s", escaped(str(attempt)), extra=fields)
 
 

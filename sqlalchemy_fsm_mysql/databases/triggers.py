@@ -145,7 +145,7 @@ class TriggerDDL(ExecutableDDLElement):
 class CreateTrigger(TriggerDDL):
     """CREATE TRIGGER for one *kind* of statements on the table of *column*, which enforces *rules*.
 
-    *taken* are the names of other tables' triggers in the same schema.
+    *used_names* are the names, in lower case, of other tables' triggers in the same schema.
     """
 
     def __init__(
@@ -156,12 +156,12 @@ class CreateTrigger(TriggerDDL):
         *,
         mode: Mode = "refuse",
         if_missing: bool = False,
-        taken: Collection[str] = (),
+        used_names: Collection[str] = (),
     ) -> None:
         self.column, self.rules, self.kind, self.mode = column, rules, kind, mode
         self.create = "CREATE TRIGGER IF NOT EXISTS" if if_missing else "CREATE TRIGGER"
         names = (trigger_name(column, rules, kind, mode, number) for number in count(1))
-        super().__init__(column.table, next(name for name in names if name.lower() not in taken))
+        super().__init__(column.table, next(name for name in names if name.lower() not in used_names))
         self.mark = _mark(column_digest(column.name), rules.fingerprint, table_digest(column.table.name), mode)
         self.label = message_label(column.table.name, column.name)
 
@@ -224,7 +224,7 @@ class Enforcer:
         """The other triggers on *table*, as far as the account may see them."""
         return []
 
-    def taken_names(self, connection: Connection, table: Table) -> set[str]:
+    def used_names(self, connection: Connection, table: Table) -> set[str]:
         """The names, in lower case, that triggers of other tables have in the schema of *table*."""
         return set()
 

@@ -13,7 +13,7 @@ driver's error is the ``__cause__``.
 Every error survives ``pickle`` and ``copy``, so a worker process can hand it to its parent.
 
 The tree: ``roots.py`` has ``FSMError`` and ``FireError``, ``server.py`` the errors of the server and the connection,
-and this module all others. ``texts.py`` writes states, keys and lists for messages. """
+and this module all others. ``texts.py`` writes states, keys and lists for messages."""
 
 from __future__ import annotations
 

@@ -298,8 +298,8 @@ def _is_installed(connection: Connection, column: Column[Any], rules: Rules, mod
 
 def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules, mode: Mode) -> None:
     enforcer, found = database_of(connection).enforcer, own_triggers(connection, column)
-    taken = enforcer.taken_names(connection, column.table)
-    wanted = [CreateTrigger(column, rules, kind, mode=mode, taken=taken) for kind in KINDS]
+    used = enforcer.used_names(connection, column.table)
+    wanted = [CreateTrigger(column, rules, kind, mode=mode, used_names=used) for kind in KINDS]
     # An orphan refuses every write, so nothing is lost by dropping it first.
     for one in orphaned_triggers(connection, column.table):
         connection.execute(DropTrigger(column.table, one.name))

@@ -29,7 +29,7 @@ M = TypeVar("M")
 
 # Relationships that are loaded by the query that loads the instance.
 _IN_THE_QUERY = ("joined", False, "subquery")
-# Relationships that are loaded when they are asked for, and not with the instance.
+# Relationships that are loaded at their first use, and not with the instance.
 _LAZY = (True, "select", "raise", "raise_on_sql", "noload", "dynamic", "write_only", None)
 
 
@@ -76,11 +76,11 @@ def claim(
 ) -> Any:
     """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
 
-    Rows that another transaction has locked are passed over (``FOR UPDATE SKIP LOCKED``), so workers do not wait for
-    each other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
-    the primary key when left out). The rows are the caller's from COMMIT on: until then they are only locked.
+    Rows that another transaction has locked are skipped (``FOR UPDATE SKIP LOCKED``), so workers do not wait for each
+    other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
+    the primary key when left out). The claim is committed with the transaction; until then the rows are only locked.
 
-    An instance that the session holds is read again, except for edits that are not flushed because autoflush is off.
+    An instance that is in the session already is read again, except for edits that are not flushed (autoflush is off).
 
     Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; InstanceStateError for an instance with
     a version and edits that are not flushed; else as :func:`fire_where`.
@@ -108,7 +108,7 @@ def _claim(
         connection = sweep.connection()
         if is_autocommit(connection):
             raise TransactionRequired(
-                "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
+                "claim() locks rows and then moves them, and in AUTOCOMMIT, as on this connection, no lock lasts"
             )
         key = sweep.event.row.key
         order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
@@ -136,30 +136,32 @@ def _claim(
 def _lock_free(
     sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
 ) -> tuple[list[Any], list[Locked]]:
-    """Up to *limit* rows that no other transaction had locked, now locked; with *loads*, their instances, too."""
+    """Lock up to *limit* rows that no other transaction has locked; with *loads*, load their instances, too."""
     model = sweep.mapped.model
     columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
     query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
-    found = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
+    # populate_existing: an instance that is in the session already shows the row that is locked now.
+    results = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
     if not loads:
-        return [], [sweep.locked(values) for values in found]
-    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in found]
-    return [instance for instance, _ in found], rows
+        return [], [sweep.locked(values) for values in results]
+    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in results]
+    return [instance for instance, _ in results], rows
 
 
 def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
-    """The instances of the moved rows with *keys*, read after the move, and with what the mapping loads eagerly.
+    """The instances of the moved rows with *keys*, read after the move, with their eager relationships.
 
-    The lock on a row is worth nothing if its instance shows an older one: those held are read again, except for edits
-    that are not flushed. A plain read could be of an old snapshot, in which a move that changes nothing is not seen.
+    A claimed instance must show the locked row, so one that is in the session already is read again, except for edits
+    that are not flushed. The read takes a lock: under REPEATABLE READ, a plain one would show the transaction's old
+    snapshot, except for rows that the transaction itself has changed.
     """
-    found: dict[tuple[Any, ...], Any] = {}
+    loaded: dict[tuple[Any, ...], Any] = {}
     session, mapper = sweep.writer.session, sweep.mapped.mapper
     loads_others = any(relationship.lazy in _IN_THE_QUERY for relationship in mapper.relationships)
     for key in keys:
-        held = sweep.writer.instance(key)
-        if held is not None:
-            session.expire(held, unedited(held))
+        instance = sweep.writer.instance(key)
+        if instance is not None:
+            session.expire(instance, unedited(instance))
     for some in chunks(keys):
         is_some = is_among(sweep.event.row.key, some)
         query = select(sweep.mapped.model).where(is_some)
@@ -168,37 +170,40 @@ def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...
                 query if loads_others else query.with_for_update(),
                 bind_arguments=sweep.writer.bind_arguments(sweep.event),
             ).unique()
-            found |= {inspect(instance).identity: instance for instance in instances}
-        if loads_others:  # the locks are for the rows themselves, and not for those that the query joins
+            loaded |= {inspect(instance).identity: instance for instance in instances}
+        # FOR UPDATE would lock the rows of joined tables, too, so that query has none, and the columns are read again.
+        if loads_others:
             columns = sweep.event.row.columns
             for row in connection.execute(
                 select(*sweep.event.row.key, *columns.values()).where(is_some).with_for_update()
             ):
                 parts = len(sweep.event.row.key)
-                show_columns(found[tuple(row[:parts])], dict(zip(columns, row[parts:], strict=True)))
-    return [found[key] for key in keys]
+                show_columns(loaded[tuple(row[:parts])], dict(zip(columns, row[parts:], strict=True)))
+    return [loaded[key] for key in keys]
 
 
 def _require_known_versions(sweep: SessionSweep, rows: Sequence[Locked]) -> None:
-    """Refuse to claim a row with a version whose instance has edits: the claim makes its version one of the past.
+    """Refuse to claim a row with a version whose instance has edits.
+
+    The claim changes the version, so the flush of the edits would fail.
 
     Raises: InstanceStateError.
     """
     if sweep.event.row.version is None:
         return
     for row in rows:
-        held = sweep.writer.instance(row.key)
-        if held is not None and inspect(held).modified:
+        instance = sweep.writer.instance(row.key)
+        if instance is not None and inspect(instance).modified:
             raise InstanceStateError(
-                f"{shown_instance(held)} has edits that are not flushed: flush them before claim()"
+                f"{shown_instance(instance)} has edits that are not flushed: flush them before claim()"
             )
 
 
 def _changes_state_only(sweep: SessionSweep) -> bool:
     """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
 
-    It is when the event changes nothing but the state, the mapping reads no other table along (a locking read would
-    lock its rows, too), and no listener sees the instance being loaded with the old state.
+    It is when the event changes nothing but the state, the mapping joins no other table (a locking read would lock its
+    rows, too), and no ``load`` or ``refresh`` listener would be called with the old state.
     """
     mapped, mapper = sweep.mapped, sweep.mapped.mapper
     listeners = mapper.class_manager.dispatch

@@ -54,9 +54,9 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``, and so do
     the positional *arguments*: the column's name, and parts such as ``ForeignKey("states.name")``.
 
-    With *enforced*, ``metadata.create_all()`` gives a new table the triggers that hold every writer to the machine
-    (see :func:`enforce_machine`). They let a row begin only in the initial state, where
-    ``fire_or_create`` puts one, and in *initial_states*: more states, or ``ANY`` for all.
+    With *enforced*, ``metadata.create_all()`` gives a new table the triggers that enforce the machine on every writer
+    (see :func:`enforce_machine`). They let a row begin only in the initial state, in a state in which
+    ``fire_or_create`` creates one, and in *initial_states*: more states, or ``ANY`` for all.
 
     Raises: TypeError when *machine* is no Machine, or another type is given; ValueError for another *storage*, for
     ``nullable=True``, or an undeclared one of *initial_states*. InvalidMachine when the class is mapped and the column
@@ -76,7 +76,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
         (arguments[:1], arguments[1:]) if arguments[:1] and isinstance(arguments[0], str) else ((), arguments)
     )
     column = mapped_column(*names, type_, *parts, **options | {"nullable": False})
-    # mapped_column() takes no class; that of its result has no attributes of its own.
+    # mapped_column() has no argument for its class. The subclass adds no attributes, so the instance can change to it.
     column.__class__ = _StateColumn
     return column
 
@@ -95,11 +95,12 @@ class _StateColumn(MappedColumn[Any]):
         declared = cast("StateType", self.column.type)
         super().declarative_scan(decl_scan, registry, cls, *arguments, **options)
         if self.column.type is not declared and not declared.is_alike(self.column.type):
-            held = "another machine, or one with other options" if isinstance(self.column.type, StateType) else "none"
+            is_state = isinstance(self.column.type, StateType)
+            other = "another machine, or one with other options" if is_state else "none"
             name = f"{self.column.table.name}.{self.column.name}"
             problem = (
-                f"{cls.__name__} declares a machine for {name}, which has {held}: a column has one machine for all"
-                " classes; give each class a column of its own"
+                f"{cls.__name__} declares a machine for {name}, which has {other}: all classes share the column's"
+                " machine; give each class its own column"
             )
             raise InvalidMachine([problem], declared.machine.name)
 
@@ -108,7 +109,7 @@ class StateType(TypeDecorator[Any]):
     """The type of a column that holds the state of *machine*; for Core tables and imperative mappings.
 
     Binding an undeclared state raises ValueError. Loading one never fails, because another release may have written
-    it: the text is handed over as it is, and firing on it raises :class:`UnknownState`.
+    it: the value is the stored text, and firing on the row raises :class:`UnknownState`.
     """
 
     impl = String
@@ -131,7 +132,7 @@ class StateType(TypeDecorator[Any]):
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
         self.rules = Rules.of(machine, self.initial_states)
-        self.is_placed = False  # whether it is the type of a table's column
+        self.is_placed = False  # whether the type belongs to a table's column
         event.listen(self, "after_parent_attach", add_check)
         event.listen(self, "after_parent_attach", _add_triggers)
 
@@ -144,7 +145,7 @@ class StateType(TypeDecorator[Any]):
 
     @property
     def stored_states(self) -> tuple[str, ...]:
-        """All texts that the column may hold."""
+        """All stored values that the column takes."""
         return self.machine.stored_states
 
     def copy(self, **_: Any) -> StateType:
@@ -152,8 +153,8 @@ class StateType(TypeDecorator[Any]):
             self.machine,
             storage=self.storage,
             protected=self.protected,
-            # The column of a mixin is copied for each model. A copy of a table's column is an archive's, or a version
-            # table's, and rows come there in any state.
+            # SQLAlchemy copies a mixin's column for each model: those copies are enforced. A copy of a table's column
+            # is in an archive or a version table, where rows are inserted in any state.
             enforced=self.enforced and not self.is_placed,
             initial_states=self.initial_states,
         )
@@ -179,14 +180,14 @@ class StateType(TypeDecorator[Any]):
         loaded = self.machine.loaded
 
         def load(value: Any) -> Any:
-            # To some drivers, a CASE or a function over a column in a binary collation is bytes.
+            # Some drivers return bytes for a CASE or a function over a column in a binary collation.
             return loaded(value.decode(errors="replace") if isinstance(value, bytes) else value)
 
         return load
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # As sqlalchemy.Enum: a member or a state is bound as one by every operator, and another text as itself. But an
-        # equality with a text that is no state is an error, because it can only be a misspelling.
+        # As sqlalchemy.Enum: every operator binds a member or a state as a state, and another text as text. But an
+        # equality with a text that is no state raises, because it can only be a misspelling.
         if isinstance(value, Enum) or op in EQUALITIES:
             return self
         return self if self.machine.declares(value) and not isinstance(op, custom_op) else String()
@@ -197,7 +198,7 @@ class StateType(TypeDecorator[Any]):
 
 
 def add_check(type_: Any, column: Column[Any]) -> None:
-    """Give the column's table a named CHECK, for the databases on which the type alone lets undeclared states in.
+    """Give the column's table a named CHECK, for the databases whose type accepts undeclared states.
 
     *type_* has ``stored_states`` and ``storage``, as `StateType` does.
     """
@@ -207,8 +208,8 @@ def add_check(type_: Any, column: Column[Any]) -> None:
             return
 
         check = states_check(column, type_.stored_states)
-        # Bound to its type, as Enum's is: Table.to_metadata() copies the type, which makes another one. And made by
-        # rule, as Enum's is: ddl_if() is not asked where Alembic adds a column.
+        # As sqlalchemy.Enum marks its CHECK. Table.to_metadata() skips a type-bound CHECK, because the copied type makes
+        # a new one. Alembic evaluates a create rule when it adds a column, and does not evaluate ddl_if().
         check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
         table.append_constraint(check)
         event.listen(table, "before_create", _require_database)
@@ -218,7 +219,7 @@ def add_check(type_: Any, column: Column[Any]) -> None:
 
 def _require_database(_: Table, connection: Connection | None, **__: Any) -> None:
     """Refuse to create the table in a database that the library does not support."""
-    if connection is not None:  # Alembic writes a script
+    if connection is not None:  # None: Alembic writes a script
         require_database(connection)
 
 
@@ -237,7 +238,7 @@ def _require_untimed(machine: Machine) -> None:
 
 
 class _CheckRule:
-    """Whether a CHECK is needed, for the DDL compiler; Alembic knows by ``target`` that a type brings it."""
+    """Whether a CHECK is needed, for the DDL compiler. By ``target``, Alembic sees that the CHECK belongs to a type."""
 
     def __init__(self, type_: Any) -> None:
         self.target = type_
@@ -247,7 +248,7 @@ class _CheckRule:
 
 
 def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:
-    """The named CHECK that lets *column*, which is one of a table, hold *states* only."""
+    """The named CHECK that limits *column*, a column of a table, to *states*."""
     is_one = column.in_([literal(state, String()) for state in states])
     return CheckConstraint(is_one, name=conv(check_name(column.table.name, column.name)))
 
@@ -259,17 +260,17 @@ def check_name(table: str, column: str) -> str:
     ('ck_orders_state_states', 'ck_orders_payment_state_states_1a927bee')
     """
     name = f"ck_{table}_{column}_states"
-    # Two tables can have the same name here only if an underscore stands in it: orders_payment.state has this one, too.
+    # orders.payment_state and orders_payment.state give the same name, so a name with an underscore gets a digest.
     return short_identifier(f"{name}_{name_digest(table, column)}" if "_" in table + column else name)
 
 
 def check_names(table: str, column: str) -> tuple[str, ...]:
-    """The names that the CHECK over the states of *column* may have: its name, and that of earlier versions."""
+    """The names that the CHECK over the states of *column* may have: the current one, and that of earlier versions."""
     return tuple(dict.fromkeys((check_name(table, column), short_identifier(f"ck_{table}_{column}_states"))))
 
 
 def _add_triggers(type_: StateType, column: Column[Any]) -> None:
-    """Have the triggers created with the column's table, where the column is declared so and the database has any."""
+    """Create the triggers with the column's table, if the column is enforced and the database can have them."""
     if not type_.enforced:
         return
 
@@ -277,9 +278,9 @@ def _add_triggers(type_: StateType, column: Column[Any]) -> None:
         if connection is None or not enforcer_of(connection.dialect).can_enforce:  # None: Alembic writes a script
             return
         is_real = isinstance(connection, Connection)
-        taken = enforcer_of(connection.dialect).taken_names(connection, table) if is_real else ()
+        used = enforcer_of(connection.dialect).used_names(connection, table) if is_real else ()
         for kind in KINDS:
-            connection.execute(CreateTrigger(table.c[column.name], type_.rules, kind, taken=taken))
+            connection.execute(CreateTrigger(table.c[column.name], type_.rules, kind, used_names=used))
 
     def attached(column: Column[Any], table: Any) -> None:
         if isinstance(table, Table):

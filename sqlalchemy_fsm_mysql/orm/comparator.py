@@ -33,7 +33,7 @@ EQUALITIES: dict[Any, Any] = {
     operators.not_in_op: operators.not_in_op,
 }
 
-# The operators that look into the text. What they are given is no state.
+# The operators that search in the text: their operand is a pattern or a part of a text, and no state.
 _OF_TEXT = {
     *(operators.like_op, operators.not_like_op, operators.ilike_op, operators.not_ilike_op),
     *(operators.startswith_op, operators.not_startswith_op, operators.istartswith_op, operators.not_istartswith_op),
@@ -44,7 +44,7 @@ _OF_TEXT = {
 }
 
 STATES = "__state_machines__"
-"""Where a mapped class keeps what is known of its state columns, by attribute name."""
+"""The attribute of a mapped class that has its state columns, by attribute name."""
 
 
 class StateText(TypeDecorator[str]):
@@ -58,18 +58,18 @@ class StateText(TypeDecorator[str]):
 
 
 class StateComparator(String.Comparator[Any]):
-    """The operators of a state column: those of a string, and what its machine adds."""
+    """The operators of a state column: those of a string, and ``can``, ``after`` and ``in_group`` of its machine."""
 
     def can(self, event: str, /, **payload: Any) -> ColumnElement[bool]:
         """Whether *event* would move the row, its guards included, as a SQL boolean.
 
-        The payload is given here, or left out and bound by name when the statement is executed.
+        Give the payload here, or leave it out and bind it by name when the statement is executed.
 
         Raises: UnknownEvent; TypeError for a payload the event does not have.
         """
         machine = self._machine(event)
         if not _is_guarded(machine, event):
-            _check(event, payload, machine.payload(event))
+            _require_payload(event, payload, machine.payload(event))
             sources = machine.sources(event)
             can: ColumnElement[bool] = self.expr.in_(self._bound(sources))
             return only_exactly(can, self.expr, (text for state in sources for text in machine.spellings(state)))
@@ -84,7 +84,7 @@ class StateComparator(String.Comparator[Any]):
         """
         machine = self._machine(event)
         if not _is_guarded(machine, event):
-            _check(event, payload, machine.payload(event))
+            _require_payload(event, payload, machine.payload(event))
             targets = {
                 text: machine.stored(target)
                 for source, target in machine.targets(event).items()
@@ -109,7 +109,7 @@ class StateComparator(String.Comparator[Any]):
         return inside
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-        """As sqlalchemy.Enum's; a state that has aliases is compared with each of its spellings."""
+        """The operator, as on sqlalchemy.Enum; a state with aliases is compared with each of its spellings."""
         if op in _OF_TEXT:
             return type_coerce(self.expr, StateText()).operate(op, *other, **options)
         machine = self._own_machine()
@@ -117,27 +117,27 @@ class StateComparator(String.Comparator[Any]):
             if op in EQUALITIES:
                 states = list(other[0]) if isinstance(other[0], (list, tuple, set, frozenset)) else [other[0]]
                 if any(map(machine.declares, states)):
-                    spelled = [one for state in states for one in self._spelled(state)]
-                    return super().operate(EQUALITIES[op], spelled, **options)
+                    spellings = [one for state in states for one in self._spellings_of(state)]
+                    return super().operate(EQUALITIES[op], spellings, **options)
             elif op in (operators.is_distinct_from, operators.is_not_distinct_from) and machine.declares(other[0]):
                 is_one = and_(self.expr.is_not(None), self.expr.in_(self._bound(other)))
                 return is_one if op is operators.is_not_distinct_from else ~is_one
         return super().operate(op, *other, **options)
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
-        """As :meth:`operate`, for an operator to whose right the column is."""
+        """As :meth:`operate`, with the column on the right of the operator."""
         if op in _OF_TEXT:
             return type_coerce(self.expr, StateText()).reverse_operate(op, other, **options)
         return super().reverse_operate(op, other, **options)
 
-    def _spelled(self, state: Any) -> list[Any]:
+    def _spellings_of(self, state: Any) -> list[Any]:
         return self._bound([state]) if self._own_machine().declares(state) else [state]
 
     def _bound(self, states: Iterable[Any]) -> list[ColumnElement[Any]]:
         """The stored values of a row in one of *states*.
 
-        The state itself has the column's type: where SQLAlchemy evaluates a criterion in memory, it is what instances
-        have. An alias is a plain string, as that type would bind it as its state.
+        The state itself is bound with the column's type, because SQLAlchemy may compare it with instances in memory. An
+        alias is bound as a plain string, because the column's type would bind it as its state.
         """
         machine = self._own_machine()
         bound: list[ColumnElement[Any]] = []
@@ -170,7 +170,7 @@ def _is_guarded(machine: Machine, event: str) -> bool:
     return any(transition.guard is not None for transition in machine.transitions(event))
 
 
-def _check(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
+def _require_payload(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
     unexpected = [name for name in given if name not in names]
     if unexpected:
         known = ", ".join(map(repr, names)) or "none"
@@ -179,7 +179,7 @@ def _check(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, Any]) -> Any:
     """*expression* on the entity that *state* belongs to, with the payload's values or names."""
-    _check(built.name, payload, tuple(dict.fromkeys(built.parameters.values())))
+    _require_payload(built.name, payload, tuple(dict.fromkeys(built.parameters.values())))
     entity = inspect(state._annotations["parententity"])
     attributes = {column: name for name, column in built.row.columns.items()} if entity.is_aliased_class else {}
 

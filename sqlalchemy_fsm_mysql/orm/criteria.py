@@ -1,6 +1,6 @@
 """Criteria of ``fire_where`` and ``claim``, as criteria on the rows of the one table that holds the state.
 
-They decide a write, so what they read of other rows is read with a shared lock.
+They decide a write, so the other rows that they read are read with a shared lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .mapped import MappedState
 
 
 def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnElement[bool]]:
-    """*criteria* in Core terms. Those that read other tables, too, are one EXISTS: a row matches once or not at all.
+    """*criteria* in Core terms. Criteria that also read other tables become one EXISTS, so a row matches at most once.
 
     A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
 
@@ -25,6 +25,7 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
     """
     core = [_in_core(mapped, criterion) for criterion in criteria]
     table, mapper = mapped.row.table, mapped.mapper
+    # An UPDATE names one table. SQLAlchemy would add each other table to it as a join.
     apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in core]
     if not any(apart):
         return [for_share(criterion) for criterion in core]

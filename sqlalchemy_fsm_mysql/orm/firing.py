@@ -92,19 +92,19 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             outcome = fire_under_token(connection, fire, lambda: send(writer, connection, fire))
         elif fire.event.row.version is not None or session.dispatch.do_orm_execute:
             outcome = send(writer, connection, fire)
-        else:
+        else:  # as send(), without the calls that have nothing to do here
             outcome = fires.fire(connection, fire)
         if isinstance(outcome, Refused):
             show_refused(writer, fire, outcome)
         elif outcome.replayed:
             show_replayed(writer, connection, fire)
         else:
-            # Looked up only where there is something to bring up to date.
+            # Most fires by key have neither an instance nor a savepoint, and skip this.
             if fire.instance is not None or session.identity_map or session.in_nested_transaction():
                 show_moved(writer, fire, outcome)
             if token is not None:
                 note(session, token=token)
-            # After the savepoint of the token: an error of a hook must not roll the move back.
+            # Hooks run after the savepoint of the token, so that an error of theirs does not roll the move back.
             if mapped.extras.hooks:
                 has_moved = True
                 announce(mapped, outcome, session, connection)
@@ -123,7 +123,7 @@ def send(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any] | Ref
 
 
 def show_replayed(writer: Writer, connection: Connection, fire: Fire) -> None:
-    """Make the instance of the row show what the row holds by now: others may have moved it since the first fire."""
+    """Set the row's instance to the row's state now: others may have moved the row since the first fire."""
     instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
     stored = fires.stored_state(connection, fire) if instance is not None else NO_ROW
     if stored is not NO_ROW:
@@ -174,11 +174,11 @@ def fire_key(
     """Fire *event* on the row of *model* with this primary *key*, without loading it: one statement in all.
 
     *key* is one value, or for a composite key a tuple in the order of the model's primary key, or a mapping by
-    attribute name. The rest is as for :meth:`Stateful.fire`. An instance of the row that the session holds is brought
-    up to date.
+    attribute name. The other arguments are those of :meth:`Stateful.fire`. If the session has an instance of the row,
+    it is brought up to date.
 
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
-    TypeError for a key or a payload that does not fit; and what the server may add, as there.
+    TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.
     """
     attribution = Attribution(actor, details, token)
     return within(session, fire_row)(model, None, key, event, column, payload, attribution, raises_refusal=True)
@@ -231,10 +231,10 @@ def try_fire_key(
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
-    """Whether *event* leaves the state that *instance* shows in memory: it may be stale, and guards are not asked.
+    """Whether *event* leaves the state of *instance* in memory, which may be stale; guards are not evaluated.
 
-    No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute, where a sync session
-    can do that. On an instance of an ``AsyncSession`` the state stays unknown, and no event is possible.
+    No SQL, unless the state is expired, as after a commit: then a sync session loads it like any attribute. On an
+    instance of an ``AsyncSession`` the state stays unknown, and no event is possible.
 
     Raises: UnknownEvent.
     """
@@ -250,7 +250,7 @@ def _state_shown(mapped: MappedState, instance: Any) -> Any:
 
 
 def available_events(instance: Any, *, column: Any = None) -> list[str]:
-    """The events that leave the state that *instance* shows in memory, as :func:`can_fire` sees it."""
+    """The events that leave the state of *instance* in memory, as :func:`can_fire` reads it."""
     states: Mapping[str, MappedState] = mapped_states(type(instance))
     if column is not None:
         states = {"": named_state(type(instance), column)}
@@ -294,14 +294,14 @@ def force_state(
     actor: str | None = None,
     details: Any = None,
 ) -> Any:
-    """Set the row of *instance* to *state*, past the machine: for operators and data repair.
+    """Set the row of *instance* to *state* without an event of the machine: for operators and data repair.
 
-    Only the edges are skipped: *state* has to be declared, and the effects of `on_enter` and `on_exit` are written. The
-    row may hold anything, also a state that the machine does not declare, or NULL: then the source is ``""``. The
-    outcome is a :class:`Moved` of the event ``"force_state"``, and the history shows it as that. *column* names the
-    machine when the model has several. Given an ``AsyncSession``, the call has to be awaited.
+    *state* must be declared, and the effects of ``on_enter`` and ``on_exit`` are written. The row may be in any state,
+    also in one that the machine does not declare; for NULL, the source is ``""``. The outcome is a :class:`Moved` of
+    the event ``"force_state"``, and so is the history row. *column* names the machine when the model has several. With
+    an ``AsyncSession``, await the call.
 
-    Raises: ValueError for an undeclared state; TypeError when an effect of `on_enter` or `on_exit` needs a payload;
+    Raises: ValueError for an undeclared state; TypeError when an effect of ``on_enter`` or ``on_exit`` needs a payload;
     InstanceStateError, RowNotFound, UniqueViolation.
     """
     attribution = Attribution(actor, details)
@@ -320,11 +320,11 @@ def _force_state(session: Session, instance: Any, state: Any, column: Any, attri
     parameters |= payload_parameters(mapped, event, {})
     fire = Fire(mapped, event, plain_key(parts), parameters, attribution, instance=instance)
     with watching(Attempt("force_state", mapped.model, mapped.table_name, FORCED, fire.key)) as attempt:
-        attempt.result = moved = _force(Writer(session, mapped), fire, stored)
+        attempt.result = moved = _send_forced(Writer(session, mapped), fire, stored)
     return moved
 
 
-def _force(writer: Writer, fire: Fire, stored: str) -> Moved[Any]:
+def _send_forced(writer: Writer, fire: Fire, stored: str) -> Moved[Any]:
     writer.find_shard(fire)
     connection, has_moved = writer.connection(fire.event, fire.key), False
     try:

@@ -1,8 +1,8 @@
-"""SQL functions that return one of their arguments: of a state, they return a state.
+"""SQL functions that return one of their arguments: for a state column, the result has the column's type.
 
-SQLAlchemy knows that ``func.max()`` and ``func.coalesce()`` return the type of their arguments. Of the others it knows
-nothing, so ``func.nullif(Order.state, "new")`` would be text, and with some drivers bytes. The functions here have the
-state's type if an argument has one, and are SQLAlchemy's untyped functions otherwise.
+SQLAlchemy gives ``func.max()`` and ``func.coalesce()`` the type of their arguments, but not the functions listed in
+``NAMES``. So ``func.nullif(Order.state, "new")`` would be text, and bytes with some drivers. The functions here have
+the type of a state column among their arguments; without one, they are SQLAlchemy's untyped functions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _as_state(argument: ColumnElement[Any], type_: StateType) -> ColumnElement[A
     return argument
 
 
-# A function that an application has registered before stays its own.
+# An application may have registered a function of the same name; that one stays.
 for _name in NAMES:
     if _name not in _registry["_default"]:
         type(

@@ -1,14 +1,14 @@
-"""The history of a machine: a row per transition, written in the same transaction, and the tokens it keeps.
+"""The history of a machine: a history row per transition, written in the same transaction, and its tokens.
 
-A history is declared, and that is all::
+Declaring a history is enough::
 
     class OrderTransition(TransitionHistory, Base):
         __tablename__ = "order_transitions"
         __records__ = "Order.state"
 
-From then on whatever moves ``Order.state`` through this library writes it. Its primary key is the record's key and a
-number that counts the record's transitions from 1, so the order of the rows depends on no clock, and the history of
-one record lies together in the table.
+From then on every function of this library that moves ``Order.state`` writes it. Its primary key is the key of the row
+and a number that counts the row's transitions from 1. So the order of the history rows depends on no clock, and the
+history rows of one row are next to each other in the table.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _BOUND = "__state_history__"
 
 
 class ExactText(TypeDecorator[str]):
-    """Text that is compared to the letter, whatever the database's default collation."""
+    """Text that is compared byte by byte, whatever the database's default collation."""
 
     impl = String
     cache_ok = True
@@ -80,7 +80,7 @@ class ExactText(TypeDecorator[str]):
 
 
 class RecordedState(ExactText):
-    """A state as the history keeps it: text, which outlives the machine's changes; a declared one is loaded as such."""
+    """A state in a history row: a text, and maybe a state of an earlier machine; a declared one is loaded as such."""
 
     cache_ok = True
 
@@ -112,7 +112,7 @@ class Timestamp(TypeDecorator[datetime]):
 class TransitionHistory:
     """A declarative mixin for the history of one state column, named by ``__records__``.
 
-    The columns: ``record_…`` for each part of the record's key (``record_id``), ``sequence`` (from 1, without gaps),
+    The columns: ``record_…`` for each part of the row's key (``record_id``), ``sequence`` (from 1, without gaps),
     ``event``, ``source``, ``target``, ``at`` (the database's clock, UTC), ``actor`` (at most 255 characters),
     ``details`` (JSON), ``token`` (unique). More columns may be declared, with defaults and without AUTO_INCREMENT;
     a default that is a function is called once for each statement.
@@ -120,7 +120,8 @@ class TransitionHistory:
     Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history.
     """
 
-    if TYPE_CHECKING:  # at runtime without annotations: with them, a base of dataclasses takes no mixin that is none
+    # At run time the attributes have no annotations: MappedAsDataclass refuses an annotated mixin that is no dataclass.
+    if TYPE_CHECKING:
         __records__: Any
         sequence: Mapped[int]
         event: Mapped[str]
@@ -142,7 +143,7 @@ class TransitionHistory:
         if "__records__" not in cls.__dict__:
             super().__init_subclass__(**options)
             return
-        mapped = _recorded(cls, cls.__dict__["__records__"])
+        mapped = _recorded_state(cls, cls.__dict__["__records__"])
         require_unset(mapped.extras, "a history")
         if "__mapper__" in cls.__dict__:
             raise InvalidMachine(
@@ -160,11 +161,11 @@ class TransitionHistory:
         mapped.extras.history = history
 
 
-def _recorded(cls: type[Any], records: Any) -> MappedState:
+def _recorded_state(cls: type[Any], records: Any) -> MappedState:
     """The state column that ``__records__`` names."""
     if isinstance(records, str):
         model_name, _, attribute = records.rpartition(".")
-        # A class that a registry's decorator maps has no registry yet.
+        # With registry.mapped, the decorator sets cls.registry only after this.
         mappers = cls.registry.mappers if hasattr(cls, "registry") else ()
         models = [mapper.class_ for mapper in mappers if mapper.class_.__name__ == model_name]
         if len(models) != 1:
@@ -206,9 +207,9 @@ class History:
 
 
 def history_of(model: Any, column: Any = None) -> History:
-    """The history of *model*'s one recorded machine, or of the one that *column* names.
+    """The history of *model*'s one machine that has a history, or of the machine that *column* names.
 
-    Raises: TypeError when there is none, or when *column* is needed.
+    Raises: TypeError when there is no history, or when *column* is needed.
     """
     states = [named_state(model, column)] if column is not None else list(mapped_states(model).values())
     histories = [state.extras.history for state in states if state.extras.history is not None]
@@ -226,12 +227,12 @@ def find_by_token(column: Any, token: str, session: AnySession) -> Moved[Any] | 
 @overload
 def find_by_token(column: Any, token: str, session: AsyncSession) -> Coroutine[Any, Any, Moved[Any] | None]: ...
 def find_by_token(column: Any, token: str, session: Any) -> Any:
-    """The committed :class:`Moved` that carries *token*, ``.replayed`` set, or None: how an OutcomeUnknown is resolved.
+    """The committed :class:`Moved` with *token*, ``.replayed`` set; None without one. It resolves an OutcomeUnknown.
 
-    *column* is the recorded state column, as in ``find_by_token(Order.state, token, session)``. It is a locking read on
-    the writer: it waits for a COMMIT in flight, which a plain read can miss. Given an ``AsyncSession``, await it.
+    *column* is the state column, as in ``find_by_token(Order.state, token, session)``. The read takes a lock on the
+    primary: it waits for a COMMIT in flight, which a plain read can miss. With an ``AsyncSession``, await the call.
 
-    Raises: TypeError when the column has no history; ValueError for a text that can be no token.
+    Raises: TypeError when the column has no history; ValueError for a text that cannot be a token.
     """
     return within(session, _find_by_token)(column, token)
 
@@ -247,7 +248,7 @@ def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | No
 
 
 def history_rows(instance: Any, session: Any, *, column: Any = None) -> Any:
-    """The history rows of *instance*, oldest first; what the methods ``history`` of the models call.
+    """The history rows of *instance*, oldest first; the work of the models' method ``history()``.
 
     Raises: see :meth:`~.stateful.Stateful.history`.
     """
@@ -263,18 +264,19 @@ def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:
 
 
 def replay(history: Iterable[Any]) -> State | None:
-    """The state that the rows of one record's *history*, oldest first, lead to; None for no rows.
+    """The state that *history*, the history rows of one row, oldest first, leads to; None without history rows.
 
-    A row with a state that the machine does not declare any more, one of an earlier release, has to follow from the row
-    before it; which events there were then, the machine cannot know.
+    A history row with a state that the machine no longer declares comes from an earlier release, whose events are not
+    known. It is only checked to follow from the history row before it.
 
-    Raises: HistoryError naming the first row that does not follow from the one before it, or not by the machine.
+    Raises: HistoryError naming the first history row that does not follow from the one before it, or that is no
+    transition of the machine.
     """
     state: State | None = None
     for number, row in enumerate(history, start=1):
         fault = _fault(row, number, state)
         if fault is not None:
-            raise HistoryError(f"{_label(row)}: {fault}", row)
+            raise HistoryError(f"{_history_row_label(row)}: {fault}", row)
         state = row.target
     return state
 
@@ -292,14 +294,14 @@ def _fault(row: Any, number: int, state: State | None) -> str | None:
     machine = bound.mapped.machine
     if not (machine.declares(row.source) and machine.declares(row.target)):
         return None
-    edges: Iterable[Any] = machine.transitions(row.event) if row.event in machine.events else ()
-    if not any((edge.source, edge.target) == (row.source, row.target) for edge in edges):
-        edge = f"{shown(stored_form(row.source))} to {shown(stored_form(row.target))}"
-        return f"the machine has no {shown(row.event)} from {edge}"
+    transitions = machine.transitions(row.event) if row.event in machine.events else []
+    if not any((one.source, one.target) == (row.source, row.target) for one in transitions):
+        ends = f"{shown(stored_form(row.source))} to {shown(stored_form(row.target))}"
+        return f"the machine has no {shown(row.event)} from {ends}"
     return None
 
 
-def _label(row: Any) -> str:
+def _history_row_label(row: Any) -> str:
     bound: History = getattr(type(row), _BOUND)
     key = tuple(getattr(row, part.key) for part in bound.sql.row_key)
     return f"{row_label(bound.sql.table.name, (*key, row.sequence))}"

@@ -33,20 +33,20 @@ def on_moved(
 ) -> Callable[[F], F]:
     """Call the decorated ``f(moved, session)`` after each move of *column* (``Order.state``), inside its transaction.
 
-    *event*, *source* and *target* choose the moves: one value, or several of which any will do; None is all. With an
+    *event*, *source* and *target* filter the moves, each by one value or several; None is no filter. With an
     ``AsyncSession`` *f* runs as part of the fire and gets the sync session behind it; for a fire on a Core
     ``Connection`` it gets the connection. A replayed token and :func:`fire_where` call nothing.
 
-    *f* may fire further events. Hooks run to completion: the moves of those events are announced when every function
-    has heard of the first move, so each function hears of the moves in the order in which they happened. A move that
-    a savepoint's rollback has undone by then is not announced.
+    *f* may fire further events. Hooks run to completion: every function is called for the first move before any is
+    called for the moves of those events, so each function gets the moves in the order in which they happened. For a
+    move that a savepoint's rollback has undone by then, none is called.
 
     An exception of *f* propagates out of the outermost ``fire()`` and undoes nothing by itself. It keeps no other
     function from being called, because the caller may commit all the same: the first exception is raised at the end,
     and further ones are logged. Only when the transaction has ended, the others are not called.
 
-    Raises: TypeError when *column* is no state column, or *f* a coroutine function, a generator function, or one that
-    cannot be called with these arguments; UnknownEvent, ValueError for filters that the machine does not know.
+    Raises: TypeError when *column* is no state column, or *f* a coroutine function, a generator function, or a function
+    that does not take these arguments; UnknownEvent and ValueError for filters that the machine does not declare.
     """
     return _registration("moved", column, event, source, target)
 
@@ -60,14 +60,14 @@ def on_committed(
 ) -> Callable[[F], F]:
     """Call the decorated ``f(moved)`` once for each move of *column*, after the outermost COMMIT has succeeded.
 
-    That COMMIT is the connection's: a session that has joined a transaction of somebody else calls nothing when it
-    commits, and *f* is called when the owner of the transaction commits it. In AUTOCOMMIT every fire is its own COMMIT,
-    so *f* is called by the fire. *f* is never called for what a rollback or a savepoint's rollback undid.
+    That COMMIT is the connection's. A session that has joined a transaction calls nothing when it commits; *f* is
+    called when the owner of the transaction commits it. In AUTOCOMMIT every fire is its own COMMIT, so *f* is called by
+    the fire. *f* is never called for what a rollback or a savepoint's rollback undid.
 
     Best effort: a process that dies after COMMIT has not called *f*, so work that must not be lost reads the history
-    instead. The transaction is over and cannot be failed any more: an error of *f* is logged, and the other functions
-    are still called. An exception that is no error (KeyboardInterrupt, SystemExit) is raised when they have been. The
-    filters are those of :func:`on_moved`.
+    instead. The transaction is over and cannot fail any more: an error of *f* is logged, and the other functions are
+    still called. KeyboardInterrupt and SystemExit are raised after the others have been called. The filters are those
+    of :func:`on_moved`.
 
     Raises: as :func:`on_moved`.
     """
@@ -75,9 +75,9 @@ def on_committed(
 
 
 def remove_hook(column: Any, function: Callable[..., Any]) -> None:
-    """Take back every registration of *function* for *column*.
+    """Remove every registration of *function* for *column*.
 
-    Raises: ValueError when there is none.
+    Raises: ValueError when *function* is not registered.
     """
     mapped = attribute_state(column)
     kept = [hook for hook in mapped.extras.hooks if hook.function != function]  # a bound method is made anew each time
@@ -87,12 +87,12 @@ def remove_hook(column: Any, function: Callable[..., Any]) -> None:
 
 
 def announce(mapped: MappedState, moved: Moved[Any], session: Session, connection: Connection) -> None:
-    """Have the hooks of *mapped* hear of *moved*, which *session* has done on *connection*."""
+    """Call the hooks of *mapped* for *moved*, a move of *session* on *connection*."""
     announce_all(mapped, (moved,), session, connection)
 
 
 def announce_all(mapped: MappedState, moves: Sequence[Moved[Any]], session: Session, connection: Connection) -> None:
-    """Have the hooks of *mapped* hear of *moves*, which *session* has done on *connection* by one call."""
+    """Call the hooks of *mapped* for *moves*, which one call in *session* has made on *connection*."""
     if mapped.extras.hooks:
         core_hooks.announce(mapped.extras.hooks, moves, connection, session, journal_of(session))
 
@@ -117,12 +117,15 @@ def _registration(
     return register
 
 
-# What a hook is called with.
+# The arguments of a hook.
 _ARGUMENTS = {"moved": ("moved", "session"), "committed": ("moved",)}
 
 
 def _check_signature(when: Literal["moved", "committed"], function: Any) -> None:
-    """Raise TypeError for what cannot be called as a hook is: found at the declaration, and not by the first move."""
+    """Check *function* when it is registered, and not at the first move.
+
+    Raises: TypeError when it cannot be called as a hook.
+    """
     called = function if python.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     if any(map(python.iscoroutinefunction, (function, called))):
         raise TypeError(f"on_{when}: {shown(function)} is a coroutine function, and hooks are called without await")
@@ -134,7 +137,7 @@ def _check_signature(when: Literal["moved", "committed"], function: Any) -> None
     except TypeError as error:
         given = ", ".join(names)
         raise TypeError(f"on_{when}: {shown(function)} cannot be called with ({given}): {error}") from error
-    except ValueError:  # some functions written in C do not tell their signature
+    except ValueError:  # some functions written in C have no signature to read
         pass
 
 

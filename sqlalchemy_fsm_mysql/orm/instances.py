@@ -31,7 +31,7 @@ def know_version(writer: Writer, fire: Fire) -> None:
 
 
 def show_moved(writer: Writer, fire: Fire, moved: Moved[Any]) -> None:
-    """Make the instance of the row show what the UPDATE did, and have a savepoint's rollback expire it."""
+    """Bring the row's instance up to date with the UPDATE, and note it, so that a savepoint's rollback expires it."""
     session, instance = writer.session, fire.instance
     if instance is None and session.identity_map:
         instance = writer.instance(fire.key)
@@ -42,21 +42,21 @@ def show_moved(writer: Writer, fire: Fire, moved: Moved[Any]) -> None:
 
 
 def show_refused(writer: Writer, fire: Fire, refused: Refused[Any]) -> None:
-    """Make the instance of the row show the state that refused the event, where it shows another."""
+    """Set the row's instance to the state that refused the event, where it shows another."""
     instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
     if instance is not None and instance.__dict__.get(writer.mapped.attribute, refused.state) != refused.state:
         show_state(writer, instance, refused.state)
 
 
 def show_state(writer: Writer, instance: Any, state: Any) -> None:
-    """Make *instance* show *state* as if it had been loaded."""
+    """Set the state of *instance* to *state* as if it had been loaded."""
     set_committed_value(instance, writer.mapped.attribute, state)
     if writer.session.in_nested_transaction():
         note(writer.session, instance)
 
 
 def show_columns(instance: Any, values: Mapping[str, Any]) -> None:
-    """Make *instance* show *values*, by attribute, where it shows a loaded value and has no edit."""
+    """Set the attributes of *instance* to *values* where they are loaded and not edited."""
     edited = inspect(instance).committed_state
     for name, value in values.items():
         if name in instance.__dict__ and name not in edited:
@@ -75,13 +75,13 @@ def unedited(instance: Any) -> list[str] | None:
 
 
 def show_row(writer: Writer, instance: Any, state: Any, event: EventSQL, fire: Fire | None = None) -> None:
-    """Make *instance* show *state*, and expire what else the UPDATE of *event* may have changed.
+    """Set *instance* to *state*, and expire the other attributes that the UPDATE of *event* may have changed.
 
-    *fire* is the one that moved the row, None in a set, where the versions of the rows are not known.
+    *fire* is the fire that moved the row; None in a set, where the versions of the rows are not known.
     """
     show_state(writer, instance, state)
     mapped = writer.mapped
-    # An instance of a subclass, when fired by the key of its base, may map more of the row.
+    # A fire by the key of a base class may find an instance of a subclass, which maps more columns of the row.
     if type(instance) is not mapped.model:
         mapped = mapped_states(type(instance))[mapped.attribute]
     changed = mapped.changed_with(event)
@@ -92,17 +92,21 @@ def show_row(writer: Writer, instance: Any, state: Any, event: EventSQL, fire: F
 
 
 def _settle_version(mapped: MappedState, instance: Any, event: EventSQL, fire: Fire | None) -> tuple[str, ...]:
-    """Show the next version where it is known; return the attributes that have to be read again where it is not."""
+    """Set the next version where it is known; otherwise return the attributes to be read again.
+
+    Three cases. The row had the version in memory: the next one follows from it, and SQLAlchemy's next flush compares
+    with it. The row had another version, and the instance has no edits: all of it is read again. The instance has
+    edits: they were made on an older row, so the old version stays, and the next flush raises StaleDataError.
+    """
     mapper = inspect(instance).mapper
     name = mapper.get_property_by_column(event.row.version).key
     if fire is not None and fire.knows_version and not fire.is_other_version:
-        if mapper.version_id_generator is False:  # the database makes it
+        if mapper.version_id_generator is False:  # the database makes the version
             return (name,)
         known = fire.parameters[KNOWN_VERSION]
         following = fire.parameters.get(NEXT_VERSION, known + 1 if mapped.counts_versions else None)
         set_committed_value(instance, name, following)
         return ()
-    # Unflushed edits were made on an older version. It stays, so that the next flush finds that out.
     if inspect(instance).modified:
         return ()
     return tuple(attribute.key for attribute in expirable(mapper) if attribute.key != mapped.attribute)

@@ -1,8 +1,8 @@
 """The moves of a session's open transactions, kept until they end.
 
-Two things need it. After a savepoint's rollback, SQLAlchemy expires the instances it flushed itself, and nothing tells
-it of those that a fire moved. And the functions of ``on_committed`` are called when the session, too, has seen to its
-own end: an instance is read anew by then.
+It has two purposes. After a savepoint's rollback, SQLAlchemy expires the instances that it flushed; the journal expires
+those that a fire moved. And the functions of ``on_committed`` are called after the session has ended its transaction,
+too, so that they read instances anew.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Level:
     savepoint: SessionTransaction | None
     tokens: list[str] = field(default_factory=list)
     instances: dict[int, Any] = field(default_factory=dict)
-    identities: dict[Any, None] = field(default_factory=dict)  # of rows that the session may load an instance of later
-    models: dict[type[Any], None] = field(default_factory=dict)  # any of whose rows may have been touched
+    identities: dict[Any, None] = field(default_factory=dict)  # of rows without an instance, which may be loaded later
+    models: dict[type[Any], None] = field(default_factory=dict)  # any of whose rows a set may have moved
 
     def add(self, inner: _Level) -> None:
-        """Take over what a savepoint inside of this one, now released, has done."""
+        """Take over the moves of *inner*, a savepoint inside of this one, which has been released."""
         self.tokens += inner.tokens
         if self.savepoint is not None:  # after the outermost rollback SQLAlchemy expires everything itself
             self.instances |= inner.instances
@@ -48,7 +48,7 @@ class Journal:
     __slots__ = ("_committed", "_early", "_levels", "_ready", "_session", "commits", "queue")
 
     def __init__(self, session: Session) -> None:
-        self._session = weakref.ref(session)  # which refers to its journal
+        self._session = weakref.ref(session)  # weak, because the session refers to its journal
         self._levels = [_Level(None)]
         self._committed: SessionTransaction | None = None
         self._ready: list[Promise] = []
@@ -62,7 +62,7 @@ class Journal:
         return [token for level in self._levels for token in level.tokens]
 
     def is_of(self, session: Session) -> bool:
-        """Whether this is the journal of *session*, and no copy in another one's ``info``."""
+        """Whether this is the journal of *session*, and not one that was copied with another session's ``info``."""
         return self._session() is session
 
     def level(self, savepoint: SessionTransaction | None) -> _Level:
@@ -74,7 +74,7 @@ class Journal:
     # --- for hooks
 
     def after_commit(self, run: Callable[[], None]) -> None:
-        """Call *run* now, after the connection's COMMIT; in the middle of the session's own, as soon as it is over."""
+        """Call *run* now, after the connection's COMMIT; within the session's ``commit()``, as soon as that is over."""
         session = self._session()
         if session is None or session.is_active:
             run()
@@ -82,7 +82,7 @@ class Journal:
             self._ready.append(Promise(run))
 
     def noted(self, promise: Promise) -> None:
-        """Take note of a *promise*, for suites in which the session's COMMIT stands for the connection's."""
+        """Note *promise*, for test suites in which the session's COMMIT stands for the connection's."""
         if early_commits:
             self._early.append(promise)
 
@@ -93,15 +93,16 @@ class Journal:
         self._committed = transaction
 
     def rolled_back(self, session: Session, transaction: SessionTransaction) -> None:
-        """Expire what a failed flush has undone: it rolls back to the savepoint long before that ends.
+        """Expire the moves of *transaction*, a savepoint that a failed flush has rolled back and that is still open.
 
-        Once more at the end: an instance that was deleted in the savepoint comes back to the session only by then.
+        :meth:`ended` expires them again, because an instance that was deleted in the savepoint is in the session again
+        only by then.
         """
         if transaction.nested and self._levels[-1].savepoint is transaction:
             self._expire(session, self._levels[-1])
 
     def ended(self, session: Session, transaction: SessionTransaction) -> None:
-        """Hand over what was done in *transaction* to the savepoint around it, or undo what is in memory."""
+        """Add the moves of *transaction* to the savepoint around it, or expire them when it was rolled back."""
         is_committed, self._committed = self._committed is transaction, None
         if transaction.nested and self._levels[-1].savepoint is transaction:
             level = self._levels.pop()
@@ -113,8 +114,8 @@ class Journal:
             self._finish(is_committed=is_committed)
 
     def _expire(self, session: Session, level: _Level) -> None:
-        held = [session.identity_map.get(identity) for identity in level.identities]
-        for instance in (*level.instances.values(), *held):
+        loaded_later = [session.identity_map.get(identity) for identity in level.identities]
+        for instance in (*level.instances.values(), *loaded_later):
             if instance is not None and instance in session:
                 session.expire(instance)
         models = tuple(level.models)
@@ -137,7 +138,8 @@ def _savepoint_around(transaction: SessionTransaction) -> SessionTransaction | N
     return around
 
 
-# Raised by sqlalchemy_fsm_mysql.testing: for whom a session's COMMIT counts, in a transaction that goes on.
+# Filled by sqlalchemy_fsm_mysql.testing.hooks_follow_session: while it is not empty, the COMMIT of a session counts as
+# that of the connection.
 early_commits: list[object] = []
 
 
@@ -156,7 +158,7 @@ def note(
     token: str | None = None,
     model: type[Any] | None = None,
 ) -> None:
-    """Note what was touched, or fired under a *token*, in the transaction or savepoint that *session* is in now."""
+    """Note a moved instance, identity or model, or a *token*, in the savepoint or transaction that *session* is in."""
     level = journal_of(session).level(session.get_nested_transaction())
     if token is not None:
         level.tokens.append(token)
@@ -170,7 +172,7 @@ def note(
         level.models[model] = None
 
 
-# Of the class, and not of each session: to listen costs as much as a tenth of a transaction.
+# The listeners are on the class Session: adding them to each session would take a tenth of a transaction's time.
 
 
 def _journal(session: Session) -> Journal | None:

@@ -1,4 +1,4 @@
-"""A state column on a mapped class, and how one is found: by class, by event, by attribute."""
+"""A state column on a mapped class, and the functions that find one: by class, by event, by attribute."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MappedState(Target):
         type_ = cast(StateType, column.type)
         self.machine, self.protected = type_.machine, type_.protected
         extras: Extras | None = column.info.get(EXTRAS)
-        if extras is None or extras.column is not column:  # Table.to_metadata() copies a column's info along
+        if extras is None or extras.column is not column:  # Table.to_metadata() copies a column's info
             extras = column.info[EXTRAS] = Extras(column)
         self.extras = extras
         self._events: dict[str, EventSQL] = {}
@@ -79,13 +79,13 @@ class MappedState(Target):
 
     def changed_with(self, event: EventSQL) -> tuple[str, ...]:
         """The attributes, besides the state and the version, that the event's UPDATE may change."""
-        # Classes share the events of their base and may map more columns; forced states share a name.
+        # Subclasses share the events of their base and may map more columns, so the key names this class.
         key = ("changed", id(self))
         if key not in event.cache:
             assigned = {column for branch in event.branches for column in branch.effects} | set(event.outside)
             by_itself = {c for c in self.row.table.c if c.onupdate is not None or c.server_onupdate is not None}
             changed = (assigned | by_itself) - {self.column, self.row.version}
-            # A column_property() may be computed from a column that has changed; a flush expires it, too.
+            # A column_property() may be computed from a column that has changed. SQLAlchemy's flush expires it as well.
             computed = [
                 p.key for p in expirable(self.mapper) if p.expire_on_flush and not isinstance(p.columns[0], Column)
             ]
@@ -95,18 +95,18 @@ class MappedState(Target):
         return attributes
 
     def state_in_memory(self, instance: Any) -> Any:
-        """The state that *instance* shows, without SQL: the initial one before the first flush, None when expired."""
+        """The state of *instance* in memory, without SQL: the initial one before the first flush, None when expired."""
         state = instance.__dict__.get(self.attribute)
         return self.machine.initial if state is None and not inspect(instance).has_identity else state
 
 
 def expirable(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
-    """The column attributes that instances have; a computed discriminator has no attribute."""
+    """The column attributes of the mapped class's instances; a computed discriminator has no attribute."""
     return [attribute for attribute in mapper.column_attrs if attribute.key in mapper.class_manager]
 
 
 def state_columns(mapper: Mapper[Any]) -> list[tuple[str, Column[Any]]]:
-    """The attributes of *mapper* that hold a machine's state. Usable before the mappers are configured."""
+    """The attributes of *mapper* with a machine's state. Usable before the mappers are configured."""
     return [(key, column) for key, column in mapper.columns.items() if isinstance(column.type, StateType)]
 
 
@@ -115,7 +115,7 @@ class MappedStates(dict[str, MappedState]):
 
     def __init__(self, states: Mapping[str, MappedState]) -> None:
         super().__init__(states)
-        self.events: dict[str, tuple[MappedState, EventSQL]] = {}  # the events that were asked for without column=
+        self.events: dict[str, tuple[MappedState, EventSQL]] = {}  # by name, those that were fired without column=
 
 
 def mapped_states(model: Any) -> MappedStates:
@@ -127,7 +127,8 @@ def mapped_states(model: Any) -> MappedStates:
     if states is None:
         if isinstance(model, type) and inspect(model, raiseerr=False) is not None:
             raise TypeError(f"{model.__name__} is mapped, but has no StateMachineColumn")
-        raise TypeError(f"{shown(model)} is no mapped class with a StateMachineColumn")
+        name = model.__name__ if isinstance(model, type) else shown(model)
+        raise TypeError(f"{name} is not mapped by SQLAlchemy; give a mapped class with a StateMachineColumn")
     return states
 
 
@@ -136,13 +137,13 @@ def mapped_event(model: Any, event: object, column: Any = None) -> tuple[MappedS
 
     Raises: as :func:`mapped_state`.
     """
-    if column is None and type(event) is str:  # a subclass of str may hash and compare as it likes
+    if column is None and type(event) is str:  # a subclass of str may redefine hash and ==
         states: MappedStates | None = model.__dict__.get(STATES) if isinstance(model, type) else None
-        found = states.events.get(event) if states is not None else None
-        if found is None:
+        known = states.events.get(event) if states is not None else None
+        if known is None:
             mapped = mapped_state(model, event)
-            found = mapped_states(model).events[event] = mapped, mapped.event(event)
-        return found
+            known = mapped_states(model).events[event] = mapped, mapped.event(event)
+        return known
     mapped = mapped_state(model, event, column)
     return mapped, mapped.event(cast(str, event))
 
@@ -156,7 +157,7 @@ def mapped_state(model: Any, event: object, column: Any = None) -> MappedState:
     if column is not None:
         chosen = named_state(model, column)
         states = {chosen.attribute: chosen}
-    # A subclass of str may hash and compare as it likes: its text is what counts.
+    # A subclass of str may redefine hash and ==, so the lookup uses its exact text.
     name = stored_form(event) if isinstance(event, str) else None
     having = [state for state in states.values() if name in state.machine.events]
     if not having:
@@ -210,9 +211,9 @@ def sole_state(model: Any, column: Any = None) -> MappedState:
 
 
 def equip(mapper: Mapper[Any]) -> list[MappedState]:
-    """Keep the state columns of a new *mapper* on its class, and protect them.
+    """Store the state columns of a new *mapper* on its class, and protect them.
 
-    Raises: InvalidMachine when one is where events cannot move it.
+    Raises: InvalidMachine when events cannot move one of them.
     """
     for name, column in state_columns(mapper):
         require_place(mapper, name, column)

@@ -1,7 +1,7 @@
-"""Where a state column cannot be, and what an effect cannot do to the state of another machine.
+"""Refuses columns that cannot be a state column, and effects that bypass another machine of the row.
 
-Both would be a way round a machine: the row would move, and the identity map, the history or the hooks would not know
-of it. So they are refused when the class is mapped, or when the event is built.
+Both would move the row without the identity map, the history or the hooks. So they are refused when the class is
+mapped, or when the event is built.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _problems(mapper: Mapper[Any], column: Column[Any]) -> Iterator[str]:
             '__mapper_args__ = {"primary_key": [id]} where the table needs the state in its own'
         )
     if mapper.polymorphic_on is column:
-        yield "is polymorphic_on, so a fire would change the row's class: use a discriminator of its own"
+        yield "is polymorphic_on, so a fire would change the row's class: use another column as the discriminator"
     if column is mapper.version_id_col:
-        yield "is version_id_col: use a version of its own"
+        yield "is version_id_col: use another column as the version"
     if column.onupdate is not None or column.server_onupdate is not None:
         yield "has an onupdate, which would move rows past the machine: declare an event"
     if column.computed is not None or column.identity is not None:
@@ -51,7 +51,7 @@ def _default_problems(column: Column[Any]) -> Iterator[str]:
     machine = column.type.machine  # type: ignore[attr-defined]  # a StateType
     for name, default in (("default", column.default), ("server_default", column.server_default)):
         given = getattr(default, "arg", None)
-        # A function, a SQL expression or None says nothing yet.
+        # The value of a function or a SQL expression is only known at the INSERT.
         is_state = isinstance(given, str) or getattr(default, "is_scalar", False)
         if is_state and given is not None and given not in machine.stored_states and not machine.declares(given):
             states = ", ".join(map(repr, machine.stored_states))
@@ -61,23 +61,23 @@ def _default_problems(column: Column[Any]) -> Iterator[str]:
 def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
     """The SQL for *value* when an effect sets *column*, the state of another machine; None when it is no such column.
 
-    Raises: ValueError for an undeclared state, and where that machine would not know of the move: its history, its
-    hooks, and the effects of its borders follow from its own events alone.
+    Raises: ValueError for an undeclared state; and when that machine has a history, hooks, or effects of borders,
+    because these only follow from its own events.
     """
     if not isinstance(column.type, StateType):
         return None
     machine = column.type.machine
     extras: Extras | None = column.info.get(EXTRAS)
     if extras is not None and extras.column is column:
-        past = [
+        bypassed = [
             *(["history"] if extras.history is not None else []),
             *(["hooks"] if extras.hooks else []),
             *(["effects of on_enter and on_exit"] if machine.borders.effects else []),
         ]
-        if past:
+        if bypassed:
             raise ValueError(
-                f"sets {column.name!r}, the state of another machine, past its {' and '.join(past)}: fire an event of"
-                " that machine instead, in the same transaction, as by an on_moved hook of this one"
+                f"sets {column.name!r}, the state of another machine, without its {' and '.join(bypassed)}: fire an event"
+                " of that machine instead, in the same transaction, as by an on_moved hook of this one"
             )
         extras.is_set_elsewhere = True
     if isinstance(getattr(value, "type", None), StateType) and value.type.machine is machine:
@@ -89,14 +89,14 @@ def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
 
 
 def require_unset(extras: Extras, what: str) -> None:
-    """Check that no effect that is in use already sets the state which is to get *what*, a history or a hook.
+    """Check that no effect of another machine sets the state that is to get *what*, a history or a hook.
 
     Raises: InvalidMachine.
     """
     if extras.is_set_elsewhere:
         name = f"{extras.column.table.name}.{extras.column.name}"
         problem = (
-            f"{name} gets {what}, and an effect of another machine sets it past them: declare {what} before the first"
+            f"{name} gets {what}, which an effect of another machine bypasses: declare {what} before the first"
             " fire, and fire an event of this machine in the place of that effect"
         )
         raise InvalidMachine([problem])

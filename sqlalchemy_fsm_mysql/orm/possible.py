@@ -1,4 +1,4 @@
-"""``order.possible_events()``: what would move the row now, its guards included, by one SELECT.
+"""``order.possible_events()``: the events that would move the row now, guards included, by one SELECT.
 
 The statement has a column for each event, ``can("Pay")``, and is built once for each set of events whose payload is
 given. The parameters of each event have its number in their names, because two events may use one name differently.
@@ -37,7 +37,9 @@ def _possible_events(session: Session, instance: Any, column: Any, payload: Mapp
     for mapped in states:
         flush_first(session, mapped.mapper, model=model, event="possible_events")
         key = dict(zip(mapped.key_names, persistent_key(session, instance), strict=True))
-        events = [event for event in map(mapped.event, mapped.machine.events) if _required(event) <= payload.keys()]
+        events = [
+            event for event in map(mapped.event, mapped.machine.events) if _required_payload(event) <= payload.keys()
+        ]
         if not events:
             continue
         parameters: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def _possible_events(session: Session, instance: Any, column: Any, payload: Mapp
     return possible
 
 
-def _required(event: EventSQL) -> set[str]:
+def _required_payload(event: EventSQL) -> set[str]:
     return set(event.payload) - set(event.defaults)
 
 
@@ -71,10 +73,10 @@ def _statement(mapped: MappedState, events: tuple[EventSQL, ...]) -> Select[Any]
     cache = mapped.forced.cache  # one for each mapped column; it has as many entries as sets of payload names are used
     if key not in cache:
         cans = [_numbered(event.can, number, event).label(f"can_{number}") for number, event in enumerate(events)]
-        statement = select(*cans).where(mapped.row.is_key())
-        cache[key] = statement if mapped.row.visible is None else statement.where(mapped.row.visible)
-    found: Select[Any] = cache[key]
-    return found
+        query = select(*cans).where(mapped.row.is_key())
+        cache[key] = query if mapped.row.visible is None else query.where(mapped.row.visible)
+    statement: Select[Any] = cache[key]
+    return statement
 
 
 def _numbered(can: ColumnElement[bool], number: int, event: EventSQL) -> ColumnElement[bool]:

@@ -23,30 +23,31 @@ def protect(mapped: MappedState) -> None:
         """Check an assignment, and put the machine's own object in the place of an equal one."""
         _refuse_assignment(mapped, instance, value)
         is_new = not inspect(instance).has_identity
-        # None on a new object means that it was not given: the column's default follows at the flush.
+        # A dataclass's __init__ assigns None for a state that is not given: the column's default follows at the flush.
         if value is None and is_new:
             return value
-        return mapped.machine.loaded(_stored(mapped, value))
+        return mapped.machine.loaded(_stored_value(mapped, value))
 
     def removed(instance: Any, value: Any, initiator: Any) -> None:
         """``del order.state`` is an assignment, too."""
         _refuse_assignment(mapped, instance, None)
 
     attribute = mapped.model.__dict__.get(mapped.attribute) or getattr(mapped.model, mapped.attribute)
-    # The state of a deferred attribute is not in memory: active_history loads it, to be compared with the value.
+    # A deferred attribute is not in memory. With active_history, SQLAlchemy loads it before the assignment, so that the
+    # listener can compare the value with it.
     event.listen(attribute, "set", assigned, retval=True, active_history=attribute.property.deferred)
     event.listen(attribute, "remove", removed)
 
 
 def _loaded(mapped: MappedState, instance: Any) -> Any:
-    """The state of *instance*, read from its row; nothing that equals a state where it cannot be read now."""
+    """The state of *instance*, read from its row; an object that equals no state where it cannot be read now."""
     try:
         return getattr(instance, mapped.attribute)
     except (DetachedInstanceError, ObjectDeletedError, MissingGreenlet):
         return _NOTHING
 
 
-def _stored(mapped: MappedState, value: Any) -> str:
+def _stored_value(mapped: MappedState, value: Any) -> str:
     try:
         return mapped.machine.stored(value)
     except ValueError as error:
@@ -56,17 +57,17 @@ def _stored(mapped: MappedState, value: Any) -> str:
 def _refuse_assignment(mapped: MappedState, instance: Any, value: Any) -> None:
     if not mapped.protected or not inspect(instance).has_identity:
         return
-    # Session.merge() and forms assign the value that is there already. It has to be loaded where a COMMIT has expired
-    # it, or a query has left it out.
-    held = instance.__dict__.get(mapped.attribute, _NOTHING)
-    is_unknown = held is _NOTHING
-    if (_loaded(mapped, instance) if is_unknown else held) == value:
+    # Session.merge() and forms assign the value that the instance has already, which is allowed. A COMMIT may have
+    # expired it, or a query left it out: then it is loaded to be compared.
+    before = instance.__dict__.get(mapped.attribute, _NOTHING)
+    is_unknown = before is _NOTHING
+    if (_loaded(mapped, instance) if is_unknown else before) == value:
         if is_unknown:
-            # SQLAlchemy has looked for the value before, and a flush would write it back: it would undo the event that
-            # another session has fired in between.
+            # SQLAlchemy recorded "no previous value" before this listener ran. A flush would therefore write the state,
+            # and undo an event that another session has fired in between. With the loaded value there is no change.
             inspect(instance).committed_state.setdefault(mapped.attribute, instance.__dict__[mapped.attribute])
         return
     raise StateAssignmentError(
-        f"{mapped.label} of a stored instance is moved by events, not assigned: "
+        f"{mapped.label} of a stored instance is moved by events, not assigned (or merged from another copy): "
         f"use fire(), or force_state() to bypass the machine"
     )

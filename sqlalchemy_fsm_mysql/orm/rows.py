@@ -1,4 +1,4 @@
-"""Where the state of a mapped class lives in its tables: inheritance, discriminators and versions, in Core terms."""
+"""The place of a mapped class's state in its tables: inheritance, discriminators and versions, in Core terms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["counts_versions", "makes_versions", "state_row"]
 
 
 def state_row(mapper: Mapper[Any], attribute: str, state: Column[Any], machine: Machine) -> StateRow:
-    """The row of *mapper* that holds *state*; known once all mappers are configured.
+    """The row of *mapper* that has the column *state*; all mappers must be configured.
 
     Raises: InvalidMachine when the version is in another table than the state.
     """
@@ -34,7 +34,7 @@ def state_row(mapper: Mapper[Any], attribute: str, state: Column[Any], machine: 
     if version is not None and version.table is not table:
         problem = (
             f"{mapper.class_.__name__}.{attribute} is in table {table.name!r} and version_id_col in "
-            f"{version.table.name!r}; one UPDATE moves both, so they have to be in the same table"
+            f"{version.table.name!r}; one UPDATE writes both, so they must be in the same table"
         )
         raise InvalidMachine([problem], machine.name)
     return StateRow(
@@ -49,16 +49,16 @@ def state_row(mapper: Mapper[Any], attribute: str, state: Column[Any], machine: 
 
 
 def _in_table(mapper: Mapper[Any], part: Column[Any], table: Table) -> Column[Any]:
-    """The column of *table* that holds *part* of the key.
+    """The column of *table* for *part* of the key.
 
-    A joined subclass has a key column of its own, under any name, which its ``inherit_condition`` compares::
+    The table of a joined subclass has another key column, under any name. Its ``inherit_condition`` compares the two::
 
         class Employee(Base):   id: Mapped[int] = mapped_column(primary_key=True)
         class Manager(Employee):   employee_id: Mapped[int] = mapped_column(ForeignKey(Employee.id), primary_key=True)
 
     ``_in_table(Manager, employees.id, managers)`` is ``managers.employee_id``.
     """
-    # From the base to the class, each join condition may lead from the part to the next table.
+    # From the base to the class, each join condition may lead from *part* to the key column of the next table.
     for one in reversed(list(mapper.iterate_to_root())):
         if part.table is table or one.inherit_condition is None:
             continue
@@ -82,7 +82,8 @@ def _is_of_class(mapper: Mapper[Any], table: Table) -> ColumnElement[bool] | Non
     is_own_table = mapper.inherits is None or (mapper.local_table is table and mapper.inherits.local_table is not table)
     if is_own_table or discriminator is None:
         return None
-    # A discriminator may be an expression, such as a CASE. In concrete inheritance it is a column of a union.
+    # A discriminator may be an expression, such as a CASE. In concrete inheritance it is a column of a union, and each
+    # class has a table for itself, so no criterion is needed.
     tables = {part.table for part in outside_subqueries(discriminator) if isinstance(part, ColumnClause)}
     others = [other for other in tables if isinstance(other, Table) and other is not table]
     if len(others) > 1 or not all(isinstance(other, Table) for other in tables):

@@ -1,6 +1,6 @@
-"""A session as far as fires need it: which one it is, its pending changes, and the connection that a row is written on.
+"""The parts of a session that a fire needs: the sync session, its pending changes, and the connection for writes.
 
-All work is done in a sync ``Session``. An ``AsyncSession`` runs the same functions by its own ``run_sync``.
+All work is done in a sync ``Session``. An ``AsyncSession`` runs the same functions by its ``run_sync()``.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ AnySession: TypeAlias = "Session | scoped_session[Any]"
 
 
 def within(session: Any, work: Callable[..., Any]) -> Callable[..., Any]:
-    """*work* with the sync session behind *session* as its first argument; awaitable when that is an async one.
+    """*work* with the sync session behind *session* as its first argument; a coroutine function for an async session.
 
-    Raises: TypeError when *session* is none.
+    Raises: TypeError when *session* is no session.
     """
     if isinstance(session, Session):
         return partial(work, session)
     if isinstance(session, scoped_session):
         return partial(work, session())
-    if hasattr(session, "registry"):  # an async_scoped_session, which has no run_sync of its own
+    if hasattr(session, "registry"):  # an async_scoped_session, which has no run_sync()
         session = session()
     if hasattr(session, "run_sync"):
         return partial(session.run_sync, work)
@@ -59,20 +59,20 @@ def is_sharded(session: Session) -> bool:
 def has_filters(session: Session) -> bool:
     """Whether listeners of ``do_orm_execute`` may add criteria to what *session* executes."""
     listeners = session.dispatch.do_orm_execute
-    return len(list(listeners)) > is_sharded(session)  # a ShardedSession has one of its own, which finds the shards
+    return len(list(listeners)) > is_sharded(session)  # a ShardedSession has a listener itself, which finds the shards
 
 
 def session_of(instance: Any) -> Session | AsyncSession:
-    """The session that *instance* is in; the ``AsyncSession`` around it, unless sync code runs in there just now.
+    """The session that *instance* is in: the ``AsyncSession`` around it, unless ``run_sync()`` runs this code.
 
-    Raises: InstanceStateError when it is in none.
+    Raises: InstanceStateError when *instance* is in no session.
     """
     session: Session | None = instance_state(instance).session
     if session is None:
         raise InstanceStateError(
             f"{shown_instance(instance)} is in no session: add it to one, or use fire_key() with its key"
         )
-    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # where it was never imported, there is no AsyncSession
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # not imported: no AsyncSession exists
     around: AsyncSession | None = asyncio.async_session(session) if asyncio is not None else None
     return session if around is None or in_greenlet() else around
 
@@ -92,7 +92,7 @@ def shown_instance(instance: Any) -> str:
 def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
     """The primary key of *instance*, which is stored and in *session*.
 
-    Raises: InstanceStateError when it is not.
+    Raises: InstanceStateError when *instance* is not stored, or not in *session*.
     """
     state = instance_state(instance)
     around = state.session
@@ -102,7 +102,7 @@ def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
         advice = (
             "flush it first"
             if state.pending
-            else "only a stored one of this session can be fired on; fire_key() takes a key"
+            else "a fire needs a stored instance of its session; fire_key() takes a key"
         )
         raise InstanceStateError(f"{shown_instance(instance)} is not stored: {advice}")
     if not session.autoflush and instance in session.deleted:
@@ -111,17 +111,17 @@ def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
 
 
 def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
-    """Flush what is pending, as before a query; an error of it is explained as one of the event that *row* names.
+    """Flush pending changes, as before a query. *row* names the event in an error of the flush.
 
-    A flush that fails has rolled back, but in a savepoint only to that, and the session may go on in the transaction
-    around it. When the server has ended that one, too, it must not.
+    SQLAlchemy rolls back a failed flush, within a savepoint only to the savepoint. Then the session goes on in the
+    transaction around it, which the server may have ended as well: :func:`raise_explained` invalidates its connection.
     """
     if not session.autoflush or session._flushing:  # noqa: SLF001 - as SQLAlchemy's own autoflush asks
         return
     try:
         session.flush()
     except DBAPIError as error:
-        if is_sharded(session):  # the error does not say which of its databases
+        if is_sharded(session):  # the error does not say on which of its databases
             raise
         around, clause = session.get_transaction(), update(mapper.class_)
         if around is not None and around.is_active:
@@ -142,17 +142,17 @@ class Writer:
 
         Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted.
         """
-        # Not Session.execute(), which costs as much again as the statement.
+        # Session.execute() would cost as much CPU again as the statement, so the connection is asked for alone.
         if self.session.connection_callable is None:
             arguments: dict[str, Any] = {"mapper": self.mapped.mapper, "clause": event.row.writing}
         else:
             arguments = self.bind_arguments(event)
         try:
             connection = self.session.connection(bind_arguments=arguments)
-        except DBAPIError as error:  # of a SAVEPOINT, which is sent only now
+        except DBAPIError as error:  # of the SAVEPOINT of begin_nested(), which is sent only now
             row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
             raise_explained(error, self.session.get_bind(**arguments), **row)
-        # The first fire of a transaction is noted on its connection.
+        # Only the first fire of a transaction is noted. These comparisons are those of note_fire(), without its calls.
         notes = vars(connection).get(KEY)
         if notes is None or not notes.has_fired or notes.transaction() is not connection.get_transaction():
             ended = note_fire(connection)
@@ -163,7 +163,7 @@ class Writer:
         return connection
 
     def bind_arguments(self, event: EventSQL) -> dict[str, Any]:
-        """The arguments by which ``Session.get_bind()`` knows the database, and that this writes."""
+        """The arguments from which ``Session.get_bind()`` finds the database, and sees that the statement writes."""
         arguments = {"mapper": self.mapped.mapper, "clause": event.row.writing}
         if self.session.connection_callable is None:
             return arguments
@@ -176,10 +176,10 @@ class Writer:
 
     @contextmanager
     def reading(self, connection: Connection) -> Iterator[None]:
-        """Have what the session executes in the block read on *connection*, as the statements that decide are.
+        """Within the block, the session executes every statement on *connection*, also its reads.
 
-        ``Session.execute()`` shows ``get_bind()`` its own statement, whatever ``bind_arguments`` say: a session that
-        sends reads to a replica would lock the replica's rows. So within the block ``get_bind()`` is not asked.
+        ``Session.execute()`` passes its own statement to ``get_bind()``, whatever ``bind_arguments`` contain. A session
+        that sends reads to a replica would lock the replica's rows. So the block replaces ``get_bind()``.
         """
         attributes = vars(self.session)
         before = {name: attributes[name] for name in ("get_bind",) if name in attributes}
@@ -191,9 +191,9 @@ class Writer:
             attributes.update(before)
 
     def find_shard(self, fire: Fire) -> None:
-        """Find where the row is: its instance has it, else the session's ``identity_chooser`` names it for the key.
+        """Set the row's shard: that of its instance, or the one that the session's ``identity_chooser`` names.
 
-        Raises: TypeError when that names several.
+        Raises: TypeError when the chooser names several shards, or none.
         """
         if not is_sharded(self.session):
             return
@@ -215,9 +215,9 @@ class Writer:
         (self.shard,) = shards
 
     def require_visible(self, connection: Connection, fire: Fire) -> None:
-        """Ask for the row through the session, and lock it, where listeners may hide it, such as those of tenants.
+        """Select and lock the row through the session where listeners may hide it, such as a filter by tenant.
 
-        Raises: RowNotFound when they do.
+        Raises: RowNotFound when a listener hides the row.
         """
         if not has_filters(self.session):
             return
@@ -236,5 +236,5 @@ class Writer:
         return self.mapped.mapper.identity_key_from_primary_key(parts, identity_token=self.shard)
 
     def instance(self, key: Any) -> Any:
-        """The instance of the row that the session holds, None when it holds none; never loads one."""
+        """The row's instance in the session's identity map, None when it has none; never loads one."""
         return self.session.identity_map.get(self.identity(key))

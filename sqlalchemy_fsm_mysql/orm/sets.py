@@ -36,12 +36,12 @@ M = TypeVar("M")
 
 Progress: TypeAlias = Callable[[int, "int | None"], Any]
 
-# The largest number that every database takes for a LIMIT is one less.
+# Every database takes a LIMIT below this.
 _NO_LIMIT = 2**63
 
 
 class Sizes(NamedTuple):
-    """How many rows a sweep looks at in one statement, the most that it may move, and the function to call between."""
+    """The rows per statement of a sweep, the most rows that it may move, and the function to call after each batch."""
 
     batch_size: int | None
     max_rows: int | None
@@ -94,15 +94,15 @@ def fire_where(
 ) -> Any:
     """Fire *event* on every row of *model* that matches all *criteria* and that the event can move.
 
-    *criteria* are SQL expressions on the model; for all rows, say so with ``true()``. On MySQL and MariaDB, without a
-    history, it is one UPDATE. With *batch_size*, it processes that many rows at a time, in primary-key order, and does
+    *criteria* are SQL expressions on the model; ``true()`` matches all rows. On MySQL and MariaDB, without a history,
+    the call is one UPDATE. With *batch_size*, it processes that many rows at a time, in primary-key order, and does
     not commit between batches; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
     With *max_rows*, it counts and locks first, and refuses before anything is changed. Rows that are not moved are
-    neither counted nor an error. Hooks are not called. Instances that the session holds are brought up to date or
-    expired.
+    neither counted nor an error. Hooks are not called. The session's instances of the rows are brought up to date
+    or expired.
 
     Raises: TypeError without criteria or for a payload that does not fit; ValueError for sizes below 1; UnknownEvent;
-    TooManyRows; and what the server may add, as for ``fire()``.
+    TooManyRows; and the errors of the server, as ``fire()``.
     """
     if not criteria:
         raise TypeError(f"fire_where() needs criteria: which {model.__name__} rows? true() stands for all of them")
@@ -120,7 +120,7 @@ def is_number_of_rows(value: object) -> bool:
 
 @dataclass
 class SessionSweep(Sweep):
-    """A sweep in a session, whose instances learn what happens to their rows."""
+    """A sweep in a session, which brings the instances of the moved rows up to date."""
 
     writer: Writer = field(kw_only=True)
 
@@ -141,7 +141,7 @@ class SessionSweep(Sweep):
         return self.execute(connection, query.select_from(self.mapped.model))
 
     def execute(self, connection: Connection, query: Select[Any], **options: Any) -> Sequence[Any]:
-        """The rows of *query* as the session's listeners let them be seen, read where they are written."""
+        """The rows of *query* that the session's listeners do not hide, read on the connection that is written."""
         with self.writer.reading(connection):
             return self.writer.session.execute(
                 query,
@@ -160,7 +160,7 @@ class SessionSweep(Sweep):
                 show_row(self.writer, instance, branch.leads_to, self.event)
 
     def know_changed(self) -> None:
-        """Expire what an UPDATE of unknown rows may have changed in any instance that the session holds."""
+        """Expire, in all instances of the session, the attributes that an UPDATE of unknown rows may have changed."""
         self._note()
         session, row = self.writer.session, self.event.row
         names = {self.mapped.attribute, *self.mapped.changed_with(self.event)}
@@ -170,13 +170,13 @@ class SessionSweep(Sweep):
                 session.expire(instance, names)
 
     def _note(self) -> None:
-        # Also for instances that will be loaded between now and the savepoint's rollback.
+        # An instance loaded from now on shows the new state, and the savepoint's rollback must expire it, too.
         if self.writer.session.in_nested_transaction():
             note(self.writer.session, model=self.mapped.model)
 
     @contextmanager
     def explaining(self, connection: Connection) -> Iterator[None]:
-        """Raise our errors for the server's in the block."""
+        """Raise our errors in place of the server's within the block."""
         try:
             yield
         except (StatementError, RefusedByDatabase) as error:
@@ -192,7 +192,7 @@ def sweep_of(
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> SessionSweep:
-    """The sweep that the arguments of a call describe, once they are checked and pending changes are flushed."""
+    """The sweep for the arguments of a call; checks them, and flushes pending changes."""
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
@@ -236,14 +236,14 @@ def _at_once(sweep: SessionSweep) -> Counter[int]:
 
 
 def _at_most(sweep: SessionSweep, max_rows: int) -> Counter[int]:
-    """Move the rows if they are no more than *max_rows*: they are locked to be counted."""
+    """Lock and count the rows, and move them if they are at most *max_rows*."""
     connection = sweep.connection()
     with sweep.explaining(connection), all_or_none(sweep, connection):
         return take(sweep, connection, _pick_at_most(sweep, connection, max_rows))
 
 
 def _in_batches(sweep: SessionSweep, batch_size: int, max_rows: int | None, progress: Progress | None) -> Counter[int]:
-    """Move the rows batch by batch; with *max_rows*, they are locked and counted before the first."""
+    """Move the rows batch by batch; with *max_rows*, lock and count all of them before the first batch."""
     if max_rows is not None:
         connection = sweep.connection()
         with sweep.explaining(connection):
@@ -251,7 +251,7 @@ def _in_batches(sweep: SessionSweep, batch_size: int, max_rows: int | None, prog
     moved: Counter[int] = Counter()
     for batch in _batches(sweep, batch_size):
         moved += _at_once(batch)
-        if max_rows is not None and moved.total() > max_rows:  # more have begun to match since they were counted
+        if max_rows is not None and moved.total() > max_rows:  # more rows match than were counted
             raise _too_many(sweep, max_rows, "roll back to undo those that were moved")
         if progress is not None:
             progress(moved.total(), None)
@@ -259,7 +259,7 @@ def _in_batches(sweep: SessionSweep, batch_size: int, max_rows: int | None, prog
 
 
 def _pick_at_most(sweep: SessionSweep, connection: Connection, max_rows: int) -> list[Locked]:
-    """The rows, locked.
+    """The rows that match, now locked.
 
     Raises: TooManyRows when they are more than *max_rows*.
     """
@@ -275,12 +275,13 @@ def _too_many(sweep: SessionSweep, max_rows: int, advice: str) -> TooManyRows:
 
 
 def _batches(sweep: SessionSweep, batch_size: int) -> Iterator[SessionSweep]:
-    """The sweep in parts along the primary key, of *batch_size* rows each, whether they match or not."""
+    """The sweep in parts along the primary key. A part spans *batch_size* rows of the table, matching or not."""
     key = sweep.event.row.key
     beyond: list[ColumnElement[bool]] = []
     while True:
         last = select(*key).where(*beyond).order_by(*key).limit(1).offset(batch_size - 1)
-        end = sweep.connection().execute(last).one_or_none()  # anew: progress may have committed
+        # *progress* may have committed, and the session then has another connection.
+        end = sweep.connection().execute(last).one_or_none()
         if end is None:
             yield sweep.narrowed(*beyond)
             return

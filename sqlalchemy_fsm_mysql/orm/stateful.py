@@ -78,10 +78,10 @@ class Stateful(Generic[E]):
         token: str | None = None,
         **payload: Any,
     ) -> Any:
-        """Fire *event* on this row: one atomic UPDATE, judged on the row as the database has it, not on memory.
+        """Fire *event* on this row: one atomic UPDATE, decided by the row in the database, not by the state in memory.
 
-        *session* is the instance's own when left out; if it is an ``AsyncSession``, await the call. *column* names
-        the machine when two of the model have the event. *payload* is what the event's guards and effects take.
+        *session* is the instance's own when left out; if it is an ``AsyncSession``, await the call. *column* names the
+        machine when two of the model have the event. *payload* are the values that the event's guards and effects take.
         Nothing is committed.
 
         Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the state
@@ -136,10 +136,10 @@ class Stateful(Generic[E]):
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 
     def can_fire(self, event: E, *, column: Any = None) -> bool:
-        """Whether *event* leaves the state in memory. A hint: it may be stale, and guards are not evaluated.
+        """Whether *event* leaves the state in memory. A hint: the state may be stale, and guards are not evaluated.
 
         No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
-        an ``AsyncSession`` it is not: refresh it first, because an unknown state allows no event.
+        an ``AsyncSession`` it is not loaded, and the result is False: refresh the instance first.
 
         Raises: UnknownEvent.
         """
@@ -160,8 +160,8 @@ class Stateful(Generic[E]):
     def possible_events(self, session: Any = None, /, *, column: Any = None, **payload: Any) -> Any:
         """The events that would move this row now, guards included, in the machine's order: one SELECT.
 
-        *payload* are the values that guards are asked with; an event whose required payload is not given is left out.
-        This is a plain read: only a fire decides and moves at once.
+        *payload* are the values for the guards; an event whose required payload is not given is left out.
+        This is a plain read, so the row may change before a fire.
 
         Raises: TypeError for a payload that no event of the model takes; InstanceStateError.
         """
@@ -188,7 +188,7 @@ METHODS = ("fire", "try_fire", "can_fire", "available_events", "possible_events"
 def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
     """Give a newly mapped class with a state column its methods.
 
-    Raises: InvalidMachine when the class has something of its own under one of their names.
+    Raises: InvalidMachine when the class itself defines one of their names.
     """
     if not equip(mapper):
         return

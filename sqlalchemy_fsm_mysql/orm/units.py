@@ -1,6 +1,6 @@
-"""Units of work: run in a transaction of their own, and run again as a whole when the server has ended it.
+"""Units of work: each runs in its own transaction, and runs again as a whole when the server has ended that.
 
-A single statement is never repeated: after a deadlock the server has forgotten what came before it, too.
+A single statement is never repeated, because a deadlock rolls back the earlier statements of the transaction as well.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["run_transaction"]
 R = TypeVar("R")
 S = TypeVar("S", "Session", "AsyncSession")
 
-# Seconds. The first wait is about what a deadlock's winner needs to commit.
+# Seconds. The first wait is about as long as the other transaction of a deadlock needs to commit.
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.005, 1.0, 0.05
-_SHORTEST = 1e-6  # a timeout of 0 is none for stamina
+_SHORTEST = 1e-6  # to stamina, a timeout of 0 is no limit
 # In Vitess's messages of a call between its own servers, which may have been cut off in the middle of the COMMIT.
 _BETWEEN_SERVERS = "rpc error"
 
@@ -88,7 +88,7 @@ def run_transaction(
     When the server has ended the transaction (a deadlock, a snapshot conflict, a failed certification, a connection
     lost before COMMIT), the whole unit is run again in another fresh session, up to *attempts* times and for *timeout*
     seconds (None: no limit), with jittered exponential back-off by stamina, whose instrumentation and testing mode
-    apply. What *work* does besides the database is done again, too.
+    apply. The whole of *work* runs again, also its effects outside of the database.
 
     *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call. An
     ``Engine`` in its place opens no session, and *work* gets a Core ``Connection`` (an ``AsyncEngine``: an
@@ -96,12 +96,11 @@ def run_transaction(
     tokens.
 
     Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
-    NotWritable; TypeError for what makes no sessions, and for a session that is in a transaction already; and whatever
-    *work* raises.
-    """
+    NotWritable; TypeError when *session_factory* makes no sessions, or one that is in a transaction already; and any
+    error of *work*."""
     if not callable(session_factory) and not _is_engine(session_factory):
-        what = shown(session_factory)
-        raise TypeError(f"a unit of work opens its own session: give a sessionmaker or an engine, not {what}")
+        given = shown(session_factory)
+        raise TypeError(f"a unit of work opens its own session: give a sessionmaker or an engine, not {given}")
     again = _Again(session_factory, work, attempts, timeout, idempotent)
     if _is_async(session_factory, work):
         return again.run_async()
@@ -111,7 +110,7 @@ def run_transaction(
         if not again.is_worth_it(error):
             raise
         failed = error
-    # Outside of the except block: else every later error would have this one in its __context__.
+    # Outside of the except block, so that a later error does not have this one as its __context__.
     return again.after(failed)
 
 
@@ -142,8 +141,8 @@ class _Again:
         return await self.after(failed)
 
     def after(self, error: Exception) -> Any:
-        """Run the unit again by stamina, for which the first attempt, which raised *error*, counts as its own."""
-        import stamina  # here, for the sake of those who do without: it costs as much as the rest of this library
+        """Run the unit again by stamina, which counts the first attempt, which raised *error*, among its attempts."""
+        import stamina  # its import takes as long as this library's, and only a failed unit needs it
 
         first = [error]
 
@@ -161,7 +160,7 @@ class _Again:
         waits = {"wait_initial": _WAIT_INITIAL, "wait_max": _WAIT_MAX, "wait_jitter": _WAIT_JITTER}
         retry = stamina.retry(on=self.is_worth_it, attempts=self.attempts, timeout=left, **waits)
         unit: Callable[[], Any] = attempt_async if _is_async(self.session_factory, self.work) else attempt
-        # The instrumentation shows the name of what is run again, and that is the work.
+        # stamina's instrumentation reports the function's name, which is to be that of the work.
         return retry(functools.update_wrapper(unit, self.work))()
 
 
@@ -187,7 +186,8 @@ def _attempt(factory: Any, work: Callable[[Any], R]) -> R:
         try:
             result = work(place)
             if not is_engine:
-                place.flush()  # what is lost in here was not committed, and is known
+                # A connection lost in a flush is known to have committed nothing; one lost in COMMIT is not.
+                place.flush()
             unit.must_be_alive()
         except Exception as error:  # noqa: BLE001 - raised again, explained
             unit.failed(error)
@@ -210,27 +210,30 @@ async def _attempt_async(factory: Any, work: Callable[[Any], Awaitable[R]]) -> R
             if not is_engine:
                 await place.flush()
             if unit.may_have_ended():
-                await place.run_sync(_call, unit.must_be_alive)
+                await place.run_sync(_call_with, unit.must_be_alive)
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await place.run_sync(_call, unit.failed, error)
+            await place.run_sync(_call_with, unit.failed, error)
         tokens = unit.tokens()
         try:
             await place.commit()
         except Exception as error:  # noqa: BLE001 - raised again, explained
-            await place.run_sync(_call, unit.commit_failed, error, tokens)
+            await place.run_sync(_call_with, unit.commit_failed, error, tokens)
         return result
 
 
-def _call(place: Session | Connection, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call *function* as ``run_sync()`` does its own, which get the session or the connection first."""
+def _call_with(place: Session | Connection, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call *function* with *arguments*, for ``run_sync()``, which passes the session or the connection first."""
     function(*arguments)
 
 
 def _outside_of_transactions(session: S) -> S:
-    """*session*, which is left as it is if it is in a transaction: that is somebody else's."""
+    """*session*, checked to be in no transaction: the unit would commit work that it does not know.
+
+    Raises: TypeError.
+    """
     if session.in_transaction():
         raise TypeError(
-            "run_transaction() begins and commits a transaction of its own, and the session is in one already: "
+            "run_transaction() begins and commits its own transaction, and the session is in one already: "
             "give it a sessionmaker"
         )
     return session
@@ -253,15 +256,15 @@ class _Unit(ABC):
 
     @abstractmethod
     def roll_back(self) -> None:
-        """Roll back, whatever has become of the connection."""
+        """Roll back; invalidate a connection that cannot."""
 
     def may_have_ended(self) -> bool:
-        """Whether an error says that the transaction may have ended; to make sure can take a statement."""
+        """Whether an error was noted that may have ended the transaction; :meth:`ended_by` finds out by a statement."""
         notes = map(current_notes, self.connections())
         return any(one is not None and one.ended_by is not None for one in notes)
 
     def ended_by(self) -> DBAPIError | None:
-        """The error that has ended the transaction on the server, whether or not the work has swallowed it."""
+        """The error that has ended the transaction on the server, also if the work has caught it; None without one."""
         for connection in self.connections():
             ended = ended_by(connection)
             if ended is not None:
@@ -269,15 +272,15 @@ class _Unit(ABC):
         return None
 
     def must_be_alive(self) -> None:
-        """Raise the error that has ended the transaction: COMMIT would keep what was done since, and nothing else."""
+        """Raise the error that has ended the transaction: COMMIT would keep only the statements after that error."""
         ended = self.ended_by()
         if ended is not None:
             raise ended
 
     def failed(self, error: Exception) -> NoReturn:
-        """Roll back, and raise what *error* of the work means for the unit."""
+        """Roll back, and raise the error that *error*, of the work, stands for."""
         ended, is_whole = self.ended_by(), self.is_whole()
-        if isinstance(error, PendingRollbackError) and ended is not None:  # the work has swallowed what came before
+        if isinstance(error, PendingRollbackError) and ended is not None:  # the work caught the first error and went on
             error = ended
         self.roll_back()
         if error is ended and meaning(error) is Meaning.LOCK_TIMEOUT:  # innodb_rollback_on_timeout
@@ -285,7 +288,7 @@ class _Unit(ABC):
         raise_of_unit(error, is_whole=is_whole)
 
     def commit_failed(self, error: Exception, tokens: list[str]) -> NoReturn:
-        """Roll back, and raise what *error* of the COMMIT means for the unit."""
+        """Roll back, and raise the error that *error*, of the COMMIT, stands for."""
         self.roll_back()
         raise_of_commit(error, tokens)
 
@@ -338,32 +341,32 @@ class _ConnectionUnit(_Unit):
 
 
 def raise_of_unit(error: Exception, *, is_whole: bool = True) -> NoReturn:
-    """Raise what *error*, which ended a unit before its COMMIT, means for it.
+    """Raise the error that *error*, which ended a unit before its COMMIT, stands for.
 
-    Of a unit that is not *is_whole*, because the work has committed by itself, a part may be in the database: it must
-    not be run again.
+    Without *is_whole*, the work has committed by itself, so a part of it may be in the database, and the unit must not
+    run again.
     """
     if isinstance(error, TransactionAborted) and error.retryable and not is_whole:
         raise TransactionAborted(code=error.code, retryable=False) from error
     if isinstance(error, DBAPIError):
-        found, code = meaning(error), error_code(error)
-        if found is Meaning.LOST and not is_whole:
+        meant, code = meaning(error), error_code(error)
+        if meant is Meaning.LOST and not is_whole:
             raise OutcomeUnknown(code=code) from error
-        if found in (Meaning.ABORTED, Meaning.LOST):
+        if meant in (Meaning.ABORTED, Meaning.LOST):
             raise TransactionAborted(code=code, retryable=is_whole) from error
-        if found is Meaning.NOT_WRITABLE:
+        if meant is Meaning.NOT_WRITABLE:
             raise NotWritable(code=code) from error
     raise error
 
 
 def raise_of_commit(error: Exception, tokens: list[str]) -> NoReturn:
-    """Raise what *error*, raised by COMMIT, means: only the server knows what became of a lost connection's."""
+    """Raise the error that *error*, raised by COMMIT, stands for. After a lost connection, only the server knows."""
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error
-    found, code = meaning(error), error_code(error)
-    is_between = found is not Meaning.ABORTED and _BETWEEN_SERVERS in str(error.orig)
+    meant, code = meaning(error), error_code(error)
+    is_between = meant is not Meaning.ABORTED and _BETWEEN_SERVERS in str(error.orig)
     if is_between or is_unsure_at_commit(error):
         raise OutcomeUnknown(code=code, tokens=tokens) from error
-    if found is Meaning.LOCK_TIMEOUT:  # a backup's lock, or a KILL QUERY: the server has rolled back
+    if meant is Meaning.LOCK_TIMEOUT:  # a backup's lock, or a KILL QUERY: the server has rolled back
         raise TransactionAborted(code=code, retryable=True) from error
     raise_of_unit(error)

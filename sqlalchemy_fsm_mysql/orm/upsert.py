@@ -1,4 +1,4 @@
-""":func:`fire_or_create`: an event on a row that may not be there yet."""
+""":func:`fire_or_create`: an event on a row that may be missing."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ def fire_or_create(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on the row with the key of *instance*; a missing row is created as *instance* has it, and moved.
+    """Fire *event* on the row with the key of *instance*; a missing row is created from *instance*, and moved.
 
-    *instance* is a new object with its primary key set. ``.created`` of the outcome tells which it was. A row that is
-    created is in the state that the event leads to from the initial one; an existing row keeps its columns and moves
-    as by ``fire()``. A refusal is a refusal in both: nothing is created in a state that the event would not leave.
+    *instance* is a new object with its primary key set. ``.created`` of the outcome is true when the row was created. A
+    created row is in the state that the event leads to from the initial one; an existing row keeps its columns and
+    moves as by ``fire()``. If the event does not leave the initial state, a missing row is refused and not created.
 
-    On MySQL and MariaDB it is one ``INSERT … ON DUPLICATE KEY UPDATE``, unless the event has guards or effects, which
-    need a row to be evaluated on: then it is fired, and only if there is no row, inserted and fired. Afterwards
-    *instance* is in the session, unless that holds another object for the row: then ``.instance`` is that one.
+    On MySQL and MariaDB it is one ``INSERT … ON DUPLICATE KEY UPDATE``. An event with guards or effects needs a row to
+    evaluate them on: it is fired first, and a missing row is inserted and then fired on. Afterwards *instance* is in
+    the session, unless the session has another object for the row: then that object is ``.instance``.
 
-    Raises: KeyConflict when another row holds one of its unique values, which is left alone; TypeError for an
-    incomplete key or a model of several tables; ValueError when *instance* has a state of its own; else as ``fire()``.
+    Raises: KeyConflict when another row has one of its unique values; TypeError for an incomplete key or a model of
+    several tables; ValueError when *instance* is given another state than the initial one; and as ``fire()``.
     """
     attribution = Attribution(actor, details, token)
     return within(session, _fire_or_create)(instance, event, column, payload, attribution)
@@ -110,7 +110,7 @@ def _fire_or_create(
         )
     # 2. Check the arguments, and take the row's values from the instance.
     mapped, sql = mapped_event(type(instance), event, column)
-    values = _values(mapped, instance)
+    values = _row_values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
         attribution = attribution.checked(mapped)
@@ -139,14 +139,14 @@ def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: 
     connection, has_moved = writer.connection(fire.event, fire.key), False
     try:
         if token is None:
-            outcome = _attempt(writer, connection, fire, values)
+            outcome = _fire_or_insert(writer, connection, fire, values)
         else:
-            outcome = fire_under_token(connection, fire, lambda: _attempt(writer, connection, fire, values))
+            outcome = fire_under_token(connection, fire, lambda: _fire_or_insert(writer, connection, fire, values))
         if isinstance(outcome, Refused):
             show_refused(writer, fire, outcome)
             return outcome
         if outcome.replayed:
-            return _replayed(writer, connection, fire, instance, outcome)
+            return _with_instance(writer, connection, fire, instance, outcome)
         show_moved(writer, fire, outcome)
         if token is not None:
             note(session, token=token)
@@ -158,10 +158,10 @@ def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: 
     return replace(outcome, instance=_attached(writer, fire, instance, outcome, outcome.target))
 
 
-def _attempt(
+def _fire_or_insert(
     writer: Writer, connection: Connection, fire: Fire, values: Mapping[str, Any]
 ) -> Moved[Any] | Refused[Any]:
-    """Fire on the row of *fire*, which is created with *values* if it is missing."""
+    """Fire on the row of *fire*; a missing row is inserted with *values*."""
     machine = fire.target.machine
 
     def attempt() -> Moved[Any] | Refused[Any]:
@@ -177,11 +177,11 @@ def _attempt(
     return upsert(connection, fire, values)
 
 
-def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
+def _row_values(mapped: MappedState, instance: Any) -> dict[str, Any]:
     """The values of the new row by the table's column keys; an attribute that is not set has its column's default.
 
-    Raises: TypeError for a model of several tables and an incomplete key; ValueError for a state of its own.
-    """
+    Raises: TypeError for a model of several tables and an incomplete key; ValueError for another than the initial
+    state."""
     row = mapped.row
     if len(mapped.mapper.tables) > 1:
         raise TypeError(f"{mapped.model.__name__} is mapped to several tables; fire_or_create() writes one")
@@ -203,7 +203,7 @@ def _values(mapped: MappedState, instance: Any) -> dict[str, Any]:
 
 
 def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
-    """The shard to which a ShardedSession would insert *instance*, which keeps it; None in other sessions."""
+    """The shard to which a ShardedSession would insert *instance*, now noted on it; None in other sessions."""
     if not is_sharded(session):
         return None
     chooser: Any = session
@@ -211,28 +211,30 @@ def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
     return inspect(instance).identity_token
 
 
-def _replayed(writer: Writer, connection: Connection, fire: Fire, instance: Any, outcome: Moved[Any]) -> Moved[Any]:
-    """The outcome of an earlier call; its instance shows what the row holds by now, None where the row is gone."""
+def _with_instance(
+    writer: Writer, connection: Connection, fire: Fire, instance: Any, outcome: Moved[Any]
+) -> Moved[Any]:
+    """*outcome*, of an earlier call, with the session's object, set to the row's state now; None if the row is gone."""
     stored = fires.stored_state(connection, fire)
-    held = writer.instance(fire.key)
+    existing = writer.instance(fire.key)
     if stored is NO_ROW:
-        return replace(outcome, instance=held)
-    if held is not None:
-        show_state(writer, held, stored)
+        return replace(outcome, instance=existing)
+    if existing is not None:
+        show_state(writer, existing, stored)
     return replace(outcome, instance=_attached(writer, fire, instance, outcome, stored))
 
 
 def _attached(writer: Writer, fire: Fire, instance: Any, moved: Moved[Any], state: Any) -> Any:
-    """The session's object for the row, showing *state*: *instance*, unless the session holds another."""
+    """The session's object for the row, set to *state*: *instance*, unless the session has another."""
     session, mapped, event = writer.session, writer.mapped, fire.event
-    held = writer.instance(fire.key)
-    if held is not None:
-        return held
+    existing = writer.instance(fire.key)
+    if existing is not None:
+        return existing
     make_transient_to_detached(instance)
     session.add(instance)
     names = {attribute.key for attribute in expirable(mapped.mapper)} - {mapped.attribute}
-    # The values of a created row are those of the instance, except for defaults and what the move itself has changed.
-    # An existing row has values of its own.
+    # A created row has the values of the instance, except for the database's defaults and the columns that the move
+    # has changed: only those are read again. An existing row has other values, so all are read again.
     if moved.created:
         changed = {name for name, column in event.row.columns.items() if column is event.row.version}
         changed.update(mapped.changed_with(event))

@@ -122,7 +122,10 @@ def test_a_key_without_a_row_is_told_with_the_key(session, model, key):
 
 @pytest.mark.parametrize("model", [None, int, "Renamed", Base, Renamed.__table__, Renamed.phase, object()])
 def test_what_is_no_model_with_a_machine_is_refused(session, sent, model):
-    with sent() as statements, pytest.raises(TypeError, match="no mapped class with a StateMachineColumn"):
+    with (
+        sent() as statements,
+        pytest.raises(TypeError, match="not mapped by SQLAlchemy; give a mapped class with a StateMachineColumn"),
+    ):
         fire_key(model, 1, "Stop", session)
 
     assert statements.number == 0

@@ -258,7 +258,7 @@ def test_an_effect_past_another_machines_history_or_hooks_is_refused(known_by, c
     base, model = two_machines(machine(), value, **options)
     known_by(base, model)
 
-    with pytest.raises(InvalidMachine, match=f"'payment', the state of another machine, past its {clue}: fire an"):
+    with pytest.raises(InvalidMachine, match=f"'payment', the state of another machine, without its {clue}: fire an"):
         fire_in_sqlite(model, "Complete")
 
 
@@ -280,5 +280,5 @@ def test_a_history_or_a_hook_that_comes_after_such_an_effect_is_refused(known_by
     base, model = two_machines(machine())
     fire_in_sqlite(model, "Complete")
 
-    with pytest.raises(InvalidMachine, match="an effect of another machine sets it"):
+    with pytest.raises(InvalidMachine, match="which an effect of another machine bypasses"):
         known_by(base, model)

@@ -33,7 +33,7 @@ _INSTALLED = text(
     " FROM information_schema.TRIGGERS"
     " WHERE EVENT_OBJECT_SCHEMA = COALESCE(:schema, DATABASE()) AND EVENT_OBJECT_TABLE = :table"
 )
-_TAKEN = text(
+_USED_NAMES = text(
     "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS"
     " WHERE TRIGGER_SCHEMA = COALESCE(:schema, DATABASE()) AND EVENT_OBJECT_TABLE <> :table"
 )
@@ -69,8 +69,8 @@ class MySQLEnforcer(Enforcer):
             if InstalledTrigger.of(name, kind, body) is None
         ]
 
-    def taken_names(self, connection: Connection, table: Table) -> set[str]:
-        return {str(name).lower() for name in connection.scalars(_TAKEN, _where(connection, table))}
+    def used_names(self, connection: Connection, table: Table) -> set[str]:
+        return {str(name).lower() for name in connection.scalars(_USED_NAMES, _where(connection, table))}
 
     def allowed(self, trigger: InstalledTrigger) -> frozenset[tuple[str, ...]] | None:
         found = _SEARCH.search(trigger.body)

@@ -47,7 +47,7 @@ class SQLiteEnforcer(Enforcer):
             if InstalledTrigger.of(name, kind, body) is None
         ]
 
-    def taken_names(self, connection: Connection, table: Table) -> set[str]:
+    def used_names(self, connection: Connection, table: Table) -> set[str]:
         master = _master(connection, table)
         elsewhere = [master.c.type == "trigger", func.lower(master.c.tbl_name) != table.name.lower()]
         return {str(name).lower() for name in connection.scalars(select(master.c.name).where(*elsewhere))}
