@@ -208,8 +208,8 @@ def add_check(type_: Any, column: Column[Any]) -> None:
             return
 
         check = states_check(column, type_.stored_states)
-        # As sqlalchemy.Enum marks its CHECK. Table.to_metadata() skips a type-bound CHECK, because the copied type makes
-        # a new one. Alembic evaluates a create rule when it adds a column, and does not evaluate ddl_if().
+        # As sqlalchemy.Enum marks its CHECK. Table.to_metadata() skips a type-bound CHECK, because the copied type
+        # makes a new one. Alembic evaluates a create rule when it adds a column, and does not evaluate ddl_if().
         check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
         table.append_constraint(check)
         event.listen(table, "before_create", _require_database)

@@ -76,8 +76,8 @@ def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
         ]
         if bypassed:
             raise ValueError(
-                f"sets {column.name!r}, the state of another machine, without its {' and '.join(bypassed)}: fire an event"
-                " of that machine instead, in the same transaction, as by an on_moved hook of this one"
+                f"sets {column.name!r}, the state of another machine, without its {' and '.join(bypassed)}: fire an"
+                " event of that machine instead, in the same transaction, as by an on_moved hook of this one"
             )
         extras.is_set_elsewhere = True
     if isinstance(getattr(value, "type", None), StateType) and value.type.machine is machine:

@@ -1,22 +1,22 @@
-"""The outcome code: the one integer by which a statement reports what an event does to a row. Written and read here.
+"""The outcome code: the integer by which a statement reports the outcome of an event. It is written and read here.
 
 ::
 
     bit 63      62       61 … 24                   23 … 1                                   0
-        OFFSET  TAKEN    failed guards             which state, or which branch            OTHER_VERSION
+        OFFSET  TAKEN    failed guards             number of the state or the branch       OTHER_VERSION
 
 - **taken**: bit 62, and twice the number of the branch: a source, a target, a guard, effects.
 - **refused**: ``4 + 4 · i`` when the row is in state number *i*, which the event does not leave; two more when the
-  event leaves it, but no guard is true. Then each named guard that is not true of the row has its bit from 24 on.
-- **undeclared**: 2, the row holds a state that the machine does not declare.
+  event leaves it, but no guard is true. Then each named guard that is not true of the row sets its bit from 24 on.
+- **undeclared**: 2, the row is in a state that the machine does not declare.
 - **hidden**: 0, the row is not one of the mapped class (single-table inheritance). A missing row has this code, too.
 
-Codes are even. Bit 0 says that the row has another version than the one that the session knows: the move is valid all
-the same, but the session's knowledge of the row's other columns is old.
+Codes are even. Bit 0 is set when the row has another version than the one in the session. The move is valid, but the
+values of the row's other columns in the session are old.
 
 MySQL and MariaDB send the code by ``LAST_INSERT_ID(expr)``, where bit 63 is added to each code. An AUTO_INCREMENT id
-of an earlier INSERT cannot be that large, so no id is taken for an answer. An upsert adds a random number in the bits
-of the failed guards (its events have no guards), because its session may remember the answer of an earlier upsert.
+of an earlier INSERT cannot be that large, so an id is never read as an answer. An upsert adds a random number in the
+bits of the failed guards (its events have no guards), because its session may remember the answer of an earlier upsert.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LOW_BITS = 24
 _LOW = (1 << _LOW_BITS) - 1
 
 MAX_NAMED_GUARDS: Final = 62 - _LOW_BITS
-"""The number of named guards that one event can have: each that is not true of a row has a bit of the code."""
+"""The most named guards of one event: each has a bit of the code, which is set when it is not true of the row."""
 
 NONCE_BITS: Final = 62 - _LOW_BITS
 
@@ -70,13 +70,13 @@ def failed(guard: int) -> int:
 
 
 def names_guards(code: int) -> bool:
-    """Whether *code* says which named guards are not true of the row."""
+    """Whether *code* has the bit of a named guard that is not true of the row."""
     return bool(code & (TAKEN - 1) & ~_LOW)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The event moves the row along `branch`; `is_other_version` as the code's bit 0."""
+    """The event moves the row along ``branch``; ``is_other_version`` is bit 0 of the code."""
 
     branch: Branch
     is_other_version: bool = False
@@ -84,7 +84,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The row stays in `state`, given as it is stored; `failed` are the names of the guards that are not true of it."""
+    """The row stays in ``state``, a stored value; ``failed`` are the names of the guards that are not true of the row."""
 
     state: str
     reason: Reason
@@ -93,17 +93,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Undeclared:
-    """The row holds a state that the machine does not declare."""
+    """The row is in a state that the machine does not declare."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoRow:
-    """There is no row with this key, or it is none of the mapped class."""
+    """There is no row with this key, or the row does not belong to the mapped class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """An upsert has made the row; no code says so, because no row was there to compute one."""
+    """An upsert has inserted the row. No code reports that, because no row was there to compute one from."""
 
 
 Reading: TypeAlias = Taken | Refusal | Undeclared | NoRow
@@ -127,9 +127,9 @@ def read(event: EventSQL, code: int) -> Reading:
 
 
 def nonce(random: int) -> int:
-    """The addition of an upsert to its code, made of *random* bits.
+    """The number that an upsert adds to its code, made of *random* bits.
 
-    MariaDB's connector reports the lower half of a large id. Bit 31 is set, so that no small id looks like that half.
+    MariaDB's connector reports only the lower half of a large id. Bit 31 is set, so that a small id differs from it.
 
     >>> nonce(0) == 1 << 31
     True

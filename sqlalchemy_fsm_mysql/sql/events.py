@@ -1,9 +1,9 @@
 """An event in SQL: pure builders of expressions, no session and no server.
 
-The unit is :class:`EventSQL`: one event of one machine on one mapped column, its guards and effects already called
-and turned into SQL. From it come the expressions that users compose (:meth:`EventSQL.can`, :meth:`EventSQL.after`)
-and the pieces that the backends assemble into statements: the *code*, one integer that tells what the event does to a
-row, and the *assignments*, in an order in which each of them still reads the row as it was before the event.
+The unit is :class:`EventSQL`: one event of one machine on one mapped column, with its guards and effects as SQL. It
+has the expressions that users compose (:meth:`EventSQL.can`, :meth:`EventSQL.after`) and the parts of the statements in
+``databases``: the *code*, one integer that reports the outcome for a row, and the *assignments*, in an order in which
+each of them reads the row as it was before the event.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from . import code as codes
 from .exact import ExactName, compared, folds, name_in, only_exactly, state_literal
 from .locks import without_locks
 
-# Names of bound parameters. Machine.payload keeps the prefix for us.
+# Names of bound parameters. A payload name cannot begin with fsm_: machine.payload refuses it.
 KEY, KNOWN_VERSION, NEXT_VERSION, PAYLOAD = "fsm_key_{}", "fsm_version", "fsm_next_version", "fsm_{}_{}"
 VALUE = "fsm_value_{}"
 
 
 def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[str]]) -> ColumnElement[str]:
-    """The state that *column* holds once the event has fired, as a SQL expression.
+    """The state in *column* after the event, as a SQL expression.
 
-    A row whose state is no key of *targets* keeps it: the ELSE is the column itself, so a refused event writes the
-    value already there.
+    A row whose state is no key of *targets* keeps it: the ELSE is the column itself, so a refused event assigns the
+    value that the row has.
 
     >>> from sqlalchemy import column
     >>> print(after(column("state"), {"new": "paid"}))
@@ -72,11 +72,11 @@ def _name(state: str) -> ColumnElement[str]:
 
 @dataclass(frozen=True)
 class StateRow:
-    """Where a machine's state lives, in Core terms: the table, its key, and what any UPDATE of it must mind.
+    """The place of a machine's state, in Core terms: the table, its key, and the parts that every UPDATE of it has.
 
-    ``visible`` is the criterion under which the mapped class owns the row (single-table inheritance), ``columns`` the
-    table's columns by attribute name, ``implied`` what an UPDATE assigns by itself (``onupdate`` expressions and the
-    next version).
+    ``visible`` is the criterion for rows of the mapped class (single-table inheritance), ``columns`` the table's
+    columns by attribute name, ``implied`` the assignments that every UPDATE has (``onupdate`` expressions and the next
+    version).
     """
 
     table: Table
@@ -89,15 +89,15 @@ class StateRow:
 
     @cached_property
     def writing(self) -> Update:
-        """The statement for ``Session.get_bind()``: a session with several binds sees that this writes."""
+        """An UPDATE for ``Session.get_bind()``, by which a session with several binds sees that the statement writes."""
         return update(self.table)
 
     def is_key(self) -> ColumnElement[bool]:
-        """The row's key, each part bound with its column's type: MySQL finds '1abc' for an untyped 1."""
+        """The criterion of the row's key. Each part is bound with its column's type, because 1 = '1abc' is true on MySQL."""
         return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.key)))
 
     def reads(self, expression: ColumnElement[Any]) -> set[Column[Any]]:
-        """The columns of this table that *expression* reads, also from within subqueries."""
+        """The columns of this table that *expression* reads, also in subqueries."""
         elements = (element for element in visitors.iterate(expression) if isinstance(element, Column))
         return {column for column in elements if column.table is self.table}
 
@@ -123,7 +123,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The branch that a row takes, computed before the first assignment: an expression, and its value by branch."""
+    """The branch that a row takes, computed before the first assignment.
+
+    ``value`` is the expression that the database has remembered, and ``of(branch)`` its value for a branch.
+    """
 
     value: ColumnElement[int]
     of: Callable[[Branch], int]
@@ -138,15 +141,17 @@ class EventSQL:
     states: tuple[str, ...]
     branches: tuple[Branch, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)  # bound parameter -> payload name
-    payload: tuple[str, ...] = ()  # what a fire may give
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # payload name -> its value when a fire does not give it
+    payload: tuple[str, ...] = ()  # the names that a fire may give
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # payload name -> its value when a fire leaves it out
     types: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)  # bound parameter -> its type
     lists: frozenset[str] = frozenset()  # the bound parameters that take a list, as that of an IN
     named_guards: tuple[str, ...] = ()  # in the order of their bits in the code
-    recorded: bool = True  # whether the history has a row for each transition
-    outside: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)  # forced from no declared state
-    cache: dict[Any, Any] = field(default_factory=dict)  # what the backends built from this event
-    readings: dict[int, codes.Reading] = field(default_factory=dict)  # of the codes that were read before
+    recorded: bool = True  # whether each transition has a history row
+    outside: Mapping[Column[Any], ColumnElement[Any]] = field(
+        default_factory=dict
+    )  # effects when the row is in no declared state
+    cache: dict[Any, Any] = field(default_factory=dict)  # the statements that are built from this event
+    readings: dict[int, codes.Reading] = field(default_factory=dict)  # the meanings of codes that were read before
 
     @property
     def is_guarded(self) -> bool:
@@ -160,10 +165,10 @@ class EventSQL:
         return sources
 
     def code(self, *, known_version: bool = False) -> ColumnElement[int]:
-        """The outcome code of a row, as one integer: hidden, unknown state, refused in which state, or which branch.
+        """The outcome code of a row, as a SQL expression: see :mod:`.code`.
 
-        Guards belong in here and not beside it in a WHERE: MariaDB evaluates this expression, and so remembers its
-        value, also when a condition beside it is false.
+        The guards are in this CASE and not in the WHERE: MariaDB evaluates LAST_INSERT_ID(code), and remembers its
+        value, also when another condition of the WHERE is false.
         """
         sources = self.from_source()
         whens = [
@@ -180,24 +185,24 @@ class EventSQL:
 
     def _code_in(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
         refused = self._refused(index, branches)
-        return _first_that_holds(branches, [number(branch.code) for branch in branches], refused)
+        return _first_true(branches, [number(branch.code) for branch in branches], refused)
 
     def _refused(self, index: int, branches: Sequence[Branch]) -> ColumnElement[int]:
         """The code of a row that no branch takes, with the bits of the guards that are not true of it.
 
-        Only the guards of a branch that has several are asked again: where a branch with one guard is not taken, that
-        guard is not true.
+        Only the guards of a branch with several guards are evaluated again: where a branch with one guard is not
+        taken, that guard is not true.
         """
         code = codes.refused(index, by_guard=bool(branches))
         certain = {branch.guards[0][0] for branch in branches if len(branch.guards) == 1}
-        asked: dict[str, list[ColumnElement[bool]]] = {}
+        evaluated: dict[str, list[ColumnElement[bool]]] = {}
         for branch in branches:
             for name, guard in branch.guards:
-                if name not in certain and not any(guard is other for other in asked.get(name, ())):
-                    asked.setdefault(name, []).append(guard)
+                if name not in certain and not any(guard is other for other in evaluated.get(name, ())):
+                    evaluated.setdefault(name, []).append(guard)
         bit = {name: codes.failed(i) for i, name in enumerate(self.named_guards)}
         refused = number(code + sum(bit[name] for name in certain))
-        for name, guards in asked.items():
+        for name, guards in evaluated.items():
             refused = refused + case((and_(*guards), number(0)), else_=number(bit[name]))
         return refused
 
@@ -217,12 +222,12 @@ class EventSQL:
 
     @cached_property
     def can(self) -> ColumnElement[bool]:
-        """Whether the event would move the row, for a SELECT: what it reads of other rows is not locked."""
+        """Whether the event would move the row, for a SELECT: the other rows that it reads are not locked."""
         return without_locks(self.moves)
 
     @cached_property
     def moves(self) -> ColumnElement[bool]:
-        """Whether the event moves the row, for a statement that decides it: what it reads of other rows is locked."""
+        """Whether the event moves the row, for a statement that moves it: the other rows that it reads are locked."""
         state = self.row.state
         free = [s for s, branches in self.from_source().items() if any(b.guard is None for b in branches)]
         guarded = [
@@ -234,10 +239,10 @@ class EventSQL:
         return only_exactly(can, state, self.from_source())
 
     def after(self) -> ColumnElement[Any]:
-        """The state after the event, with the column's own type; what it reads of other rows is not locked."""
+        """The state after the event, with the column's own type; the other rows that it reads are not locked."""
         state = self.row.state
         targets = {
-            source: _first_that_holds(branches, [_name(b.target) for b in branches], state)
+            source: _first_true(branches, [_name(b.target) for b in branches], state)
             for source, branches in self.from_source().items()
         }
         return type_coerce(without_locks(after(state, targets)), state.type)
@@ -247,9 +252,9 @@ class EventSQL:
     ) -> list[tuple[Column[Any], ColumnElement[Any]]]:
         """The SET of an UPDATE of rows that the event moves, the state last.
 
-        Without *chosen* each assignment decides by the row's own state and guards. With it, it decides by a code that
-        was computed before the first assignment, which is the only safe way when an effect writes what a guard reads.
-        *target* spells the state that a branch leads to, where its name alone will not do.
+        Without *chosen*, each assignment decides by the row's state and the guards. With it, each decides by a code
+        that was computed before the first assignment, which is needed when an effect writes a column that a guard
+        reads. *target* gives the SQL of a branch's target state, where that is not a literal.
         """
         values: dict[Column[Any], ColumnElement[Any]] = {}
         for column in _in_order(self.row, self.branches):
@@ -261,7 +266,7 @@ class EventSQL:
         return list(values.items())
 
     def forced_assignments(self, target: ColumnElement[Any]) -> list[tuple[Column[Any], ColumnElement[Any]]]:
-        """The SET of an UPDATE that puts a row into the state *target*, whatever state it is in."""
+        """The SET of an UPDATE that sets a row in any state to the state *target*."""
         unknown = Branch("", "", None, self.outside, number=len(self.branches), leaves="", leads_to="")
         values: dict[Column[Any], ColumnElement[Any]] = {}
         for column in _in_order(self.row, [*self.branches, unknown]):
@@ -285,6 +290,10 @@ class EventSQL:
         otherwise: ColumnElement[Any],
         chosen: Chosen | None,
     ) -> ColumnElement[Any]:
+        """The value of one column: by the branch that the row takes, the value of *pairs*, else *otherwise*."""
+        # Where each branch assigns the same expression, no CASE is needed: the WHERE has chosen rows that the event
+        # moves. The state is an exception, because can() and after() also read rows that stay: there, *otherwise* is
+        # the state itself.
         values = [value for _, value in pairs]
         if (
             otherwise is not self.row.state
@@ -295,19 +304,20 @@ class EventSQL:
         if chosen is not None:
             whens = [(number(chosen.of(branch)), value) for branch, value in pairs]
             return case(*whens, value=chosen.value, else_=otherwise)
+        # MySQL evaluates this CASE for each assignment, and the state is assigned last, so each one decides alike.
         by_source = []
         for source, branches in self.from_source().items():
             by_branch = {branch.code: value for branch, value in pairs if branch.source == source}
             if by_branch:
                 results = [by_branch.get(branch.code, otherwise) for branch in branches]
-                by_source.append((name_in(self.row.state, source), _first_that_holds(branches, results, otherwise)))
+                by_source.append((name_in(self.row.state, source), _first_true(branches, results, otherwise)))
         return case(*by_source, value=compared(self.row.state), else_=otherwise)
 
 
-def _first_that_holds(
+def _first_true(
     branches: Sequence[Branch], results: Sequence[ColumnElement[Any]], otherwise: ColumnElement[Any]
 ) -> ColumnElement[Any]:
-    """The result of the first branch whose guard holds, as CASE finds it; a branch without a guard always holds."""
+    """The result of the first branch whose guard is true, by a CASE; a branch without a guard is always taken."""
     whens = []
     for branch, result in zip(branches, results, strict=True):
         if branch.guard is None:
@@ -320,12 +330,13 @@ def _first_that_holds(
 def _in_order(row: StateRow, branches: Sequence[Branch]) -> list[Column[Any]]:
     """The columns that effects assign, each after every expression that reads it.
 
-    MySQL and MariaDB assign SET from left to right and read what was just assigned
-    (https://dev.mysql.com/doc/refman/9.4/en/update.html), SQLite does not: in this order all give the same.
+    MySQL and MariaDB assign SET from left to right, and an expression reads the values assigned before it
+    (https://dev.mysql.com/doc/refman/9.4/en/update.html). SQLite reads the old values. In this order the result is the
+    same on all.
     """
     if not any(branch.effects for branch in branches):
         return []
-    from graphlib import CycleError, TopologicalSorter  # few machines need it, and it costs each import
+    from graphlib import CycleError, TopologicalSorter  # imported here, because few machines need it
 
     before: dict[Column[Any], set[Column[Any]]] = {}
     for branch in branches:

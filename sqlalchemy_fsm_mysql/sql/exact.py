@@ -1,7 +1,8 @@
 """Comparing states byte by byte, whatever the collation of their column.
 
 ``CASE state WHEN 'paid'`` follows the column's collation, in which 'Paid', 'paid ' and 'pàid' may be equal to 'paid'. A
-column that is declared as an ENUM has a binary collation; a VARCHAR was often there before the machine.
+column that this library creates as an ENUM has a binary collation. A VARCHAR is often older than the machine, and has
+any collation.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class exact_text(FunctionElement[str]):  # noqa: N801 - a SQL function, written 
 
 
 @compiles(exact_text)
-def _as_it_is(element: exact_text, compiler: Any, **options: Any) -> str:
+def _exact_text(element: exact_text, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.clauses, **options))
 
 
 @compiles(exact_text, "mysql")
 @compiles(exact_text, "mariadb")
-def _as_bytes(element: exact_text, compiler: Any, **options: Any) -> str:
-    # By way of utf8mb4, because a column in latin1 or ucs2 stores other bytes than those of `ExactName`.
+def _exact_text_on_servers(element: exact_text, compiler: Any, **options: Any) -> str:
+    # A column in latin1 or ucs2 stores other bytes than those of ExactName, so the text is converted to utf8mb4 first.
     return f"CAST(CONVERT({compiler.process(element.clauses, **options)} USING utf8mb4) AS BINARY)"
 
 
@@ -68,8 +69,8 @@ def _as_binary(element: ExactName, compiler: Any, **_: Any) -> str:
 def state_literal(name: str) -> ColumnElement[str]:
     """The stored name of a declared state in a cached statement: a literal when nothing in it needs quoting.
 
-    Literals leave the row's key as the only parameter of a fire, whatever the number of states. A name with a quote, a
-    backslash or a percent sign is bound instead, because its spelling would depend on the server's sql_mode.
+    With literals, the row's key is the only parameter of a fire, whatever the number of states. A name with a quote, a
+    backslash or a percent sign is bound, because its literal would depend on the server's sql_mode.
 
     >>> print(state_literal("Running"))
     'Running'
@@ -80,7 +81,7 @@ def state_literal(name: str) -> ColumnElement[str]:
 
 
 def folds(state: ColumnElement[Any]) -> bool:
-    """Whether the collation of the column *state* may take one text for another: of an ENUM of ours it does not."""
+    """Whether two texts may be equal in the collation of the column *state*; not in that of an ENUM of ours."""
     return getattr(state.type, "storage", "") == "varchar"
 
 
@@ -92,9 +93,9 @@ def compared(state: ColumnElement[Any]) -> ColumnElement[Any]:
 def only_exactly(
     criterion: ColumnElement[bool], state: ColumnElement[Any], names: Iterable[str]
 ) -> ColumnElement[bool]:
-    """*criterion* over the column *state*, without the rows whose text the collation takes for one of *names*.
+    """*criterion* over the column *state*, without rows whose text only the collation finds equal to one of *names*.
 
-    The criterion itself stays as it is, so that it can use an index on the state.
+    The criterion itself is kept, because it can use an index on the state.
     """
     if not folds(state):
         return criterion

@@ -1,4 +1,4 @@
-"""From a machine's callables to SQL: calls each guard and effect of an event once, and checks what it returned."""
+"""From a machine's functions to SQL: calls each guard and effect of an event once, and checks the value returned."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from .events import PAYLOAD, Branch, EventSQL, StateRow
 from .locks import for_share
 from .unfit import unfit_calls
 
-# Turns the value that an effect gives for another machine's state into SQL; None for any other column. Raises
-# ValueError for a state that the other machine does not declare.
+# A function that gives the SQL for a value which an effect assigns to the state of another machine; None for any other
+# column. It raises ValueError for a state that the other machine does not declare.
 StateValue = Callable[[Column[Any], Any], "ColumnElement[Any] | None"]
 
 
@@ -54,7 +54,7 @@ _TEXT = "text(), which has no type and no columns; write the model's columns, or
 def event_sql(model: type[Any], machine: Machine, event: str, row: StateRow, state_value: StateValue) -> EventSQL:
     """*event* of *machine* on *model*, its guards and effects called with the payload's names as bound parameters.
 
-    Raises: InvalidMachine when a callable fails or returns what cannot stand in an UPDATE of the row's table.
+    Raises: InvalidMachine when a function raises, or its SQL cannot be part of an UPDATE of the row's table.
     """
     return _Builder(model, machine, event, row, state_value).build()
 
@@ -88,12 +88,13 @@ class _Builder:
         machine = self.machine
         self.payload = Payload(machine.payload(self.event), machine.optional_payload(self.event))
         common = self._effects(machine.events[self.event].effect, "effect")
-        ways = []
+        parts = []
         for transition in machine.transitions(self.event):
             guards = tuple((str(guard.name), self._guard(guard.function)) for guard in transition.guards)
             own = common | self._effects(transition.effect, "effect")
-            ways.append((transition, guards, self._crossing(transition.source, transition.target, own) | own))
-        spelled = [(source, *way) for way in ways for source in machine.spellings(cast(State, way[0].source))]
+            parts.append((transition, guards, self._crossing(transition.source, transition.target, own) | own))
+        # A source state has one branch for each of its spellings: a row may have an alias as its stored value.
+        by_spelling = [(text, *part) for part in parts for text in machine.spellings(cast(State, part[0].source))]
         branches = tuple(
             Branch(
                 source,
@@ -105,7 +106,7 @@ class _Builder:
                 leads_to=machine.loaded(machine.stored(transition.target)),
                 guards=guards,
             )
-            for i, (source, transition, guards, effects) in enumerate(spelled)
+            for i, (source, transition, guards, effects) in enumerate(by_spelling)
         )
         self._raise()
         built = EventSQL(
@@ -122,12 +123,12 @@ class _Builder:
             recorded=machine.events[self.event].recorded,
         )
         for branch in branches:
-            built.branch_assignments(branch)  # finds a circle of effects now, not at the first row that takes it
+            built.branch_assignments(branch)  # raises now for effects that read each other in a circle
             built.read(branch.code)
         return built
 
     def forced(self, target: State) -> EventSQL:
-        """The SQL of ``force_state`` to *target*, with the effects of the borders between there and any state."""
+        """The SQL of ``force_state`` to *target*, with the effects of the borders between any state and *target*."""
         machine = self.machine
         crossed = [machine.borders.crossed(state, target) for state in (None, *machine.states)]
         self.payload = Payload.of(*(border.function for borders in crossed for border in borders))
@@ -171,7 +172,7 @@ class _Builder:
     def _crossing(self, source: Any, target: State, own: Effects) -> Effects:
         """The effects of the borders between *source* and *target*; of several on one column, the most specific.
 
-        Columns that the transition's *own* effects write are not looked at: those win.
+        Columns that the transition's *own* effects write are left out, because those effects win.
         """
         borders = self.machine.borders
         chosen: dict[Column[Any], tuple[BorderEffect, ColumnElement[Any]]] = {}
@@ -187,7 +188,7 @@ class _Builder:
                     )
         return {column: value for column, (_, value) in chosen.items()}
 
-    # A transition from many sources has been spread, and borders are crossed by many: each function is called once.
+    # Many branches share one guard or effect. Each function is called once, and its SQL is shared.
     def _guard(self, guard: Callable[..., Any]) -> ColumnElement[bool]:
         if id(guard) not in self._guards:
             self._guards[id(guard)] = self._called_guard(guard)
@@ -201,23 +202,23 @@ class _Builder:
         return self._assigned[id(effect)]
 
     def _called_guard(self, guard: Callable[..., Any]) -> ColumnElement[bool]:
-        value = self._call(guard, "guard")
+        value = self._call_with_payload(guard, "guard")
         if isinstance(value, bool):
             return true() if value else false()
         if isinstance(value, TextClause):
             self._problem("guard", f"returned {_TEXT}")
             return false()
         if not isinstance(_element(value), ColumnElement):
-            self._problem("guard", f"returned {type(value).__name__}; it has to return a SQL expression")
+            self._problem("guard", f"returned {type(value).__name__}; it must return a SQL expression")
             return false()
-        return self._core(_element(value), "guard")
+        return self._in_core_terms(_element(value), "guard")
 
     def _called_effect(self, effect: Callable[..., Any], role: str) -> Effects:
-        values = self._call(effect, role)
+        values = self._call_with_payload(effect, role)
         if not isinstance(values, Mapping):
             self._problem(
                 role,
-                f"returned {type(values).__name__}; it has to return a dict of attribute name to SQL",
+                f"returned {type(values).__name__}; it must return a dict of attribute name to SQL",
             )
             return {}
         assigned = {}
@@ -227,7 +228,7 @@ class _Builder:
                 assigned[column] = self._value(column, value, role)
         return assigned
 
-    def _call(self, function: Callable[..., Any], role: str) -> Any:
+    def _call_with_payload(self, function: Callable[..., Any], role: str) -> Any:
         names = self.machine.callable_payload(function)
         try:
             with _no_truth_of_comparisons():
@@ -276,13 +277,13 @@ class _Builder:
             return literal(value, column.type)
         if isinstance(element, BindParameter) and element.type._isnull:
             element = type_coerce(element, column.type)
-        return self._core(element, role)
+        return self._in_core_terms(element, role)
 
-    def _core(self, expression: ColumnElement[Any], role: str) -> ColumnElement[Any]:
-        """*expression* in Core terms, with the payload under names that no column can have.
+    def _in_core_terms(self, expression: ColumnElement[Any], role: str) -> ColumnElement[Any]:
+        """*expression* in Core terms, with a bound parameter of another name for each use of the payload.
 
-        A bound parameter named like a column would be taken for an assignment to it, and one name used with two types
-        would get only one of them: so each use becomes a parameter of its own.
+        SQLAlchemy would read a parameter named like a column as an assignment to it, and a name used with two types
+        would get only one of them.
         """
         table = self.row.table
         for message in (*_misplaced(expression, table), *unfit_calls(expression, table)):
@@ -302,13 +303,14 @@ class _Builder:
                 return self.row.table.c[element.key]
             return None
 
-        # A relationship's any() and has() close their criterion to replacing, for the sake of queries with aliases.
+        # SQLAlchemy marks the criterion of a relationship's any() and has() so that replacement_traverse() skips it.
+        # The payload in it must be replaced, so the mark is removed.
         opened = _deep_deannotate(for_share(expression), ["no_replacement_traverse"])
         result: ColumnElement[Any] = visitors.replacement_traverse(opened, {}, replaced)
         return result
 
-    def _problem(self, role: str, what: str) -> None:
-        self.problems.append(f"event {self.event!r}: its {role} {what}")
+    def _problem(self, role: str, text: str) -> None:
+        self.problems.append(f"event {self.event!r}: its {role} {text}")
 
 
 def _all_of(guards: Sequence[tuple[str, ColumnElement[bool]]]) -> ColumnElement[bool] | None:
@@ -318,29 +320,31 @@ def _all_of(guards: Sequence[tuple[str, ColumnElement[bool]]]) -> ColumnElement[
 
 @contextmanager
 def _no_truth_of_comparisons() -> Iterator[None]:
-    """Refuse ``a == 1 and b == 2`` within: SQLAlchemy answers the truth of ``==``, for its own sets, and half is lost.
+    """Within the block, refuse ``a == 1 and b == 2``, which silently evaluates to ``b == 2``.
 
-    Under a profiler it is not looked for: a thread has one, and CPython before 3.12 cannot put cProfile's back.
+    SQLAlchemy defines the truth of ``==`` for its own use in sets, so ``and`` drops the first comparison. A profile
+    function sees each call of ``BinaryExpression.__bool__``, and the caller's module. Under another profiler nothing is
+    checked, because a thread has one profile function, and CPython before 3.12 cannot restore that of cProfile.
 
-    Raises: TypeError when Python asked, outside of SQLAlchemy, whether a comparison is true.
+    Raises: TypeError when code outside of SQLAlchemy asked for the truth of a comparison.
     """
-    # One in C, such as yappi, need not show in sys.getprofile(), but has a function of its own for new threads.
+    # A profiler written in C, such as yappi, may not show in sys.getprofile(), but it sets a function for new threads.
     if sys.getprofile() is not None or threading.getprofile() is not None:
         yield
         return
-    asked: list[str] = []
+    callers: list[str] = []
 
-    def watch(frame: FrameType, happening: str, _: Any) -> None:
-        asking = frame.f_back if happening == "call" and frame.f_code is BinaryExpression.__bool__.__code__ else None
-        if asking is not None and not asking.f_globals.get("__name__", "").startswith("sqlalchemy."):
-            asked.append(asking.f_code.co_name)
+    def watch(frame: FrameType, kind: str, _: Any) -> None:
+        caller = frame.f_back if kind == "call" and frame.f_code is BinaryExpression.__bool__.__code__ else None
+        if caller is not None and not caller.f_globals.get("__name__", "").startswith("sqlalchemy."):
+            callers.append(caller.f_code.co_name)
 
-    sys.setprofile(watch)  # of this thread alone
+    sys.setprofile(watch)  # for this thread only
     try:
         yield
     finally:
         sys.setprofile(None)
-    if asked:
+    if callers:
         raise TypeError("Boolean value of a comparison was asked for")
 
 
@@ -351,7 +355,7 @@ def _element(value: Any) -> Any:
 
 
 def _misplaced(expression: Any, table: Table) -> Iterator[str]:
-    """The parts of *expression* that an UPDATE of *table* cannot contain."""
+    """The reasons why *expression* cannot be part of an UPDATE of *table*."""
     for element in outside_subqueries(expression):
         if isinstance(element, Column) and element.table is not table:
             yield (

@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, and_, or_, tuple_
 def is_beyond(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a row comes after *values* in the order of its *key*.
 
-    Spelled out, because MySQL uses no index range for a comparison of tuples
+    Without a comparison of tuples, for which MySQL uses no index range
     (https://dev.mysql.com/doc/refman/9.4/en/range-optimization.html#row-constructor-range-optimization).
 
     >>> from sqlalchemy import column

@@ -1,9 +1,9 @@
 # ruff: noqa: SLF001 - a SELECT's lock is read by nothing public
 """Shared locks on the other rows that guards, effects and criteria read.
 
-Under READ COMMITTED, InnoDB reads the subquery of an UPDATE without locks: what it has found may change before the
-transaction commits. So each SELECT of a subquery that decides a write is read FOR SHARE (MariaDB: LOCK IN SHARE MODE).
-SQLite has one writer at a time, and its compiler writes nothing for such a lock.
+Under READ COMMITTED, InnoDB reads the subquery of an UPDATE without locks, so the rows it read may change before the
+transaction commits. Each SELECT of a subquery that decides a write is therefore read FOR SHARE (MariaDB: LOCK IN SHARE
+MODE). SQLite has one writer at a time, and SQLAlchemy writes nothing for such a lock.
 
 :func:`for_share` adds the locks, :func:`without_locks` takes them away for statements that decide nothing, and
 :func:`unlocked` is the mark by which a user opts out.
@@ -30,8 +30,8 @@ _UNLOCKED = "fsm_unlocked"
 def unlocked(expression: E) -> E:
     """*expression* with its subqueries read without locks, for a guard, an effect or a criterion.
 
-    The rows that it reads may then change before COMMIT, so use it where that does no harm: for rows that never change,
-    or for a hint. A part of a guard can be marked, and the other parts keep their locks.
+    The rows that it reads may then change before COMMIT. Use it for rows that never change, or where a stale value does
+    no harm. You can mark a part of a guard; its other parts keep their locks.
 
     >>> from sqlalchemy import column, exists, table
     >>> flags = table("flags", column("name"))
@@ -48,7 +48,7 @@ def unlocked(expression: E) -> E:
 def for_share(expression: E) -> E:
     """*expression* with each SELECT in it read FOR SHARE.
 
-    A SELECT that has a lock of its own keeps it, and what is marked by :func:`unlocked` is left as it is.
+    A SELECT that has a lock already keeps it, and a part marked by :func:`unlocked` is not changed.
 
     >>> from sqlalchemy import column, exists, table
     >>> from sqlalchemy.dialects import mysql
@@ -69,7 +69,7 @@ def for_share(expression: E) -> E:
 
 
 def without_locks(expression: E) -> E:
-    """*expression* as :func:`for_share` has found it, for a SELECT that does not decide a write."""
+    """*expression* without the locks of :func:`for_share`, for a SELECT that does not decide a write."""
 
     def plain(query: Any) -> None:
         lock = query._for_update_arg
@@ -80,7 +80,7 @@ def without_locks(expression: E) -> E:
 
 
 def _rewritten(expression: E, select: Callable[[Any], None], compound: Callable[[Any], None]) -> E:
-    """A copy of *expression*, in which the functions have changed each SELECT and each set operation."""
+    """A copy of *expression*, in which *select* has changed each SELECT, and *compound* each set operation."""
     elements = list(visitors.iterate(cast(Any, expression)))
     if not any(isinstance(element, (Select, CompoundSelect)) for element in elements):
         return expression
@@ -92,7 +92,7 @@ def _rewritten(expression: E, select: Callable[[Any], None], compound: Callable[
 class _Part(SelectStatementGrouping[Any]):
     """A SELECT of a set operation, in parentheses if it has a lock: without them, the lock would end the statement.
 
-    SQLite has no locks there, and knows no such parentheses.
+    SQLite has no such locks, and refuses such parentheses.
     """
 
     inherit_cache = True

@@ -1,7 +1,7 @@
 """Calls that no UPDATE of one row can compute: aggregates and window functions outside of a subquery.
 
 MySQL and MariaDB refuse them when the event is fired (errors 1111, 3593, 4015). SQLite computes some of them over the
-one row, so a test on SQLite would pass. They are therefore looked for where the SQL is built.
+one row, so a test on SQLite would pass. So they are refused where the SQL is built.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ AGGREGATES: Final = {
 
 
 def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None) -> Iterator[str]:
-    """The calls in *expression* that an UPDATE of *table* cannot contain, each as a part of a sentence.
+    """The problems of calls in *expression* that an UPDATE of *table* cannot contain, each a part of a sentence.
 
-    *inside* is the subquery that *expression* is a part of, None outside of one.
+    *inside* is the subquery that *expression* is a part of; None outside of a subquery.
     """
     if isinstance(expression, Over):
         if inside is None:
@@ -37,7 +37,7 @@ def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None
             )
         return
     if isinstance(expression, FunctionElement) and _is_aggregate(expression, table, inside):
-        name = _name(expression)
+        name = _call_name(expression)
         several = len(list(expression.clauses)) > 1 and name in ("max", "min")
         instead = (
             f"for the {'largest' if name == 'max' else 'smallest'} of several values write"
@@ -54,15 +54,15 @@ def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None
 
 
 def _is_aggregate(call: FunctionElement[Any], table: Table, inside: Select[Any] | None) -> bool:
-    """Whether *call* computes an aggregate of the row that is updated."""
-    if _name(call) not in AGGREGATES:
+    """Whether *call* is an aggregate over the row that is updated."""
+    if _call_name(call) not in AGGREGATES:
         return False
     if inside is None:
         return True
-    # An aggregate of columns of the outer statement belongs to that one, whatever subquery it stands in.
+    # An aggregate over columns of the outer statement belongs to the outer statement, also within a subquery.
     read = {column.table for column in visitors.iterate(call) if isinstance(column, Column)}
     return read == {table} and inside.get_final_froms() != [table]
 
 
-def _name(call: FunctionElement[Any]) -> str:
+def _call_name(call: FunctionElement[Any]) -> str:
     return str(getattr(call, "name", "")).lower()

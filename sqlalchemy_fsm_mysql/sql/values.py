@@ -1,4 +1,4 @@
-"""Which Python values fit a SQL type. MySQL and MariaDB convert a value of another type, and may find it equal.
+"""The Python values that fit a SQL type. MySQL and MariaDB convert a value of another type, and may find it equal.
 
 A text is compared with a number as numbers, so ``code = 0`` is true of every text that begins with no digit
 (https://dev.mysql.com/doc/refman/9.4/en/type-conversion.html). A guard that compares a text column with a payload
@@ -7,7 +7,6 @@ would let the number 0 through, which is what JSON's ``{"code": 0}`` gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -35,7 +34,7 @@ __all__ = ["python_types", "unfit"]
 _BYTES: Final = (bytes, bytearray, memoryview)
 _SCALARS: Final = (str, *_BYTES, int, float, Decimal, date, time, timedelta)
 
-# The first that the type is an instance of counts: an Enum is a String for SQLAlchemy, a datetime a date for Python.
+# The first match counts: in SQLAlchemy an Enum is a String, and in Python a datetime is a date.
 _KINDS: Final[tuple[tuple[type[TypeEngine[Any]], tuple[type[Any], ...] | None], ...]] = (
     (TypeDecorator, None),
     (Enum, None),
@@ -66,7 +65,7 @@ def python_types(type_: TypeEngine[Any]) -> tuple[type[Any], ...] | None:
 def unfit(type_: TypeEngine[Any], value: Any, *, is_list: bool = False) -> Exception | None:
     """The TypeError or ValueError for a *value* that a parameter of *type_* cannot be given; None when it fits.
 
-    With *is_list*, the parameter is that of an IN, and takes a list of values. None stands for NULL and fits anything.
+    With *is_list*, the parameter belongs to an IN, and takes a list of values. None stands for NULL and fits anything.
     """
     if is_list:
         if not isinstance(value, (list, tuple, set, frozenset)):
@@ -76,12 +75,12 @@ def unfit(type_: TypeEngine[Any], value: Any, *, is_list: bool = False) -> Excep
     if value is None or kinds is None:
         return None
     if not _is_one_of(kinds, value):
-        return TypeError(f"takes {_named(type_, kinds)}, not {type(value).__name__}")
+        return TypeError(f"takes {_shown_kinds(type_, kinds)}, not {type(value).__name__}")
     return _unsendable(value)
 
 
 def _is_one_of(kinds: tuple[type[Any], ...], value: Any) -> bool:
-    # A bool is an int for Python, and a datetime a date.
+    # In Python, a bool is an int and a datetime is a date; in SQL they are other types.
     if isinstance(value, bool) and kinds is not _SCALARS:
         return bool in kinds
     if isinstance(value, datetime) and kinds is not _SCALARS:
@@ -93,21 +92,16 @@ def _unsendable(value: Any) -> ValueError | None:
     if isinstance(value, (float, Decimal)) and not isfinite(value):
         return ValueError(f"takes a finite number, not {shown(value)}")
     if isinstance(value, str) and any(map(_is_surrogate, value)):
-        return ValueError("takes text that UTF-8 can hold, and this one has a lone surrogate")
+        return ValueError("takes text that UTF-8 can encode, and this text has a lone surrogate")
     return None
 
 
-def _named(type_: TypeEngine[Any], kinds: tuple[type[Any], ...]) -> str:
+def _shown_kinds(type_: TypeEngine[Any], kinds: tuple[type[Any], ...]) -> str:
     if kinds is _SCALARS:
         return "one value of a column's"
     if kinds is _BYTES:
         return "bytes"
-    return " or ".join(_names(kinds)) + f" (the column is {type(type_).__name__})"
-
-
-def _names(kinds: tuple[type[Any], ...]) -> Iterator[str]:
-    for kind in kinds:
-        yield kind.__name__
+    return " or ".join(kind.__name__ for kind in kinds) + f" (the column is {type(type_).__name__})"
 
 
 def _is_surrogate(character: str) -> bool:

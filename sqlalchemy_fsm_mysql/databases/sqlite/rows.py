@@ -50,5 +50,6 @@ class SQLiteRows(RowStatements):
     @built_once
     def take_write_lock(self, event: EventSQL) -> Executable:
         """An UPDATE of no row."""
-        # An UPDATE takes the write lock when it starts, before it looks at a row: https://www.sqlite.org/lang_transaction.html
+        # An UPDATE takes the write lock when it starts, before it looks at a row:
+        # https://www.sqlite.org/lang_transaction.html
         return update(event.row.table).where(false()).values({event.row.state: event.row.state})
