@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import JSON, Connection, Dialect
 
 from ..databases import is_autocommit
 from ..errors import TransactionRequired
 from ..errors.texts import shown
 from ..sql.events import EventSQL
+from ..sql.values import has_surrogate
+from .details import check_details
 from .target import Target
 
 TOKEN_LENGTH: Final = 64
@@ -23,17 +25,22 @@ class Attribution(NamedTuple):
     details: Any = None
     token: str | None = None
 
-    def checked(self, target: Target, event: EventSQL | None = None) -> Attribution:
-        """This attribution, checked to fit the history row of *event*.
+    def checked(self, target: Target, event: EventSQL | None = None, dialect: Dialect | None = None) -> Attribution:
+        """This attribution, checked to fit the history row of *event*; details need the *dialect* of the database.
 
-        Raises: TypeError for an actor that is no string, ValueError for one that is too long; and as
-        :func:`checked_token`.
+        Raises: TypeError for an actor that is no string, ValueError for one that is too long or no Unicode text; and as
+        :func:`checked_token` and :func:`~.details.check_details`.
         """
         actor = self.actor
         if actor is not None and not isinstance(actor, str):
             raise TypeError(f"an actor is a string, not {type(actor).__name__}")
         if actor is not None and len(actor) > ACTOR_LENGTH:
             raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
+        if actor is not None and has_surrogate(actor):
+            raise ValueError("an actor is text that UTF-8 can hold, and this one has a lone surrogate")
+        if self.details is not None and dialect is not None:
+            history = target.history
+            check_details(self.details, JSON() if history is None else history.table.c.details.type, dialect)
         if self.token is not None:
             checked_token(self.token, target)
             if event is not None and not event.recorded:

@@ -52,6 +52,10 @@ Mode = Literal["refuse", "watch"]
 
 IDENTIFIER_LENGTH = 64
 _MARK = re.compile(r"fsm:([0-9a-f]{8}):([0-9a-f]{16})(?::([0-9a-f]{8}))?(:watch)?")
+# A state's name may look like a mark. SQLite's triggers have theirs in a line of its own, which no name is. Those of
+# MySQL have it as a string after all names, so the last one counts.
+_IN_A_LINE = re.compile(rf"^ *-- {_MARK.pattern}", re.MULTILINE)
+_IN_A_STRING = re.compile(rf"(?:CONSTRAINT_NAME = |fsm_mark VARCHAR\(64\) DEFAULT )'{_MARK.pattern}")
 
 
 def short_identifier(name: str) -> str:
@@ -99,7 +103,7 @@ class InstalledTrigger:
 
         MariaDB shows a trigger without its text, NULL, to an account that may write the table and lacks TRIGGER.
         """
-        found = _MARK.search(body or "")
+        found = _mark_in(body or "")
         if found is None:
             return None
         mode: Mode = "watch" if found[4] else "refuse"
@@ -124,6 +128,14 @@ class ForeignTrigger:
     timing: str
     order: int
     body: str
+
+
+def _mark_in(body: str) -> re.Match[str] | None:
+    in_a_line = _IN_A_LINE.search(body)
+    if in_a_line is not None:
+        return in_a_line
+    in_strings = list(_IN_A_STRING.finditer(body))
+    return in_strings[-1] if in_strings else _MARK.search(body)
 
 
 def _mark(column: str, fingerprint: str, table: str | None, mode: Mode) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ..errors.texts import stored_form
+from ..errors.texts import shown, stored_form
 from ..orm.history import history_of
 from ..orm.mapped import MappedState, attribute_state
 from ..orm.sessions import AnySession, within
@@ -43,6 +43,9 @@ def count_transitions(
 
     Raises: TypeError when the column has no history.
     """
+    for name, limit in (("since", since), ("until", until)):
+        if limit is not None and not isinstance(limit, datetime):
+            raise TypeError(f"{name}={shown(limit)}; it is a datetime")
     return within(session, _count_transitions)(column, since, until)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, TextClause, inspect, select
+from sqlalchemy.orm import QueryableAttribute, Session
 from sqlalchemy.orm.attributes import instance_state
 
 from ..core.attribution import Attribution
@@ -102,6 +102,7 @@ def _claim(
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> list[Any]:
+    order = _ordering(model, order_by)
     sweep = sweep_of(session, model, event, column, criteria, payload, attribution)
     with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
         # 1. Claims need locks that last until COMMIT.
@@ -110,8 +111,7 @@ def _claim(
             raise TransactionRequired(
                 "claim() locks rows and then moves them, and in AUTOCOMMIT, as on this connection, no lock lasts"
             )
-        key = sweep.event.row.key
-        order = key if order_by is None else order_by if isinstance(order_by, (tuple, list)) else (order_by,)
+        order = order or sweep.event.row.key
         loads_first = _changes_state_only(sweep) and not any(isinstance(one, model) for one in session.dirty)
         with sweep.explaining(connection):
             # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
@@ -131,6 +131,19 @@ def _claim(
             moves = [moved_row(sweep, row, instance) for instance, row in zip(instances, rows, strict=True)]
             announce_all(sweep.mapped, moves, session, connection)
     return instances
+
+
+def _ordering(model: type[Any], order_by: Any) -> Sequence[Any]:
+    """The expressions of *order_by*, which is one or several; none when it is left out.
+
+    Raises: TypeError for what orders no rows.
+    """
+    order = () if order_by is None else tuple(order_by) if isinstance(order_by, (tuple, list)) else (order_by,)
+    for one in order:
+        is_name = isinstance(one, str) and isinstance(getattr(model, one, None), QueryableAttribute)
+        if not is_name and not isinstance(one, (ColumnElement, TextClause)) and not hasattr(one, "__clause_element__"):
+            raise TypeError(f"order_by={shown(one)}; it is an SQL expression, such as an attribute of the model")
+    return order
 
 
 def _lock_free(

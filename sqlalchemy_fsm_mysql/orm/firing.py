@@ -30,7 +30,16 @@ from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
 from .mapped import MappedState, mapped_event, mapped_state, mapped_states, named_state, sole_state
-from .sessions import AnySession, Writer, flush_first, persistent_key, session_of, within
+from .sessions import (
+    AnySession,
+    Writer,
+    checked_attribution,
+    flush_first,
+    persistent_key,
+    session_of,
+    session_or_own,
+    within,
+)
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -61,7 +70,7 @@ def fire_row(
         parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
     if attribution != NO_ATTRIBUTION:
-        attribution = attribution.checked(mapped, sql)
+        attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)
     if instance is not None:
@@ -181,7 +190,8 @@ def fire_key(
     TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.
     """
     attribution = Attribution(actor, details, token)
-    return within(session, fire_row)(model, None, key, event, column, payload, attribution, raises_refusal=True)
+    work = within(session, fire_row, "fire_key")
+    return work(model, None, key, event, column, payload, attribution, raises_refusal=True)
 
 
 @overload
@@ -227,7 +237,8 @@ def try_fire_key(
 ) -> Any:
     """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
     attribution = Attribution(actor, details, token)
-    return within(session, fire_row)(model, None, key, event, column, payload, attribution, raises_refusal=False)
+    work = within(session, fire_row, "try_fire_key")
+    return work(model, None, key, event, column, payload, attribution, raises_refusal=False)
 
 
 def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
@@ -305,13 +316,13 @@ def force_state(
     InstanceStateError, RowNotFound, UniqueViolation.
     """
     attribution = Attribution(actor, details)
-    return within(session or session_of(instance), _force_state)(instance, state, column, attribution)
+    return within(session_or_own(session, instance), _force_state)(instance, state, column, attribution)
 
 
 def _force_state(session: Session, instance: Any, state: Any, column: Any, attribution: Attribution) -> Moved[Any]:
     mapped = sole_state(type(instance), column)
     stored = mapped.machine.stored(state)
-    attribution = attribution.checked(mapped)
+    attribution = checked_attribution(session, mapped, attribution)
     flush_first(session, mapped.mapper, model=mapped.model, event=FORCED)
     parts = persistent_key(session, instance)
     event = mapped.forced_to(mapped.machine.loaded(stored))

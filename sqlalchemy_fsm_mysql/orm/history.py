@@ -53,7 +53,7 @@ from .sessions import (
     flush_first,
     is_sharded,
     persistent_key,
-    session_of,
+    session_or_own,
     within,
 )
 
@@ -252,7 +252,7 @@ def history_rows(instance: Any, session: Any, *, column: Any = None) -> Any:
 
     Raises: see :meth:`~.stateful.Stateful.history`.
     """
-    return within(session or session_of(instance), _history_rows)(instance, column)
+    return within(session_or_own(session, instance), _history_rows, "history")(instance, column)
 
 
 def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:

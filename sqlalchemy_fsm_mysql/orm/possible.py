@@ -17,7 +17,7 @@ from ..core.payload import payload_parameters
 from ..errors.texts import shown
 from ..sql.events import EventSQL
 from .mapped import MappedState, mapped_states, named_state
-from .sessions import flush_first, is_sharded, persistent_key, session_of, within
+from .sessions import flush_first, is_sharded, persistent_key, session_or_own, within
 
 __all__ = ["possible_events"]
 
@@ -26,7 +26,7 @@ _NUMBERED = "fsm_event_{}_{}"
 
 def possible_events(instance: Any, session: Any, column: Any, payload: Mapping[str, Any]) -> Any:
     """The work of the method ``possible_events``: a list of events, to be awaited on an async session."""
-    return within(session or session_of(instance), _possible_events)(instance, column, payload)
+    return within(session_or_own(session, instance), _possible_events)(instance, column, payload)
 
 
 def _possible_events(session: Session, instance: Any, column: Any, payload: Mapping[str, Any]) -> list[str]:

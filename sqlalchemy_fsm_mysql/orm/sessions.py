@@ -6,19 +6,19 @@ All work is done in a sync ``Session``. An ``AsyncSession`` runs the same functi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from sqlalchemy import Connection, Select, inspect, literal_column, select, update
+from sqlalchemy import Connection, Dialect, Select, inspect, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..core.attribution import require_transaction
+from ..core.attribution import Attribution, require_transaction
 from ..core.failures import note_fire, raise_explained
 from ..core.fires import Fire
 from ..core.notes import KEY
@@ -27,6 +27,7 @@ from ..databases import database_of
 from ..errors import InstanceStateError, RowNotFound
 from ..errors.texts import shown
 from ..sql.events import EventSQL
+from .awaited import Awaited
 from .mapped import MappedState
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
@@ -35,8 +36,10 @@ if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
 AnySession: TypeAlias = "Session | scoped_session[Any]"
 
 
-def within(session: Any, work: Callable[..., Any]) -> Callable[..., Any]:
+def within(session: Any, work: Callable[..., Any], name: str = "") -> Callable[..., Any]:
     """*work* with the sync session behind *session* as its first argument; a coroutine function for an async session.
+
+    *name* is that of the caller's function, for the messages about a call that is not awaited.
 
     Raises: TypeError when *session* is no session.
     """
@@ -44,11 +47,27 @@ def within(session: Any, work: Callable[..., Any]) -> Callable[..., Any]:
         return partial(work, session)
     if isinstance(session, scoped_session):
         return partial(work, session())
-    if hasattr(session, "registry"):  # an async_scoped_session, which has no run_sync()
+    asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # where it was never imported, there is no AsyncSession
+    if asyncio is not None and isinstance(session, asyncio.async_scoped_session):  # has no run_sync of its own
         session = session()
-    if hasattr(session, "run_sync"):
-        return partial(session.run_sync, work)
+    # Not hasattr(run_sync): an AsyncConnection and the class AsyncSession have it, too.
+    if asyncio is not None and isinstance(session, asyncio.AsyncSession):
+        return partial(_in_async, session, work, name or work.__name__.strip("_"))
     raise TypeError(f"a session is needed, got {shown(session)}; an event's payload is given by name")
+
+
+def _in_async(session: AsyncSession, work: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
+    coroutine: Any = session.run_sync(work, *args, **options)
+    coroutine.__qualname__ = name  # Python warns of one that is never awaited by this name
+    return Awaited(coroutine, name)
+
+
+def session_or_own(session: Any, instance: Any) -> Any:
+    """*session*, or when that is None the one that *instance* is in.
+
+    Raises: as :func:`session_of`.
+    """
+    return session_of(instance) if session is None else session
 
 
 def is_sharded(session: Session) -> bool:
@@ -108,6 +127,25 @@ def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
     if not session.autoflush and instance in session.deleted:
         raise InstanceStateError(f"{shown_instance(instance)} is marked for deletion in this session")
     return cast("tuple[Any, ...]", state.identity)
+
+
+def checked_attribution(
+    session: Session, mapped: MappedState, attribution: Attribution, event: EventSQL | None = None
+) -> Attribution:
+    """*attribution*, fit to be stored with the history row of *event*.
+
+    Raises: as :meth:`~.core.attribution.Attribution.checked`.
+    """
+    dialect = None if attribution.details is None else _dialect(session, mapped)
+    return attribution.checked(mapped, event, dialect)
+
+
+def _dialect(session: Session, mapped: MappedState) -> Dialect:
+    """The dialect that writes the rows of *mapped*, known before the row's shard is."""
+    if not is_sharded(session):
+        return session.get_bind(mapped.mapper, clause=mapped.row.writing).dialect
+    shards: Mapping[Any, Any] = getattr(session, "_ShardedSession__shards")  # noqa: B009 - all hold the same tables
+    return cast(Dialect, next(iter(shards.values())).dialect)
 
 
 def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:

@@ -27,7 +27,7 @@ from .criteria import on_row
 from .instances import show_row
 from .journal import note
 from .mapped import MappedState, mapped_event
-from .sessions import AnySession, Writer, flush_first, has_filters, within
+from .sessions import AnySession, Writer, checked_attribution, flush_first, has_filters, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -105,10 +105,13 @@ def fire_where(
     TooManyRows; and the errors of the server, as ``fire()``.
     """
     if not criteria:
-        raise TypeError(f"fire_where() needs criteria: which {model.__name__} rows? true() stands for all of them")
+        name = getattr(model, "__name__", "of the")
+        raise TypeError(f"fire_where() needs criteria: which {name} rows? true() stands for all of them")
     for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not is_number_of_rows(size):
             raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress={shown(progress)}; it is a function of the rows moved so far and their total")
     attribution = Attribution(actor, details)
     sizes = Sizes(batch_size, max_rows, progress)
     return within(session, _fire_where)(model, event, column, criteria, sizes, payload, attribution)
@@ -196,7 +199,7 @@ def sweep_of(
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
-        attribution = attribution.checked(mapped)
+        attribution = checked_attribution(session, mapped, attribution)
     core = on_row(mapped, criteria)
     visible = [] if sql.row.visible is None else [sql.row.visible]
     flush_first(session, mapped.mapper, model=mapped.model, event=event)

@@ -17,7 +17,7 @@ from .firing import available_events, can_fire, fire_row
 from .history import history_rows
 from .mapped import equip
 from .possible import possible_events
-from .sessions import session_of, within
+from .sessions import session_or_own, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -89,7 +89,7 @@ class Stateful(Generic[E]):
         that a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
         """
         attribution = Attribution(actor, details, token)
-        work = within(session or session_of(self), fire_row)
+        work = within(session_or_own(session, self), fire_row, "fire")
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=True)
 
     @overload
@@ -132,7 +132,7 @@ class Stateful(Generic[E]):
     ) -> Any:
         """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
         attribution = Attribution(actor, details, token)
-        work = within(session or session_of(self), fire_row)
+        work = within(session_or_own(session, self), fire_row, "try_fire")
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 
     def can_fire(self, event: E, *, column: Any = None) -> bool:

@@ -96,11 +96,13 @@ def run_transaction(
     tokens.
 
     Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
-    NotWritable; TypeError when *session_factory* makes no sessions, or one that is in a transaction already; and any
-    error of *work*."""
+    NotWritable; TypeError when *session_factory* makes no sessions, or one that is in a transaction already; ValueError
+    for *attempts* below 1 and a *timeout* below 0; and any error of *work*.
+    """
     if not callable(session_factory) and not _is_engine(session_factory):
         given = shown(session_factory)
         raise TypeError(f"a unit of work opens its own session: give a sessionmaker or an engine, not {given}")
+    _check_arguments(work, attempts, timeout)
     again = _Again(session_factory, work, attempts, timeout, idempotent)
     if _is_async(session_factory, work):
         return again.run_async()
@@ -112,6 +114,25 @@ def run_transaction(
         failed = error
     # Outside of the except block, so that a later error does not have this one as its __context__.
     return again.after(failed)
+
+
+def _check_arguments(work: Any, attempts: Any, timeout: Any) -> None:
+    """Refuse now what else would be found after the first deadlock.
+
+    Raises: TypeError, ValueError.
+    """
+    if not callable(work):
+        raise TypeError(f"the work of a unit is a function of a session, not {shown(work)}")
+    if not isinstance(attempts, int) or isinstance(attempts, bool):
+        raise TypeError(f"attempts={shown(attempts)}; it is a number")
+    if attempts < 1:
+        raise ValueError(f"attempts={shown(attempts)}; at least 1 is needed")
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"timeout={shown(timeout)}; it is a number of seconds")
+    if not 0 <= timeout < float("inf"):
+        raise ValueError(f"timeout={shown(timeout)}; it is a number of seconds, and None for no limit")
 
 
 @dataclass(slots=True)
@@ -229,8 +250,10 @@ def _call_with(place: Session | Connection, function: Callable[..., Any], *argum
 def _outside_of_transactions(session: S) -> S:
     """*session*, checked to be in no transaction: the unit would commit work that it does not know.
 
-    Raises: TypeError.
+    Raises: TypeError when *session* is no session, or is in a transaction.
     """
+    if not hasattr(session, "in_transaction"):
+        raise TypeError(f"a unit of work opens its own session: give a sessionmaker, not one of {shown(session)}")
     if session.in_transaction():
         raise TypeError(
             "run_transaction() begins and commits its own transaction, and the session is in one already: "

@@ -6,10 +6,11 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import ClauseElement, Column, Connection, inspect
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import InstanceState, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.types import NULLTYPE
 
 from ..core import fires
 from ..core.attribution import NO_ATTRIBUTION, Attribution
@@ -24,12 +25,13 @@ from ..errors.texts import shown
 from ..observation import Attempt, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.code import NO_ROW
+from ..sql.values import python_types, unfit
 from .firing import fire_row, send
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
 from .mapped import MappedState, expirable, mapped_event
-from .sessions import AnySession, Writer, flush_first, has_filters, is_sharded, within
+from .sessions import AnySession, Writer, checked_attribution, flush_first, has_filters, is_sharded, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -101,7 +103,8 @@ def _fire_or_create(
     attribution: Attribution,
 ) -> Moved[Any] | Refused[Any]:
     # 1. A stored instance has a row: it is an ordinary fire.
-    state = inspect(instance, raiseerr=False)
+    # Not inspect(): it raises an error of its own for an AsyncEngine.
+    state = getattr(instance, "_sa_instance_state", None)
     if not isinstance(state, InstanceState):
         raise TypeError(f"a new instance with its key is needed, such as Order(id=20), and not {shown(instance)}")
     if state.has_identity:
@@ -113,7 +116,7 @@ def _fire_or_create(
     values = _row_values(mapped, instance)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
-        attribution = attribution.checked(mapped)
+        attribution = checked_attribution(session, mapped, attribution)
     # 3. Flush the rest of what is pending: a flush of the instance would insert it.
     if state.pending:
         session.expunge(instance)
@@ -192,6 +195,8 @@ def _row_values(mapped: MappedState, instance: Any) -> dict[str, Any]:
             f"fire_or_create() needs the whole key of {mapped.model.__name__}: {', '.join(missing)} is not set"
         )
     mapped.key_parts(tuple(values[part.key] for part in row.key))
+    for name, column in row.columns.items():
+        _check_value(mapped, name, column, instance.__dict__.get(name))
     state = values.pop(row.state.key, None)
     if state not in (None, mapped.machine.initial):
         initial = mapped.machine.initial
@@ -200,6 +205,19 @@ def _row_values(mapped: MappedState, instance: Any) -> dict[str, Any]:
     if row.version is not None and row.version.key not in values and makes_versions:
         values[row.version.key] = mapped.next_version(None)
     return values
+
+
+def _check_value(mapped: MappedState, name: str, column: Column[Any], value: Any) -> None:
+    """Refuse a value that a driver would spell out as SQL, such as a list or ``Decimal("NaN")``.
+
+    Raises: TypeError, ValueError.
+    """
+    if hasattr(type(value), "__clause_element__") or isinstance(value, ClauseElement) or not python_types(column.type):
+        return
+    # An attribute may have any type that the server converts, as in a flush. A payload may not: it opens guards.
+    problem = unfit(NULLTYPE, value)
+    if problem is not None:
+        raise type(problem)(f"{mapped.model.__name__}.{name} {problem}")
 
 
 def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:

@@ -29,7 +29,7 @@ from sqlalchemy.types import NullType, TypeEngine
 
 from ..errors.texts import shown
 
-__all__ = ["python_types", "unfit"]
+__all__ = ["has_surrogate", "python_types", "unfit"]
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _SCALARS: Final = (str, *_BYTES, int, float, Decimal, date, time, timedelta)
@@ -91,7 +91,7 @@ def _is_one_of(kinds: tuple[type[Any], ...], value: Any) -> bool:
 def _unsendable(value: Any) -> ValueError | None:
     if isinstance(value, (float, Decimal)) and not isfinite(value):
         return ValueError(f"takes a finite number, not {shown(value)}")
-    if isinstance(value, str) and any(map(_is_surrogate, value)):
+    if isinstance(value, str) and has_surrogate(value):
         return ValueError("takes text that UTF-8 can encode, and this text has a lone surrogate")
     return None
 
@@ -104,5 +104,8 @@ def _shown_kinds(type_: TypeEngine[Any], kinds: tuple[type[Any], ...]) -> str:
     return " or ".join(kind.__name__ for kind in kinds) + f" (the column is {type(type_).__name__})"
 
 
-def _is_surrogate(character: str) -> bool:
-    return "\ud800" <= character <= "\udfff"
+def has_surrogate(text: str) -> bool:
+    """Whether *text* has a half of a surrogate pair, which UTF-8 cannot hold."""
+    if text.isascii():
+        return False
+    return any("\ud800" <= character <= "\udfff" for character in text)

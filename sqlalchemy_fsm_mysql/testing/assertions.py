@@ -12,7 +12,7 @@ from ..core.target import plain_key
 from ..errors import TransitionNotAllowed
 from ..errors.texts import State, row_label, shown, stored_form
 from ..orm.mapped import MappedState, mapped_state
-from ..orm.sessions import AnySession, session_of, within
+from ..orm.sessions import AnySession, session_or_own, within
 from ..outcomes import Moved, Refused
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def assert_refused(
 
 
 def _in(session: Any, instance: Any, work: Any, *arguments: Any) -> Any:
-    return within(session or session_of(instance), work)(*arguments)
+    return within(session_or_own(session, instance), work)(*arguments)
 
 
 def _assert_moves(

@@ -291,3 +291,20 @@ def test_triggers_of_a_dropped_column_are_found_and_replaced(engine: Engine) -> 
 def test_another_mode_is_refused(engine: Engine) -> None:
     with pytest.raises(ValueError, match="mode='report'"):
         enforce_machine(orders().c.state, engine, mode="report")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["", ":watch"])
+@pytest.mark.parametrize("before", ["", "-- ", "CONSTRAINT_NAME = '"])
+def test_a_state_that_looks_like_a_mark_hides_no_trigger(engine: Engine, before: str, mode: str) -> None:
+    """The names of states come before the mark in a trigger's text; the mark is found by what is before it."""
+    looks_alike = f"{before}fsm:aaaaaaaa:bbbbbbbbbbbbbbbb{mode}"
+    odd = Machine(initial="new", events=[Event("Go", {"new": looks_alike, looks_alike: looks_alike})])
+    table = orders(of=odd, enforced=True)
+
+    with created(engine, table) as connection:
+        found = own_triggers(connection, table.c.state)
+        enforce_machine(table.c.state, connection)
+        release_machine(table.c.state, connection)
+
+        assert len(found) == 2
+        assert own_triggers(connection, table.c.state) == []

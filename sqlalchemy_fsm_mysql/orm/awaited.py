@@ -1,0 +1,36 @@
+"""The answer of a function that is given an ``AsyncSession``: to be awaited, and neither true nor false until then."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any, NoReturn
+
+__all__ = ["Awaited"]
+
+
+class Awaited(Coroutine[Any, Any, Any]):
+    """A *coroutine* that refuses to be taken for its result: ``if order.try_fire("Pay"):`` would always be true."""
+
+    __slots__ = ("__weakref__", "_coroutine", "_name")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+        self._coroutine, self._name = coroutine, name
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __bool__(self) -> NoReturn:
+        self._coroutine.close()  # the error says it, and no warning need follow
+        raise TypeError(f"{self._name}() of an AsyncSession has sent nothing yet: await it, and ask its outcome")
+
+    def __repr__(self) -> str:
+        return f"<{self._name}() of an AsyncSession, to be awaited>"

@@ -1,0 +1,514 @@
+"""Each function of the public API with thousands of wrong arguments: a documented error, and no statement that writes or fires."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import gc
+import json
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, Connection, LargeBinary, String, create_engine, event, select, true
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, sessionmaker
+
+from sqlalchemy_fsm_mysql import (
+    Event,
+    FSMError,
+    Machine,
+    Stateful,
+    StateMachineColumn,
+    Transition,
+    TransitionHistory,
+    claim,
+    count_rows,
+    count_transitions,
+    find_by_token,
+    fire_key,
+    fire_or_create,
+    fire_where,
+    force_state,
+    on_moved,
+    remove_hook,
+    run_transaction,
+    try_fire_key,
+)
+
+MACHINE = Machine(
+    initial="off",
+    events=[
+        Event("Go", {"off": "on", "on": "off"}),
+        Event(
+            "Write",
+            {("off", "on"): "on"},
+            effect=lambda row, note, amount, blob, tree: {"note": note, "amount": amount, "blob": blob, "tree": tree},
+        ),
+        Event("Pay", [Transition("off", "on", guard=lambda row, amount: row.amount == amount)]),
+    ],
+)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Plain(Stateful, Base):
+    __tablename__ = "wrong_plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note: Mapped[str | None] = mapped_column(String(20))
+    amount: Mapped[int] = mapped_column(default=0)
+    blob: Mapped[bytes | None] = mapped_column(LargeBinary)
+    tree: Mapped[object | None] = mapped_column(JSON(none_as_null=True))
+    state: Mapped[str] = StateMachineColumn(MACHINE)
+
+
+class PlainHistory(TransitionHistory, Base):
+    __tablename__ = "wrong_plain_history"
+    __records__ = "Plain.state"
+
+
+class Pair(Stateful, Base):
+    __tablename__ = "wrong_pair"
+    a: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    b: Mapped[str] = mapped_column(String(10), primary_key=True)
+    state: Mapped[str] = StateMachineColumn(Machine(initial="x", events=[Event("Alpha", {"x": "y", "y": "x"})]))
+
+
+class Stateless(Base):
+    __tablename__ = "wrong_stateless"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Abstract(Base):
+    __abstract__ = True
+    state: Mapped[str] = StateMachineColumn(MACHINE)
+
+
+class Unmapped:
+    state = "off"
+
+
+class AnyAttribute:
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return AnyAttribute()
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        return AnyAttribute()
+
+
+class Color(enum.Enum):
+    GO = "Go"
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+ENGINE = create_engine("sqlite://")
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+# None of these is a value of anything that the table below asks for.
+NONSENSE: list[Any] = [
+    *("", " ", "go", "Go ", "Go\0", "\0", "\ud800", "x" * 256, "x" * 10**5, "\u202e", "é", "'", "%s", "\\", "Alpha"),
+    *(True, False, -1, 2**63, 2**64, -(2**64), 10**5000, 0.0, 1.5, float("nan"), float("inf"), float("-inf"), 1j),
+    *(Decimal("NaN"), Decimal("sNaN"), Decimal("1E+999"), Decimal(1), b"", b"Go", b"\xff", bytearray(b"Go")),
+    *([], [1], ["Go"], {}, {"z": 1}, (), (1, 2, 3), (None,), set(), {1}, frozenset({1}), range(3), object()),
+    *(Ellipsis, NotImplemented, int, str, len, lambda: 1, Color.GO, Color, AnyAttribute(), nested(5000), CIRCLE),
+    *(Stateless, Abstract, Unmapped, Unmapped(), MACHINE, MACHINE.events["Go"], Plain.id, Plain.__table__, Base),
+    *(aliased(Plain), select(Plain), datetime(2026, 1, 1), date(2026, 1, 1), uuid.UUID(int=1)),  # noqa: DTZ001
+    *(iter([1]), Session, AsyncSession, sessionmaker(), async_sessionmaker(), memoryview(b"Go"), String(), type),
+    *(
+        ENGINE,
+        create_async_engine("sqlite+aiosqlite://"),
+        ENGINE.connect,
+        AsyncConnection,
+        Connection,
+        async_scoped_session,
+    ),
+]
+NO_JSON: list[Any] = [
+    *(datetime(2026, 1, 1), date(2026, 1, 1), Decimal(1), b"x", {1}, object(), 1j, uuid.UUID(int=1)),  # noqa: DTZ001
+    *(float("nan"), float("inf"), "\ud800", "a\udfffb", 10**400, 10**5000, nested(31), nested(5000), CIRCLE, Plain),
+    *(range(3), Color.GO, len, Ellipsis, iter([1]), frozenset(), bytearray(), true(), Plain.id, MACHINE),
+]
+# The same in other places: as they are, in a list, in an object, as a second value, and deeper.
+HIDDEN: list[Callable[[Any], Any]] = [
+    lambda value: value, lambda value: [value], lambda value: {"a": value}, lambda value: [1, value], lambda value: {"a": [{"b": value}]},
+]  # fmt: skip
+DETAILS = [hide(value) for value in NO_JSON for hide in HIDDEN]
+NO_ACTOR = [value for value in NONSENSE if not isinstance(value, str) or len(value) > 255 or value == "\ud800"]
+NO_TOKEN = [
+    value for value in NONSENSE if not isinstance(value, str) or not 1 <= len(value) <= 64 or not value.isprintable()
+]
+NO_EVENT = [value for value in NONSENSE if value is not MACHINE.events["Go"]]
+NO_MODEL = [*NONSENSE, PlainHistory, "Plain"]
+NO_KEY = [value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, int)]
+NO_INSTANCE = [*NONSENSE, Stateless(id=1), Plain]
+NO_COLUMN = [value for value in NONSENSE if value is not None]
+NO_NUMBER = [
+    value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**63
+]
+NO_STATE = [*NONSENSE, None]
+NO_CRITERION = [v for v in NONSENSE if v is not Plain.id and not hasattr(v, "__clause_element__")]
+NO_TEXT = [value for value in NONSENSE if not isinstance(value, str) or value == "\ud800"]
+NO_INTEGER = [value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, int)]
+NO_BYTES = [value for value in NONSENSE if not isinstance(value, (bytes, bytearray, memoryview))]
+GIVEN = {"note": None, "amount": 1, "blob": None, "tree": None}
+
+Call = Callable[[Any, Any], Any]
+EVERY_FIRE: dict[str, Callable[..., Any]] = {
+    "fire": lambda s, event="Go", column=None, **said: s.info["one"].fire(event, s, column=column, **said),
+    "try_fire": lambda s, event="Go", column=None, **said: s.info["one"].try_fire(event, s, column=column, **said),
+    "fire_key": lambda s, event="Go", column=None, **said: fire_key(Plain, 1, event, s, column=column, **said),
+    "try_fire_key": lambda s, event="Go", column=None, **said: try_fire_key(Plain, 1, event, s, column=column, **said),
+    "fire_or_create": lambda s, event="Go", column=None, **said: fire_or_create(
+        Plain(id=9), event, s, column=column, **said
+    ),
+    "fire_where": lambda s, event="Go", column=None, **said: fire_where(Plain, event, s, true(), column=column, **said),
+    "max_rows": lambda s, event="Go", column=None, **said: fire_where(
+        Plain, event, s, true(), column=column, max_rows=9, **said
+    ),
+    "claim": lambda s, event="Go", column=None, **said: claim(Plain, event, s, limit=1, column=column, **said),
+}
+
+
+def by(fire: Callable[..., Any], name: str, **more: Any) -> Call:
+    return lambda s, value: fire(s, **{**more, name: value})
+
+
+def calls() -> Iterator[tuple[str, Call, list[Any]]]:
+    """A name, the function of a session and a wrong value, and the wrong values of it."""
+    for name, fire in EVERY_FIRE.items():
+        yield f"{name} event", by(fire, "event"), NO_EVENT
+        yield f"{name} column", by(fire, "column"), NO_COLUMN
+        yield f"{name} actor", by(fire, "actor"), NO_ACTOR
+        yield f"{name} details", by(fire, "details"), DETAILS
+        yield f"{name} unexpected", by(fire, "zzz"), NONSENSE
+        yield f"{name} guard", by(fire, "amount", event="Pay"), NO_INTEGER
+        yield (
+            f"{name} note",
+            by(fire, "note", event="Write", **{k: v for k, v in GIVEN.items() if k != "note"}),
+            NO_TEXT,
+        )
+        yield (
+            f"{name} blob",
+            by(fire, "blob", event="Write", **{k: v for k, v in GIVEN.items() if k != "blob"}),
+            NO_BYTES,
+        )
+        if name not in ("fire_where", "max_rows", "claim"):
+            yield f"{name} token", by(fire, "token"), NO_TOKEN
+    for name, keyed in (("fire_key", fire_key), ("try_fire_key", try_fire_key)):
+        yield f"{name} model", lambda s, value, f=keyed: f(value, 1, "Go", s), NO_MODEL
+        yield f"{name} key", lambda s, value, f=keyed: f(Plain, value, "Go", s), [key for key in NO_KEY if key != [1]]
+        yield f"{name} part", lambda s, value, f=keyed: f(Pair, (value, "x"), "Alpha", s), NO_KEY
+        yield f"{name} session", lambda _, value, f=keyed: f(Plain, 1, "Go", value), NONSENSE
+    yield "fire session", lambda s, value: s.info["one"].fire("Go", value), NONSENSE
+    yield "try_fire session", lambda s, value: s.info["one"].try_fire("Go", value), NONSENSE
+    yield "can_fire event", lambda s, value: s.info["one"].can_fire(value), NO_EVENT
+    yield "can_fire column", lambda s, value: s.info["one"].can_fire("Go", column=value), NO_COLUMN
+    yield "available_events column", lambda s, value: s.info["one"].available_events(column=value), NO_COLUMN
+    yield "possible_events session", lambda s, value: s.info["one"].possible_events(value), NONSENSE
+    yield "possible_events payload", lambda s, value: s.info["one"].possible_events(s, amount=value), NO_INTEGER
+    yield "possible_events unexpected", lambda s, value: s.info["one"].possible_events(s, zzz=value), NONSENSE
+    yield "history session", lambda s, value: s.info["one"].history(value), NONSENSE
+    yield "history column", lambda s, value: s.info["one"].history(s, column=value), NO_COLUMN
+    yield "fire_where model", lambda s, value: fire_where(value, "Go", s, true()), NO_MODEL
+    yield "fire_where session", lambda _, value: fire_where(Plain, "Go", value, true()), NONSENSE
+    yield "fire_where criteria", lambda s, value: fire_where(Plain, "Go", s, value), NO_CRITERION
+    yield "fire_where none", lambda s, value: fire_where(value, "Go", s), NO_MODEL
+    yield "fire_where batch_size", lambda s, value: fire_where(Plain, "Go", s, true(), batch_size=value), NO_NUMBER
+    yield "fire_where max_rows", lambda s, value: fire_where(Plain, "Go", s, true(), max_rows=value), NO_NUMBER
+    yield (
+        "fire_where progress",
+        lambda s, value: fire_where(Plain, "Go", s, true(), progress=value),
+        [value for value in NONSENSE if not callable(value)],
+    )
+    yield "claim model", lambda s, value: claim(value, "Go", s, limit=1), NO_MODEL
+    yield "claim session", lambda _, value: claim(Plain, "Go", value, limit=1), NONSENSE
+    yield "claim limit", lambda s, value: claim(Plain, "Go", s, limit=value), NO_NUMBER
+    yield (
+        "claim order_by",
+        lambda s, value: claim(Plain, "Go", s, limit=1, order_by=value),
+        [value for value in NO_CRITERION if not isinstance(value, (tuple, list)) or len(value) > 0],
+    )
+    yield "fire_or_create instance", lambda s, value: fire_or_create(value, "Go", s), NO_INSTANCE
+    yield "fire_or_create key", lambda s, value: fire_or_create(Plain(id=value), "Go", s), [*NO_KEY, None]
+    yield (
+        "fire_or_create value",
+        lambda s, value: fire_or_create(Plain(id=9, amount=value), "Go", s),
+        [
+            *(
+                [],
+                [1],
+                (1, 2),
+                {},
+                {"a": 1},
+                {1},
+                object(),
+                float("nan"),
+                float("inf"),
+                Decimal("NaN"),
+                Decimal("sNaN"),
+            ),
+            *(Plain, len, nested(3), "\ud800", 1j, Unmapped()),
+        ],
+    )
+    yield "fire_or_create session", lambda _, value: fire_or_create(Plain(id=9), "Go", value), NONSENSE
+    yield "force_state instance", lambda s, value: force_state(value, "on", s), NO_INSTANCE
+    yield "force_state state", lambda s, value: force_state(s.info["one"], value, s), NO_STATE
+    yield "force_state session", lambda s, value: force_state(s.info["one"], "on", value), NONSENSE
+    yield "force_state column", lambda s, value: force_state(s.info["one"], "on", s, column=value), NO_COLUMN
+    yield "force_state actor", lambda s, value: force_state(s.info["one"], "on", s, actor=value), NO_ACTOR
+    yield "force_state details", lambda s, value: force_state(s.info["one"], "on", s, details=value), DETAILS
+    yield "find_by_token column", lambda s, value: find_by_token(value, "t", s), NONSENSE
+    yield "find_by_token token", lambda s, value: find_by_token(Plain.state, value, s), NO_TOKEN
+    yield "find_by_token session", lambda _, value: find_by_token(Plain.state, "t", value), NONSENSE
+    yield "can", lambda _, value: Plain.state.can(value), NO_EVENT
+    yield "after", lambda _, value: Plain.state.after(value), NO_EVENT
+    yield "can payload", lambda _, value: Plain.state.can("Pay", amount=value), NO_INTEGER
+    yield "after payload", lambda _, value: Plain.state.after("Pay", amount=value), NO_INTEGER
+    yield "in_group", lambda _, value: Plain.state.in_group(value), NONSENSE
+    yield "count_rows column", lambda s, value: count_rows(value, s), NONSENSE
+    yield "count_rows session", lambda _, value: count_rows(Plain.state, value), NONSENSE
+    yield "count_transitions column", lambda s, value: count_transitions(value, s), NONSENSE
+    yield (
+        "count_transitions since",
+        lambda s, value: count_transitions(Plain.state, s, since=value),
+        [value for value in NONSENSE if not isinstance(value, datetime)],
+    )
+    yield "on_moved column", lambda _, value: on_moved(value), NONSENSE
+    yield (
+        "on_moved event",
+        lambda _, value: on_moved(Plain.state, event=value),
+        [
+            value
+            for value in NO_EVENT
+            if not isinstance(value, (list, tuple, set, frozenset)) or (value and "Go" not in value)
+        ],
+    )
+    yield "remove_hook column", lambda _, value: remove_hook(value, len), NONSENSE
+    yield (
+        "run_transaction work",
+        lambda s, value: run_transaction(sessionmaker(s.get_bind()), value),
+        [value for value in NONSENSE if not callable(value)],
+    )
+    yield (
+        "run_transaction attempts",
+        lambda s, value: run_transaction(sessionmaker(s.get_bind()), lambda _: 1, attempts=value),
+        [value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, int) or value < 1],
+    )
+    yield (
+        "run_transaction timeout",
+        lambda s, value: run_transaction(sessionmaker(s.get_bind()), lambda _: 1, timeout=value),
+        [value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0],
+    )
+
+
+TABLE = {name: (call, values) for name, call, values in calls()}
+
+
+def tried(call: Call, session: Any, value: Any) -> str | None:
+    """The fault of one call: an error of another kind, or none at all; None when the call was refused as documented."""
+    try:
+        answer = call(session, value)
+    except (FSMError, TypeError, ValueError) as error:
+        return "its message cannot be shown" if not str(error) else None
+    except Exception as error:  # noqa: BLE001 - told by the test
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return f"returned {type(answer).__name__}"
+
+
+async def tried_async(call: Call, session: Any, value: Any) -> str | None:
+    """As :func:`tried`, with the answer awaited."""
+    try:
+        answer = call(session, value)
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+    except Exception as error:  # noqa: BLE001 - sorted by the function
+        return tried(_raising, error, None)
+    return f"returned {type(answer).__name__}"
+
+
+def _raising(error: Any, _: Any) -> Any:
+    raise error
+
+
+def shown(value: Any) -> str:
+    try:
+        return f"{type(value).__name__} {str(value)[:40]!r}"
+    except Exception:  # noqa: BLE001 - of a value that is meant to be odd
+        return type(value).__name__
+
+
+@contextmanager
+def statements(connection: Connection) -> Iterator[list[str]]:
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    event.listen(connection.engine, "before_cursor_execute", note)
+    event.listen(connection, "before_cursor_execute", note)
+    yield sent
+    event.remove(connection.engine, "before_cursor_execute", note)
+    event.remove(connection, "before_cursor_execute", note)
+
+
+def test_the_table_has_over_10_000_wrong_calls() -> None:
+    assert sum(len(values) for _, values in TABLE.values()) > 10_000
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_wrong_argument_is_a_documented_error_before_any_statement(session: Session, name: str) -> None:
+    """On a server, each fifth value is tried."""
+    call, values = TABLE[name]
+    one = Plain(id=1)
+    session.add(one)
+    session.flush()
+    session.info["one"] = one
+    faults = []
+
+    with statements(session.connection()) as sent:
+        for value in values if session.get_bind().dialect.name == "sqlite" else values[::5]:
+            fault = tried(call, session, value)
+            if fault is not None or sent:
+                faults.append(f"{shown(value)}: {fault}; sent {sent}")
+                sent.clear()
+
+    assert faults == []
+
+
+def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(test())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def forget(_: Any) -> None:
+    gc.collect()
+
+
+@in_a_loop
+async def test_a_wrong_argument_to_an_async_session_is_one_before_any_statement() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    number, faults = 0, []
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(engine) as session:
+        one = Plain(id=1)
+        session.add(one)
+        await session.flush()
+        session.info["one"] = session.sync_session.info["one"] = one
+        with statements((await session.connection()).sync_connection) as sent:
+            for name, (call, values) in TABLE.items():
+                for value in values:
+                    number += 1
+                    fault = await tried_async(call, session, value)
+                    if fault is not None or sent:
+                        faults.append(f"{name} {shown(value)}: {fault}; sent {sent}")
+                        sent.clear()
+    await engine.dispose()
+
+    assert faults == []
+    assert number > 10_000
+
+
+@in_a_loop
+async def test_a_connection_is_no_session() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.connect() as connection:
+        for wrong in (connection, connection.sync_connection):
+            with pytest.raises(TypeError, match="a session is needed"):
+                await fire_key(Plain, 1, "Go", wrong)  # type: ignore[call-overload]  # that is the mistake
+    await engine.dispose()
+
+
+@in_a_loop
+async def test_a_fire_that_is_not_awaited_is_neither_true_nor_false() -> None:
+    """An ``if`` around it would always hold, and nothing would be sent."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(engine) as session:
+        one = Plain(id=1)
+        session.add(one)
+        await session.flush()
+
+        with pytest.raises(TypeError, match=r"try_fire\(\) of an AsyncSession has sent nothing yet: await it"):
+            bool(one.try_fire("Go"))
+        with pytest.raises(TypeError, match=r"try_fire_key\(\)"):
+            bool(try_fire_key(Plain, 1, "Go", session))
+        with pytest.warns(RuntimeWarning, match="coroutine 'fire' was never awaited"):
+            forget(one.fire("Go"))
+        # asyncio takes it for the coroutine that it stands for.
+        (task,) = await asyncio.gather(asyncio.create_task(one.try_fire("Go", session)))
+        assert await asyncio.wait_for(one.try_fire("Go", session), 5)
+        assert bool(task)
+    await engine.dispose()
+
+
+def details_of(engine_options: dict[str, Any], details: Any) -> Any:
+    engine = create_engine("sqlite://", **engine_options)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Plain(id=1))
+        session.flush()
+        fire_key(Plain, 1, "Go", session, details=details)
+        return session.scalars(select(PlainHistory.details)).one()
+
+
+def test_details_are_what_the_engines_own_serializer_takes() -> None:
+    at = datetime(2026, 1, 1)  # noqa: DTZ001 - as text it needs no zone
+    serializer = {"json_serializer": lambda value: json.dumps(value, default=str)}
+
+    assert details_of(serializer, {"at": at}) == {"at": str(at)}
+    with pytest.raises(TypeError, match="details= is stored as JSON: Object of type datetime"):
+        details_of({}, {"at": at})
+
+
+FINE: list[Any] = [
+    *(0, False, "", [], {}, 1.5, 10**300, -(2**63), 1e308, "é 😀", "NaN", "Infinity", "1e999", "\0", "9" * 400, "[[[" * 50),
+    *({"a": [1, None, {"b": "NaN"}]}, [[]] * 100, nested(30), "\\ud800", {"\\ud800": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("details", FINE, ids=range(len(FINE)))
+def test_what_both_servers_store_is_taken(session: Session, details: Any) -> None:
+    session.add(Plain(id=1))
+    session.flush()
+
+    fire_key(Plain, 1, "Go", session, details=details)
+
+    stored = session.scalars(select(PlainHistory.details)).one()
+    assert stored == (details if not isinstance(details, int) else pytest.approx(details))
+
+
+def test_refused_details_leave_the_callers_transaction_alive(session: Session) -> None:
+    session.add(Plain(id=1, note="work of the caller"))
+    session.flush()
+
+    for details in (float("nan"), b"x", "\ud800"):
+        with pytest.raises((TypeError, ValueError), match="details="):
+            fire_key(Plain, 1, "Go", session, details=details)
+
+    assert session.scalars(select(Plain.note)).all() == ["work of the caller"]
+    assert fire_key(Plain, 1, "Go", session)
