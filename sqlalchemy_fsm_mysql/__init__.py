@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .operations.figures import count_rows as count_rows
     from .operations.figures import count_transitions as count_transitions
     from .orm.claims import claim as claim
+    from .orm.due import fire_due as fire_due
     from .orm.firing import fire_key as fire_key
     from .orm.firing import force_state as force_state
     from .orm.firing import try_fire_key as try_fire_key
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .orm.hooks import on_moved as on_moved
     from .orm.hooks import remove_hook as remove_hook
     from .orm.sets import fire_where as fire_where
+    from .orm.since import StateSinceColumn as StateSinceColumn
     from .orm.stateful import Stateful as Stateful
     from .orm.stateful import StateMachineColumn as StateMachineColumn
     from .orm.stateful import StateType as StateType
@@ -104,6 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "count_transitions",
     ),
     "orm.claims": ("claim",),
+    "orm.due": ("fire_due",),
     "orm.firing": (
         "fire_key",
         "force_state",
@@ -120,6 +123,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "remove_hook",
     ),
     "orm.sets": ("fire_where",),
+    "orm.since": ("StateSinceColumn",),
     "orm.stateful": (
         "StateMachineColumn",
         "StateType",

@@ -26,7 +26,7 @@ __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
 
 log = logging.getLogger(__package__)
 
-Operation: TypeAlias = Literal["fire", "fire_where", "claim", "force_state"]
+Operation: TypeAlias = Literal["fire", "fire_where", "fire_due", "claim", "force_state"]
 
 
 @dataclass(slots=True)

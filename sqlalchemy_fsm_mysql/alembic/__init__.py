@@ -6,7 +6,8 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 :mod:`.ops`; ``alembic check`` minds them, too. Alembic 1.13 and later.
 """
 
-from ..orm.history import ExactText, Timestamp
+from ..orm.history import ExactText as ExactText
+from ..orm.since import Timestamp as Timestamp
 from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render
 from .types import States
 

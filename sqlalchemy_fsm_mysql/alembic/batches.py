@@ -211,7 +211,7 @@ class Walk:
         for criteria, end in self._ranges():
             beyond: list[ColumnElement[bool]] = []
             while (last := self._again([*criteria, *beyond])) is not None:
-                beyond = [is_beyond(self.order, last)]  # type: ignore[arg-type]  # expressions where Columns were
+                beyond = [is_beyond(self.order, last)]
             if end is not None and time.monotonic() - self._told >= TELL_EVERY:
                 self._told = time.monotonic()
                 key = end[0] if len(end) == 1 else end
@@ -227,7 +227,7 @@ class Walk:
             if end is None:
                 yield beyond, None
                 return
-            after_end = is_beyond(self.order, tuple(end))  # type: ignore[arg-type]  # an expression where a Column was
+            after_end = is_beyond(self.order, tuple(end))
             yield [*beyond, ~after_end], tuple(end)
             beyond = [after_end]
 

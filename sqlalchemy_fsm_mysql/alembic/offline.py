@@ -30,7 +30,6 @@ from sqlalchemy import (
 )
 
 from ..databases import name_of, supported, types_of
-from ..databases.clock import utc_now
 from ..databases.exact import AsBytes
 from ..databases.mysql.ddl import both_dialects, writing_dialect
 from ..databases.mysql.literals import quoted
@@ -38,6 +37,7 @@ from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
 from ..errors import MigrationRefused
 from ..machine.states import FORCED
 from ..orm.column import check_name, states_check
+from ..sql.clock import utc_now
 from .databases import PIN, UNPIN, constraint_text, state_table
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 

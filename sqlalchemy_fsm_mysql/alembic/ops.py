@@ -254,7 +254,8 @@ class MigrateStatesOp(StatesOp):
         (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
         are taken in order. With ``--sql`` it is one transaction.
 
-        Effects of `on_enter` and `on_exit` are not written, because a revision knows no machine.
+        Effects of `on_enter` and `on_exit` are not written, and neither is a `StateSinceColumn`, because a revision
+        knows no machine: a timed event counts from the change before.
 
         The keys of *targets* are compared byte by byte, whatever the collation; None and ``''`` are keys, too.
         *where*, a condition in SQL such as ``"retries > 3"``, leaves other rows alone, so that a state can be split;

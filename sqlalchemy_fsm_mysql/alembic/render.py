@@ -10,7 +10,8 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy.types import TypeEngine
 
 from ..orm.column import StateType
-from ..orm.history import ExactText, RecordedState, Timestamp
+from ..orm.history import ExactText, RecordedState
+from ..orm.since import Timestamp
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, IrreversibleOp, MigrateStatesOp
 from .types import States
 

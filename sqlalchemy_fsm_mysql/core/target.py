@@ -31,11 +31,12 @@ EXTRAS = "sqlalchemy_fsm_mysql"
 
 @dataclass(slots=True)
 class Extras:
-    """The history and the hooks of a state column, shared by all classes that map it."""
+    """The history, the hooks and the since column of a state column, shared by all classes that map it."""
 
     column: Column[Any]
     history: Any = None  # Any: an orm.history.History; core reads its .sql
     hooks: list[Any] = field(default_factory=list)
+    since: Column[Any] | None = None  # holds since when the row is in its state
     is_set_elsewhere: bool = False  # whether an effect of another machine on the row sets this state
 
 

@@ -73,7 +73,10 @@ def _is_plain(event: EventSQL) -> bool:
     if any(re.search(r"[^\W\d]", qualified.sub("", str(part))) for part in text):
         return False
     by_python = [c for c in event.row.table.c if c.onupdate is not None and not c.onupdate.is_clause_element]
-    return not by_python and not any(branch.guard is not None or branch.effects for branch in event.branches)
+    since = event.row.since
+    return not by_python and all(
+        branch.guard is None and all(column is since for column in branch.effects) for branch in event.branches
+    )
 
 
 def fire_existing(fire: Fire, attempt: Attempt) -> Moved[Any] | Refused[Any]:

@@ -48,7 +48,8 @@ class ColumnFacts:
 class TableFacts:
     """A table as the database has it: its columns' names, its engine, and the columns of each unique index in order.
 
-    `required` are the columns that an INSERT has to give a value, because they are NOT NULL without a default.
+    `indexes` are the columns of all indexes but the primary key's, without indexes on expressions. `required` are the
+    columns that an INSERT has to give a value, because they are NOT NULL without a default.
     """
 
     columns: frozenset[str]
@@ -56,6 +57,7 @@ class TableFacts:
     unique: tuple[tuple[str, ...], ...]
     required: frozenset[str] = frozenset()
     is_view: bool = False
+    indexes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ class Catalogue:
             engine=self.engine(inspector, table, schema),
             unique=(key, *unique),
             required=frozenset(required),
+            indexes=tuple(
+                tuple(cast("list[str]", index["column_names"]))
+                for index in indexes
+                if None not in index["column_names"]
+            ),
             is_view=table.name in inspector.get_view_names(schema=schema),
         )
 

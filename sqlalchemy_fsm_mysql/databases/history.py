@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, bindparam, insert, select
 
+from ..sql.clock import utc_now
 from ..sql.events import EventSQL, StateRow
 from ..sql.history import ATTRIBUTION, HistorySQL
-from .clock import utc_now
 from .ready import built_once
 from .sets import among, bindable
 

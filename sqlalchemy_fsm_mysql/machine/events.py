@@ -74,9 +74,10 @@ class Event:
     transition's own, and *effect* is written by every one, along with the transition's own.
 
     *after* makes a timed event: it is due so long after the row has entered its state, or at the moment that the
-    function returns for a row. Such a machine can be declared, drawn and compared; a state column does not take it yet.
-    ``recorded=False`` leaves the event out of the history; it is for events that lead
-    every state back to itself. *description* is a text for people, which diagrams show.
+    function returns for a row. Fired earlier, the guard ``"after"`` refuses it. For a timedelta, the model needs a
+    `StateSinceColumn`. ``fire_due`` fires the events that are due. ``recorded=False`` leaves the event out of the
+    history; it is for events that lead every state back to itself. *description* is a text for people, which diagrams
+    show.
 
     Raises:
         TypeError: a part is of a type that it cannot be.

@@ -19,6 +19,7 @@ from ..errors import DatabaseUnfit
 from ..orm.column import check_names
 from ..orm.mapped import MappedState, attribute_state
 from .checks.column import of_checks, of_column, of_engine, of_rights, of_rows, of_table
+from .checks.due import of_due
 from .checks.history import of_history
 from .checks.model import of_events, of_key
 from .checks.server import SETTINGS
@@ -77,6 +78,7 @@ def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) 
     yield from of_events(mapped)
     yield from of_table(mapped, facts)
     yield from of_key(mapped, connection)
+    yield from of_due(mapped, facts)
     yield from of_column(mapped, column)
     yield from of_checks(mapped, connection)
     yield from of_engine(str(own.table.name), facts)

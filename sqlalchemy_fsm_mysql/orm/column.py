@@ -127,7 +127,6 @@ class StateType(TypeDecorator[Any]):
     ) -> None:
         if storage not in ("enum", "varchar"):
             raise ValueError(f"storage={storage!r}; a state column is stored as 'enum' or 'varchar'")
-        _require_untimed(machine)
         super().__init__(max(map(len, machine.stored_states)))
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
@@ -221,20 +220,6 @@ def _require_database(_: Table, connection: Connection | None, **__: Any) -> Non
     """Refuse to create the table in a database that the library does not support."""
     if connection is not None:  # None: Alembic writes a script
         require_database(connection)
-
-
-def _require_untimed(machine: Machine) -> None:
-    """Raises: InvalidMachine for a machine with timed events: no statement asks for their time yet."""
-    timed = [event.name for event in machine.events.values() if event.is_timed]
-    if timed:
-        raise InvalidMachine(
-            [
-                f"event {name!r} has after=, which can be declared and drawn but not fired yet: write a guard on a "
-                "column that holds the due time, such as guard=lambda order: order.due_at <= func.utc_timestamp()"
-                for name in timed
-            ],
-            machine.name,
-        )
 
 
 class _CheckRule:

@@ -25,6 +25,7 @@ from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
 from ..sql.exact import only_exactly
+from ..sql.locks import without_locks
 
 EQUALITIES: dict[Any, Any] = {
     operators.eq: operators.in_op,
@@ -95,6 +96,23 @@ class StateComparator(String.Comparator[Any]):
         composed: ColumnElement[Any] = _composed(built.after(), built, self.expr, payload)
         return composed
 
+    def due(self, event: str, /) -> ColumnElement[bool]:
+        """Whether the timed *event* is due: the row is in a state that it leaves, and its time has come.
+
+        The event's other guards are left out, so that an index on the state and the time serves it; :meth:`can` has
+        them all.
+
+        Raises: UnknownEvent; ValueError for an event without ``after=``.
+        """
+        machine = self._machine(event)
+        if not machine.events[machine.event_name(event)].is_timed:
+            timed = listed(shown(one.name) for one in machine.events.values() if one.is_timed) or "none"
+            raise ValueError(f"event {shown(event)} has no after=, so it is never due; the timed events are {timed}")
+        built = self._event(event)
+        due = without_locks(built.is_due(*built.from_source()))
+        composed: ColumnElement[bool] = _composed(due, built, self.expr, {})
+        return composed
+
     def in_group(self, group: str, /) -> ColumnElement[bool]:
         """Whether the row is in one of the states of *group*, as a SQL boolean; an index on the column serves it.
 
@@ -159,7 +177,7 @@ class StateComparator(String.Comparator[Any]):
         entity = self.expr._annotations.get("parententity")
         if entity is None:
             raise TypeError(
-                f"{name!r} has guards, which need the mapped class: use Order.state, not the table's column"
+                f"{name!r} has guards or after=, which need the mapped class: use Order.state, not the table's column"
             )
         state = entity.mapper.class_.__dict__[STATES][self.expr._annotations["proxy_key"]]
         built: EventSQL = state.event(name)
@@ -167,7 +185,8 @@ class StateComparator(String.Comparator[Any]):
 
 
 def _is_guarded(machine: Machine, event: str) -> bool:
-    return any(transition.guard is not None for transition in machine.transitions(event))
+    timed = machine.events[machine.event_name(event)].is_timed
+    return timed or any(transition.guard is not None for transition in machine.transitions(event))
 
 
 def _require_payload(event: str, given: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from sqlalchemy import (
     JSON,
-    DateTime,
     Dialect,
     Integer,
     String,
@@ -56,6 +55,7 @@ from .sessions import (
     session_or_own,
     within,
 )
+from .since import Timestamp
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,17 +96,6 @@ class RecordedState(ExactText):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else self.machine.loaded(value)
-
-
-class Timestamp(TypeDecorator[datetime]):
-    """A point in time by the database's clock, in UTC, with microseconds; a naive datetime in Python."""
-
-    impl = DateTime
-
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(types_of(dialect).timestamp())
 
 
 class TransitionHistory:

@@ -19,6 +19,7 @@ from .comparator import STATES
 from .placement import other_state, require_place
 from .protection import protect
 from .rows import counts_versions, makes_versions, state_row
+from .since import find_since
 
 
 class MappedState(Target):
@@ -37,7 +38,7 @@ class MappedState(Target):
 
     @cached_property
     def row(self) -> StateRow:
-        return state_row(self.mapper, self.attribute, self.column, self.machine)
+        return state_row(self.mapper, self.attribute, self.column, self.machine, self.extras.since)
 
     @cached_property
     def key_attributes(self) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ class MappedState(Target):
         return built
 
     def forced_to(self, state: State) -> EventSQL:
-        if not self.machine.borders.effects:
+        if not self.machine.borders.effects and self.extras.since is None:
             return self.forced
         built = self._forced.get(state)
         if built is None:
@@ -218,6 +219,7 @@ def equip(mapper: Mapper[Any]) -> list[MappedState]:
     for name, column in state_columns(mapper):
         require_place(mapper, name, column)
     states = {name: MappedState(mapper, name, column) for name, column in state_columns(mapper)}
+    find_since(mapper, states)
     if states:
         setattr(mapper.class_, STATES, MappedStates(states))
     for state in states.values():

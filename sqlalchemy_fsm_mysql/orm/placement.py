@@ -73,6 +73,7 @@ def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
             *(["history"] if extras.history is not None else []),
             *(["hooks"] if extras.hooks else []),
             *(["effects of on_enter and on_exit"] if machine.borders.effects else []),
+            *(["StateSinceColumn"] if extras.since is not None else []),
         ]
         if bypassed:
             raise ValueError(

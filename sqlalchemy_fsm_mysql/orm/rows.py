@@ -18,8 +18,10 @@ from ..sql.expressions import outside_subqueries
 __all__ = ["counts_versions", "makes_versions", "state_row"]
 
 
-def state_row(mapper: Mapper[Any], attribute: str, state: Column[Any], machine: Machine) -> StateRow:
-    """The row of *mapper* that has the column *state*; all mappers must be configured.
+def state_row(
+    mapper: Mapper[Any], attribute: str, state: Column[Any], machine: Machine, since: Column[Any] | None
+) -> StateRow:
+    """The row of *mapper* that has the columns *state* and *since*; all mappers must be configured.
 
     Raises: InvalidMachine when the version is in another table than the state.
     """
@@ -45,6 +47,7 @@ def state_row(mapper: Mapper[Any], attribute: str, state: Column[Any], machine: 
         visible=_is_of_class(mapper, table),
         version=version,
         implied=_implied(mapper, state, version),
+        since=since,
     )
 
 

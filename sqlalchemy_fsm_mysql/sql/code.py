@@ -84,7 +84,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The row stays in ``state``, a stored value; ``failed`` are the names of the guards that are not true of the row."""
+    """The row stays in ``state``, a stored value; ``failed`` names the guards that are not true of the row."""
 
     state: str
     reason: Reason

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -76,7 +77,7 @@ class StateRow:
 
     ``visible`` is the criterion for rows of the mapped class (single-table inheritance), ``columns`` the table's
     columns by attribute name, ``implied`` the assignments that every UPDATE has (``onupdate`` expressions and the next
-    version).
+    version). ``since`` is the column of the time at which the row came into its state, where the model has one.
     """
 
     table: Table
@@ -86,14 +87,15 @@ class StateRow:
     visible: ColumnElement[bool] | None = None
     version: Column[Any] | None = None
     implied: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)
+    since: Column[Any] | None = None
 
     @cached_property
     def writing(self) -> Update:
-        """An UPDATE for ``Session.get_bind()``, by which a session with several binds sees that the statement writes."""
+        """An UPDATE for ``Session.get_bind()``: it tells a session with several binds that the statement writes."""
         return update(self.table)
 
     def is_key(self) -> ColumnElement[bool]:
-        """The criterion of the row's key. Each part is bound with its column's type, because 1 = '1abc' is true on MySQL."""
+        """The criterion of the row's key. Each part has its column's type, because 1 = '1abc' is true on MySQL."""
         return and_(*(part == bindparam(KEY.format(i), type_=part.type) for i, part in enumerate(self.key)))
 
     def reads(self, expression: ColumnElement[Any]) -> set[Column[Any]]:
@@ -132,6 +134,18 @@ class Chosen:
     of: Callable[[Branch], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The time of a timed event: its guard, and the expression by which rows are in the order of becoming due.
+
+    A row is due at `moment`, or `interval` after it.
+    """
+
+    guard: ColumnElement[bool]
+    moment: ColumnElement[Any]
+    interval: timedelta = timedelta(0)
+
+
 @dataclass(frozen=True)
 class EventSQL:
     """One event of one machine on one mapped column, as SQL. Built once per mapped class and event."""
@@ -147,9 +161,8 @@ class EventSQL:
     lists: frozenset[str] = frozenset()  # the bound parameters that take a list, as that of an IN
     named_guards: tuple[str, ...] = ()  # in the order of their bits in the code
     recorded: bool = True  # whether each transition has a history row
-    outside: Mapping[Column[Any], ColumnElement[Any]] = field(
-        default_factory=dict
-    )  # effects when the row is in no declared state
+    outside: Mapping[Column[Any], ColumnElement[Any]] = field(default_factory=dict)  # effects from no declared state
+    due: Due | None = None  # of a timed event
     cache: dict[Any, Any] = field(default_factory=dict)  # the statements that are built from this event
     readings: dict[int, codes.Reading] = field(default_factory=dict)  # the meanings of codes that were read before
 
@@ -237,6 +250,16 @@ class EventSQL:
         ]
         can = or_(state.in_([_name(s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
         return only_exactly(can, state, self.from_source())
+
+    def is_due(self, *sources: str) -> ColumnElement[bool]:
+        """Whether the row is in one of *sources*, and the time of this timed event has come; other guards aside.
+
+        Of one state, an index on the state and the time has the rows in the order in which they became due.
+        """
+        assert self.due is not None
+        names, state = [_name(source) for source in sources], self.row.state
+        is_source = state == names[0] if len(names) == 1 else state.in_(names)
+        return only_exactly(and_(is_source, self.due.guard), state, sources)
 
     def after(self) -> ColumnElement[Any]:
         """The state after the event, with the column's own type; the other rows that it reads are not locked."""

@@ -6,10 +6,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any, cast
 
 from sqlalchemy import (
+    TIMESTAMP,
     Alias,
     BinaryExpression,
     BindParameter,
@@ -35,9 +37,11 @@ from sqlalchemy.types import TypeEngine
 from ..errors import InvalidMachine
 from ..errors.texts import State, listed, stored_form
 from ..machine import BorderEffect, Machine
+from ..machine.guards import AFTER
 from ..machine.payload import Takes as Payload
 from ..machine.states import FORCED
-from .events import PAYLOAD, Branch, EventSQL, StateRow
+from .clock import utc_ago, utc_now
+from .events import PAYLOAD, Branch, Due, EventSQL, StateRow
 from .locks import for_share
 from .unfit import unfit_calls
 
@@ -83,14 +87,17 @@ class _Builder:
         self.problems: list[str] = []
         self._guards: dict[int, ColumnElement[bool]] = {}  # by the function's id
         self._assigned: dict[int, Effects] = {}
+        self._now: ColumnElement[Any] = utc_now()
 
     def build(self) -> EventSQL:
         machine = self.machine
         self.payload = Payload(machine.payload(self.event), machine.optional_payload(self.event))
         common = self._effects(machine.events[self.event].effect, "effect")
+        due = self._due()
+        timed = () if due is None else ((AFTER, due.guard),)
         parts = []
         for transition in machine.transitions(self.event):
-            guards = tuple((str(guard.name), self._guard(guard.function)) for guard in transition.guards)
+            guards = tuple((str(guard.name), self._guard(guard.function)) for guard in transition.guards) + timed
             own = common | self._effects(transition.effect, "effect")
             parts.append((transition, guards, self._crossing(transition.source, transition.target, own) | own))
         # A source state has one branch for each of its spellings: a row may have an alias as its stored value.
@@ -119,8 +126,9 @@ class _Builder:
             self.payload.optional,
             self.types,
             frozenset(self.lists),
-            tuple(machine.guards(self.event)),
+            (*machine.guards(self.event), *(name for name, _ in timed)),
             recorded=machine.events[self.event].recorded,
+            due=due,
         )
         for branch in branches:
             built.branch_assignments(branch)  # raises now for effects that read each other in a circle
@@ -172,7 +180,8 @@ class _Builder:
     def _crossing(self, source: Any, target: State, own: Effects) -> Effects:
         """The effects of the borders between *source* and *target*; of several on one column, the most specific.
 
-        Columns that the transition's *own* effects write are left out, because those effects win.
+        Columns that the transition's *own* effects write are left out, because those effects win. A change of the state
+        also writes the time at which the row came into its state.
         """
         borders = self.machine.borders
         chosen: dict[Column[Any], tuple[BorderEffect, ColumnElement[Any]]] = {}
@@ -186,7 +195,32 @@ class _Builder:
                         f"on_{border.role} of {first} and of {border} both set {column.name!r}, and neither group is"
                         " inside the other: leave one, or set it by an effect of the state or the event"
                     )
-        return {column: value for column, (_, value) in chosen.items()}
+        effects = {column: value for column, (_, value) in chosen.items()}
+        if self.row.since is not None and source != target:
+            effects[self.row.since] = self._now
+        return effects
+
+    def _due(self) -> Due | None:
+        """The time of the event; None of one that is not timed."""
+        after, since = self.machine.events[self.event].after, self.row.since
+        if after is None:
+            return None
+        if isinstance(after, timedelta):
+            if since is None:  # refused when the class was mapped
+                raise InvalidMachine([f"event {self.event!r}: its after needs a StateSinceColumn"], self.machine.name)
+            return Due(since <= utc_ago(after), since, after)
+        value = _element(self._call_with_payload(after, AFTER))
+        if not isinstance(value, ColumnElement):
+            self._problem(
+                AFTER, f"returned {type(value).__name__}; it has to return a SQL expression, such as a column"
+            )
+            value = null()
+        moment = self._in_core_terms(value, AFTER)
+        for column in visitors.iterate(moment):
+            if isinstance(column, Column) and isinstance(column.type, TIMESTAMP):
+                zoned = f"reads {column.name!r}, a TIMESTAMP, which MySQL shows in the time zone of each session"
+                self._problem(AFTER, f"{zoned}: use DATETIME in UTC")
+        return Due(moment <= self._now, moment)
 
     # Many branches share one guard or effect. Each function is called once, and its SQL is shared.
     def _guard(self, guard: Callable[..., Any]) -> ColumnElement[bool]:
@@ -251,6 +285,8 @@ class _Builder:
                 role,
                 f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}",
             )
+        elif column is self.row.since:
+            self._problem(role, f"sets {attribute!r}, a StateSinceColumn, which every change of the state writes")
         elif column is self.row.state:
             self._problem(role, f"sets {attribute!r}, the machine's own state: only the transition's target does")
         elif column in self.row.key or column is self.row.version:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, and_, or_, tuple_
 
 
-def is_beyond(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+def is_beyond(key: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a row comes after *values* in the order of its *key*.
 
     Without a comparison of tuples, for which MySQL uses no index range

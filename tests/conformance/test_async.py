@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, select, text
+from sqlalchemy import URL, Engine, select, text, update
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -31,12 +32,14 @@ from sqlalchemy_fsm_mysql import (
     RefusedByDatabase,
     RowNotFound,
     StateMachineColumn,
+    StateSinceColumn,
     TransactionAborted,
     Transition,
     TransitionHistory,
     TransitionNotAllowed,
     claim,
     find_by_token,
+    fire_due,
     fire_key,
     fire_or_create,
     fire_where,
@@ -48,6 +51,7 @@ from sqlalchemy_fsm_mysql import (
     try_fire_key,
 )
 from sqlalchemy_fsm_mysql.operations.enforcement import permitted
+from sqlalchemy_fsm_mysql.sql.clock import utc_ago
 from tests.bridge import unbridged
 from tests.reference import machine
 from tests.servers import make_engine
@@ -55,6 +59,17 @@ from tests.servers import make_engine
 
 class Base(DeclarativeBase):
     """Their tables have names of their own: other suites use the same database."""
+
+
+class Timer(Base):
+    """An event that is due an hour after the row was made."""
+
+    __tablename__ = "async_timers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(
+        Machine(initial="running", events=[Event("Ring", {"running": "rung"}, after=timedelta(hours=1))])
+    )
+    state_since: Mapped[datetime] = StateSinceColumn()
 
 
 class Order(Base):
@@ -243,6 +258,23 @@ def test_what_was_moved_shows_the_target_without_the_greenlet(run, way):
             return order.state
 
     assert run(test) == "Running"
+
+
+def test_timed_events_are_awaited(run):
+    async def test(engine):
+        async with AsyncSession(engine) as session:
+            timer = Timer(id=1)
+            session.add(timer)
+            await session.flush()
+            early = await timer.try_fire("Ring", session)
+            none = await fire_due(Timer, session)
+            await session.execute(update(Timer.__table__).values(state_since=utc_ago(timedelta(hours=1))))
+            moved = await fire_due(Timer, session)
+            await session.commit()
+            await session.refresh(timer)
+            return early.failed, none.moved, moved.moved, timer.state
+
+    assert run(test) == (("after",), 0, 1, "rung")
 
 
 def test_the_history_is_awaited(run):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -906,11 +905,3 @@ def test_a_column_may_have_other_options(session):
 
     assert (Indexed.__table__.c.state.index, Indexed.__table__.c.state.comment) == (True, "where it is")
     assert Indexed.__table__.c.state.default.arg == "Running"
-
-
-def test_a_machine_with_timed_events_is_refused():
-    """No statement asks for their time yet, and an option that is taken and ignored would be worse than none."""
-    timed = Machine(initial="new", events=[Event("Expire", {"new": "gone"}, after=timedelta(minutes=15))])
-
-    with pytest.raises(InvalidMachine, match="'Expire' has after=, which can be declared and drawn but not fired yet"):
-        StateMachineColumn(timed)

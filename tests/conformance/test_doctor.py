@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import URL, Engine, String, func, text
@@ -14,6 +15,7 @@ from sqlalchemy_fsm_mysql import (
     Event,
     Machine,
     StateMachineColumn,
+    StateSinceColumn,
     TransitionHistory,
     check_database,
     enforce_machine,
@@ -327,3 +329,39 @@ def test_an_event_that_cannot_be_built_is_an_error(patient: Engine) -> None:
     Base.metadata.create_all(patient)
 
     assert kinds(Order, patient) == {("error", "event")}
+
+
+def test_the_index_of_timed_events_is_asked_for(patient):
+    class Base(DeclarativeBase):
+        pass
+
+    timed = Machine(
+        initial="new",
+        events=[
+            Event("Expire", {"new": "gone"}, after=timedelta(hours=1)),
+            Event("Remind", {"new": "new"}, after=lambda order: order.due_at),
+        ],
+    )
+
+    class Order(Base):
+        __tablename__ = "orders"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        status: Mapped[str] = StateMachineColumn(timed)
+        since: Mapped[datetime] = StateSinceColumn()
+        due_at: Mapped[datetime | None]
+
+    Base.metadata.create_all(patient)
+    found = [one for one in check_database(Order.status, patient) if one.kind == "no due index"]
+    assert [one.advice for one in found] == [
+        "CREATE INDEX ix_orders_since ON orders (status, since)",
+        "CREATE INDEX ix_orders_due_at ON orders (status, due_at)",
+    ]
+    assert found[0].what == (
+        "no index on orders begins with (status, since), so looking for the rows on which 'Expire' is due reads every"
+        " row in the state"
+    )
+    do(patient, *(one.advice for one in found))
+    assert kinds(Order, patient) == {("note", "no history")} or kinds(Order, patient) == set()
+
+    do(patient, "ALTER TABLE orders DROP COLUMN since")
+    assert ("error", "no since column") in {(one.severity, one.kind) for one in check_database(Order.status, patient)}

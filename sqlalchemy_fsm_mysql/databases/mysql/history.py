@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, func, insert, select
 
+from ...sql.clock import utc_now
 from ...sql.history import HistorySQL
-from ..clock import utc_now
 from ..history import HistoryStatements
 from ..ready import ReadyStatement, built_once
 
