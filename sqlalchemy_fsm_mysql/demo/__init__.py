@@ -1,7 +1,8 @@
-"""The demo: processes that know nothing of each other race events on a few rows, then all is checked.
+"""The demo: independent processes race events on a few rows, and a check compares their reports with the database.
 
-:mod:`.orders` is the example of the README, the machine and its model. :mod:`.race` runs the processes,
-:mod:`.check` holds what they reported against what the database stores, and :mod:`.screen` shows it.
+:mod:`.orders` has the machine and the model of the README. :mod:`.race` runs the processes, :mod:`.naive` is the
+read-decide-write code that they run beside the library, :mod:`.check` compares reports and rows, and :mod:`.screen`
+prints.
 """
 
 from __future__ import annotations

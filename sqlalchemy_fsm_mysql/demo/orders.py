@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import literal_column
+from sqlalchemy import String, literal_column
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..machine import Event, Machine
@@ -29,7 +29,10 @@ class Base(DeclarativeBase):
 
 
 class Order(Stateful, Base):
-    """An order. Each UPDATE adds one to its `steps`, so a row knows by itself how often it was moved."""
+    """An order. Each UPDATE adds one to its `steps`, so the row itself counts its moves.
+
+    The read-decide-write code of :mod:`.naive` moves the same rows in two columns of its own.
+    """
 
     __tablename__ = TABLE
     __table_args__ = {"comment": COMMENT}  # noqa: RUF012 - SQLAlchemy reads a plain dict
@@ -37,3 +40,5 @@ class Order(Stateful, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     steps: Mapped[int] = mapped_column(default=0, onupdate=literal_column("steps + 1"))
     state: Mapped[str] = StateMachineColumn(machine)
+    naive_state: Mapped[str] = mapped_column(String(20), default="Initializing")
+    naive_steps: Mapped[int] = mapped_column(default=0)

@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 
 from ..databases.urls import shown_url
 from ..errors.texts import counted
-from .check import Finding, Stored, findings
+from .check import Contest, Finding, Stored, findings
 from .orders import TABLE, machine
 from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
-from .screen import Show, Snapshot, show_findings, show_table, showing
+from .screen import Show, Snapshot, contest_table, show_findings, show_table, showing
 from .stage import stage
 
 LOOK_EVERY = 0.2  # seconds
@@ -34,10 +34,9 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
         stored = stored_orders(engine)
     console.print()
     show_table(console, machine, race.tally)
-    console.print()
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     show_findings(console, found)
-    console.print()
+    console.print(contest_table(Contest.of(race.tally, stored)))
     return _verdict(console, race, found, took, where="SQLite" if url is None else shown_url(engine.url))
 
 
@@ -45,9 +44,8 @@ def _introduce(console: Console, engine: Engine, workers: int, rows: int, second
     console.print(
         Text.assemble(
             (f"{workers} processes, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
-            " Each process picks an order and an event and fires it, again and again, through a connection of"
-            " its own; none knows what the others do. A process that deletes an order makes a new one in the same"
-            " transaction.",
+            " Each process picks an order and an event, and fires it by the library and by naive code (read the row,"
+            " decide in Python, write it), on two columns of the same row. The processes do not talk to each other.",
         )
     )
     console.print(Text(f"Table {TABLE} in {shown_url(engine.url)}", "dim"), soft_wrap=True)
@@ -95,6 +93,7 @@ def _show_until_over(engine: Engine, race: Race, show: Show, begin: float, secon
                 live={key: row for key, row in orders.items() if row.state != "Deleted"},
                 states=_states(orders),
                 per_second=(race.tally.fired - fired) / (now - since),
+                contest=Contest.of(race.tally, orders),
             )
         )
 
@@ -111,12 +110,12 @@ def _verdict(console: Console, race: Race, found: list[Finding], took: float, wh
         return 1
     tally = race.tally
     rate = tally.fired / took if took else 0.0
-    again = "" if not tally.again else f" {tally.again:,} were run again, after the server had ended their transaction."
+    again = "" if not tally.again else f" {tally.again:,} ran again after a deadlock or a lock timeout."
     console.print(
         Text.assemble(
-            ("Everything holds. ", "bold green"),
-            f"{tally.fired:,} fires, {tally.moved:,} moved and {tally.refused.total():,} refused:"
-            f" {rate:,.0f} a second on {where}.{again}",
+            ("All checks passed. ", "bold green"),
+            f"{tally.fired:,} fires ({rate:,.0f} a second) on {where}: {tally.moved:,} moved,"
+            f" {tally.refused.total():,} refused.{again}",
         )
     )
     return 0

@@ -22,6 +22,7 @@ from ..databases import is_embedded
 from ..errors import LockTimeout, TransactionAborted
 from ..orm.firing import try_fire_key
 from ..outcomes import Moved, Refused
+from . import naive
 from .check import Stored, Tally
 from .orders import Order
 
@@ -84,10 +85,10 @@ def live_orders(since: int = 0) -> Select[Any]:
 
 
 def stored_orders(engine: Engine) -> dict[int, Stored]:
-    """Every order as the database holds it."""
+    """Every order as it is stored."""
     with engine.connect() as connection:
-        rows = connection.execute(select(Order.id, Order.state, Order.steps))
-        return {key: Stored(state, steps) for key, state, steps in rows}
+        rows = connection.execute(select(Order.id, Order.state, Order.steps, Order.naive_steps))
+        return {key: Stored(state, steps, naive_steps) for key, state, steps, naive_steps in rows}
 
 
 @dataclass(slots=True)
@@ -197,7 +198,9 @@ def _race(task: Task, reports: Connection) -> None:
         report_at = time.monotonic() + dice.uniform(0, REPORT_EVERY)
         while (now := time.monotonic()) < end and not task.enough.is_set():
             (name,) = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
-            if _fired(session, dice.choice(live), name, tally):
+            key = dice.choice(live)
+            tally.naive_moved += naive.fired(session, key, name)
+            if _fired(session, key, name, tally):
                 live = _live(session, since=live[0])
             if now >= report_at:
                 reports.send(tally)

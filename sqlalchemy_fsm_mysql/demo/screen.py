@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from rich.box import ROUNDED, SIMPLE_HEAD
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..diagram import REFUSED, Graph
 from ..machine import Machine
-from .check import Finding, Stored, Tally
+from .check import Contest, Finding, Stored, Tally
 
 COLOURS = {
     "Initializing": "cyan",
@@ -38,6 +38,7 @@ class Snapshot:
     live: dict[int, Stored]
     states: dict[str, int]
     per_second: float
+    contest: Contest
 
 
 class Show(Protocol):
@@ -66,7 +67,8 @@ def _lines(console: Console) -> Show:
         tally = snapshot.tally
         console.print(
             f"{snapshot.elapsed:3.0f} s  {tally.fired:,} fired ({snapshot.per_second:,.0f}/s):"
-            f" {tally.moved:,} moved, {tally.refused.total():,} refused | {states}",
+            f" {tally.moved:,} moved, {tally.refused.total():,} refused | {states}"
+            f" | lost: library {snapshot.contest.lost:,}, naive code {snapshot.contest.naive_lost:,}",
             soft_wrap=True,
             highlight=False,
         )
@@ -91,7 +93,8 @@ def _moment(snapshot: Snapshot) -> RenderableType:
         ProgressBar(total=snapshot.seconds, completed=min(snapshot.elapsed, snapshot.seconds), width=40),
         Text(f"{left:.0f} s left; Ctrl-C ends it sooner", style="dim"),
     )
-    return Group(table, counts, _figures(snapshot.tally, snapshot.per_second), bar)
+    figures = _figures(snapshot.tally, snapshot.per_second)
+    return Group(table, counts, figures, contest_table(snapshot.contest), bar)
 
 
 def _figures(tally: Tally, per_second: float) -> Text:
@@ -102,6 +105,23 @@ def _figures(tally: Tally, per_second: float) -> Text:
     return figures.append(f"{per_second:,.0f}", "bold").append(" fires/s")
 
 
+def contest_table(contest: Contest) -> Table:
+    """The moves and the lost updates of the library, and of naive code on the same rows."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("moves reported", justify="right")
+    table.add_column("lost updates", justify="right")
+    table.add_row("sqlalchemy_fsm_mysql", f"{contest.moved:,}", _lost(contest.lost, contest.moved))
+    table.add_row("read, decide, write", f"{contest.naive_moved:,}", _lost(contest.naive_lost, contest.naive_moved))
+    return table
+
+
+def _lost(lost: int, moved: int) -> Text:
+    if not lost:
+        return Text("0", "bold green")
+    return Text(f"{lost:,} ({lost / moved:.0%})", "bold red")
+
+
 def _state(state: str) -> Text:
     return Text(state, COLOURS.get(state, "bold red"))
 
@@ -109,33 +129,29 @@ def _state(state: str) -> Text:
 def show_table(console: Console, machine: Machine, tally: Tally) -> None:
     """The machine's state × event table with the counts of each cell."""
     graph, edges = Graph.of(machine), tally.edges()
-    table = Table(box=ROUNDED, show_lines=True)
-    table.add_column("", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("from", no_wrap=True)
     for event in graph.events:
-        table.add_column(event, no_wrap=True, min_width=len("Initializing"))
+        table.add_column(event, no_wrap=True)
     for state in graph.states:
         table.add_row(_state(state), *(_cell(graph, state, event, edges, tally) for event in graph.events))
-    console.print(Text("Where each event led, and how often", "bold"))
+    console.print(Text.assemble(("The target of each event, and how often. ", "bold"), f"{REFUSED} is a refusal."))
     console.print(table)
-    console.print(
-        Text(f"{REFUSED} is a refusal: the event does not leave that state, and the row stays as it is.", "dim")
-    )
 
 
 def _cell(graph: Graph, state: str, event: str, edges: dict[tuple[str, str, str], int], tally: Tally) -> Text:
     cell = Text()
     for edge in graph.leaving(state, event):
-        cell.append(edge.target, COLOURS.get(edge.target, "")).append(
-            f"\n× {edges.get((event, state, edge.target), 0):,}", "bold"
-        )
+        cell.append(f"{edge.target} ", COLOURS.get(edge.target, ""))
+        cell.append(f"{edges.get((event, state, edge.target), 0):,}", "bold")
     if not cell:
-        cell.append(f"{REFUSED}\n× {tally.refused[event, state]:,}", "dim")
+        cell.append(f"{REFUSED} {tally.refused[event, state]:,}", "dim")
     return cell
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:
     """Each claim with its verdict; at most three violations of each."""
-    console.print(Text("Checked: what was reported, against what is stored", "bold"))
+    console.print(Text("The reports, compared with the stored rows", "bold"))
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column()
