@@ -17,6 +17,7 @@ from .fire import fire
 from .fire_where import fire_where
 from .history import history
 from .output import tell
+from .report import report
 from .sql import sql
 from .watched import watched
 
@@ -36,6 +37,7 @@ app.command()(demo)
 app.command()(diagram)
 app.command()(sql)
 app.command()(check)
+app.command()(report)
 app.command()(adopt)
 app.command()(watched)
 app.command(name="json")(json_)
