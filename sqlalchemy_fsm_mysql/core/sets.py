@@ -8,7 +8,7 @@ plans:
 - **by keys**: lock the rows in chunks along the primary key, read the branch of each, write history rows and states by
   key. Needed where a criterion reads more than the row, where Python makes the next version, and on SQLite.
 
-``orm.sets`` overrides the few methods in which a session takes part.
+``orm.sets`` overrides the few methods in which a session takes part, and :class:`ConnectionSweep` is without one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import (
@@ -37,13 +37,13 @@ from sqlalchemy import (
     and_,
     select,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from typing_extensions import Self
 
 from ..databases import database_of
-from ..errors import FireError
+from ..errors import FireError, RefusedByDatabase
 from ..errors.texts import counted, shown
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
 from ..sql.code import Taken
@@ -53,6 +53,9 @@ from ..sql.expressions import selects_from
 from ..sql.history import HistorySQL
 from ..sql.keys import is_beyond
 from .attribution import NO_ATTRIBUTION, Attribution
+from .failures import raise_explained
+from .hooks import announce
+from .keys import prepare
 from .target import Target, plain_key
 
 # The most rows of one statement whose keys go through this process. It bounds memory and the length of the statement.
@@ -112,6 +115,27 @@ class Sweep:
         """The table that gets a row for each transition of this event; None when it gets none."""
         return self.target.history if self.event.recorded else None
 
+    # ConnectionSweep and orm.sets.SessionSweep have these two each in its own way.
+
+    def connection(self) -> Connection:
+        """The connection that the rows are written on, with the fire noted on its transaction.
+
+        Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted.
+        """
+        raise NotImplementedError
+
+    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
+        """Call the hooks for *rows*, which have moved."""
+        raise NotImplementedError
+
+    @contextmanager
+    def explaining(self, connection: Connection) -> Iterator[None]:
+        """Raise our errors in place of the server's within the block."""
+        try:
+            yield
+        except (StatementError, RefusedByDatabase) as error:
+            raise_explained(error, connection, model=self.target.model, event=self.event.name)
+
     # orm.sets.SessionSweep overrides these four.
 
     def is_filtered(self) -> bool:
@@ -145,10 +169,6 @@ class Sweep:
             isinstance(element, _STEADY) for expression in conditions for element in visitors.iterate(expression)
         )
 
-    def is_one_update(self, rows: int) -> bool:
-        """Whether so many locked rows are moved by a single statement."""
-        return self.history is None and len(self.event.branches) == 1 and self.is_set() and rows <= CHUNK
-
     def reads_itself(self) -> bool:
         """Whether a criterion selects from the table itself.
 
@@ -178,6 +198,22 @@ class Sweep:
                 f"{self.event.name!r} does not move a row that its criterion let through: {reading}"
             )
         return reading.branch
+
+
+@dataclass
+class ConnectionSweep(Sweep):
+    """A sweep on a Connection alone."""
+
+    on: Connection = field(kw_only=True)
+
+    def connection(self) -> Connection:
+        prepare(self.on, self.target, self.event.name)
+        return self.on
+
+    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
+        hooks = self.target.extras.hooks
+        if hooks:
+            announce(hooks, [moved_row(self, row) for row in rows], connection)
 
 
 def run(sweep: Sweep, connection: Connection) -> Counter[int]:
@@ -242,6 +278,11 @@ def pick(sweep: Sweep, connection: Connection, limit: int | None) -> list[Locked
     key = sweep.event.row.key
     query = select(*sweep.columns()).where(sweep.criterion).order_by(*key).limit(limit).with_for_update()
     return [sweep.locked(values) for values in sweep.read(connection, query)]
+
+
+def is_one_update(sweep: Sweep, rows: int) -> bool:
+    """Whether :func:`take` moves so many rows by a single statement."""
+    return sweep.history is None and len(sweep.event.branches) == 1 and sweep.is_set() and rows <= CHUNK
 
 
 def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:

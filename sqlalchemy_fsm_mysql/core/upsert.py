@@ -18,11 +18,30 @@ from ..outcomes import Moved, Refused
 from ..sql.code import NO_ROW, Created, NoRow, Refusal, Taken
 from ..sql.events import VALUE, EventSQL
 from .failures import Meaning, error_code, meaning
-from .fires import Fire, moved, refused, stored_state
+from .fires import Fire, moved, next_version, refused, stored_state
 
 _SAVEPOINT: Final = "fsm_create"
 
 Attempt = Callable[[], "Moved[Any] | Refused[Any]"]
+
+
+def fire_or_insert(
+    connection: Connection, fire: Fire, values: Mapping[str, Any], attempt: Attempt, *, is_filtered: bool = False
+) -> Moved[Any] | Refused[Any]:
+    """Fire on the row of *fire*; a missing row is inserted with *values*. *attempt* fires on a row that is there.
+
+    With *is_filtered*, only *attempt* knows whether the caller may see the row, so one statement cannot do it.
+
+    Raises: as :func:`upsert` and *attempt*.
+    """
+    machine = fire.target.machine
+    if not fire.event.from_source().get(machine.stored(machine.initial)):
+        return fire_existing(fire, attempt)
+    if is_filtered or not can_upsert(connection, fire.event):
+        return fire_then_create(connection, fire, values, attempt)
+    next_version(connection, fire)
+    fire.knows_version = False  # the one statement does not look at the row's version
+    return upsert(connection, fire, values)
 
 
 def upsert(connection: Connection, fire: Fire, values: Mapping[str, Any]) -> Moved[Any] | Refused[Any]:

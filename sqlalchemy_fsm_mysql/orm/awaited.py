@@ -1,4 +1,4 @@
-"""The answer of a function that is given an ``AsyncSession``: to be awaited, and neither true nor false until then."""
+"""The answer of a function that is given an async session or connection: to be awaited, and no truth value."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Awaited"]
 class Awaited(Coroutine[Any, Any, Any]):
     """A *coroutine* that refuses to be taken for its result: ``if order.try_fire("Pay"):`` would always be true."""
 
-    __slots__ = ("__weakref__", "_coroutine", "_name")
+    __slots__ = ("__weakref__", "_coroutine", "_name", "_place")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
-        self._coroutine, self._name = coroutine, name
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str, place: str) -> None:
+        self._coroutine, self._name, self._place = coroutine, name, place
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._coroutine.__await__()
@@ -30,7 +30,7 @@ class Awaited(Coroutine[Any, Any, Any]):
 
     def __bool__(self) -> NoReturn:
         self._coroutine.close()  # the error says it, and no warning need follow
-        raise TypeError(f"{self._name}() of an AsyncSession has sent nothing yet: await it, and ask its outcome")
+        raise TypeError(f"{self._name}() of an {self._place} has sent nothing yet: await it, and ask its outcome")
 
     def __repr__(self) -> str:
-        return f"<{self._name}() of an AsyncSession, to be awaited>"
+        return f"<{self._name}() of an {self._place}, to be awaited>"

@@ -11,7 +11,7 @@ from sqlalchemy.orm import QueryableAttribute, Session
 from sqlalchemy.orm.attributes import instance_state
 
 from ..core.attribution import Attribution
-from ..core.sets import Locked, all_or_none, chunks, moved_row, moved_rows, take
+from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take
 from ..databases import database_of, is_autocommit
 from ..errors import InstanceStateError, TransactionRequired
 from ..errors.texts import shown
@@ -20,7 +20,7 @@ from ..sql.keys import is_among
 from .hooks import announce_all
 from .instances import show_columns, unedited
 from .sessions import AnySession, shown_instance, within
-from .sets import SessionSweep, is_number_of_rows, sweep_of
+from .sets import SessionSweep, is_number_of_rows, session_sweep_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -103,7 +103,7 @@ def _claim(
     attribution: Attribution,
 ) -> list[Any]:
     order = _ordering(model, order_by)
-    sweep = sweep_of(session, model, event, column, criteria, payload, attribution)
+    sweep = session_sweep_of(session, model, event, column, criteria, payload, attribution)
     with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
         # 1. Claims need locks that last until COMMIT.
         connection = sweep.connection()
@@ -119,7 +119,7 @@ def _claim(
             instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
             _require_known_versions(sweep, rows)
             # 3. Move them, all or none.
-            one_update = sweep.is_one_update(len(rows))
+            one_update = is_one_update(sweep, len(rows))
             with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
                 moved = take(sweep, connection, rows)
             # 4. Otherwise the instances are loaded after the move.

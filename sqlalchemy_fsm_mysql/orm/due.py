@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from sqlalchemy import ColumnElement, Connection, select, type_coerce
 from sqlalchemy.orm import Session
 
 from ..core.attribution import Attribution
-from ..core.sets import Locked, all_or_none, moved_row, moved_rows, take
+from ..core.sets import Locked, Sweep, all_or_none, moved_rows, take
 from ..databases import database_of, is_autocommit
 from ..errors import TransactionRequired
 from ..errors.texts import listed, shown
@@ -25,14 +25,10 @@ from ..observation import Attempt, watching
 from ..outcomes import MovedRows
 from ..sql.events import Due
 from ..sql.keys import is_beyond
-from .hooks import announce_all
 from .mapped import MappedState, mapped_state, mapped_states, named_state
-from .sessions import AnySession, within
-from .sets import SessionSweep, is_number_of_rows, sweep_of
+from .sessions import AsyncPlace, SyncPlace, within
+from .sets import is_number_of_rows, sweep_of
 from .since import Timestamp
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = ["fire_due"]
 
@@ -44,7 +40,7 @@ _BATCH = 500  # rows that one statement locks
 @overload
 def fire_due(
     model: type[M],
-    session: AnySession,
+    session: SyncPlace,
     /,
     *criteria: Any,
     event: str | None = ...,
@@ -56,7 +52,7 @@ def fire_due(
 @overload
 def fire_due(
     model: type[M],
-    session: AsyncSession,
+    session: AsyncPlace,
     /,
     *criteria: Any,
     event: str | None = ...,
@@ -86,6 +82,8 @@ def fire_due(
     The locks last until COMMIT, and nothing is committed here, so give a *limit* and commit between calls. A row on
     which an effect or a hook fails raises its error; the batches before are not taken back until the caller rolls back.
 
+    *session* may be a Core ``Connection``; hooks get the connection then.
+
     The outcome's `.event` is the event's name, or the names of all timed events with commas between them.
 
     Raises: TypeError when there is no timed event, or *column* is needed; ValueError for an *event* that is not timed
@@ -93,11 +91,12 @@ def fire_due(
     """
     if limit is not None and not is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
-    return within(session, _fire_due)(model, event, column, criteria, limit, Attribution(actor, details))
+    work = within(session, _fire_due, on_connection=_fire_due)
+    return work(model, event, column, criteria, limit, Attribution(actor, details))
 
 
 def _fire_due(
-    session: Session,
+    place: Session | Connection,
     model: type[Any],
     event: str | None,
     column: Any,
@@ -107,7 +106,7 @@ def _fire_due(
 ) -> MovedRows[Any]:
     mapped, names = _timed(model, event, column)
     name = ", ".join(names)
-    sweeps = [sweep_of(session, model, one, mapped.attribute, criteria, {}, attribution) for one in names]
+    sweeps = [sweep_of(place, model, one, mapped.attribute, criteria, {}, attribution) for one in names]
     with watching(Attempt("fire_due", model, mapped.table_name, name)) as attempt:
         lanes = [_Lane(sweep, source) for sweep in sweeps for source in sweep.event.from_source()]
         by_transition: Counter[tuple[Any, Any]] = Counter()
@@ -145,7 +144,7 @@ def _timed(model: type[Any], event: str | None, column: Any) -> tuple[MappedStat
 class _Lane:
     """The rows of one event in one state, in the order in which they became due."""
 
-    sweep: SessionSweep
+    sweep: Sweep
     source: str
     beyond: tuple[Any, ...] | None = None  # the time and the key of the last row that was locked
     seen: set[tuple[Any, ...]] = field(default_factory=set)
@@ -237,14 +236,11 @@ def _move(lane: _Lane, limit: int) -> tuple[int, Counter[int]]:
             return found, Counter()
         with all_or_none(sweep, connection, is_locked=True):
             moved = take(sweep, connection, rows)
-    if sweep.mapped.extras.hooks:
-        writer = sweep.writer
-        moves = [moved_row(sweep, row, writer.instance(row.key)) for row in rows]
-        announce_all(sweep.mapped, moves, writer.session, connection)
+    sweep.announce(rows, connection)
     return found, moved
 
 
-def _connection(sweep: SessionSweep) -> Connection:
+def _connection(sweep: Sweep) -> Connection:
     """The connection that the rows are written on, which a hook may have changed by a COMMIT.
 
     Raises: TransactionRequired in AUTOCOMMIT.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from sqlalchemy import (
     JSON,
+    Connection,
     Dialect,
     Integer,
     String,
@@ -36,6 +37,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..core.attribution import ACTOR_LENGTH, TOKEN_LENGTH, checked_token
 from ..core.failures import raise_explained
+from ..core.keys import prepare
 from ..core.tokens import with_token
 from ..databases import types_of
 from ..errors import HistoryError, InvalidMachine
@@ -47,7 +49,8 @@ from ..sql.history import HistorySQL
 from .mapped import MappedState, attribute_state, mapped_states, named_state
 from .placement import require_unset
 from .sessions import (
-    AnySession,
+    AsyncPlace,
+    SyncPlace,
     Writer,
     flush_first,
     is_sharded,
@@ -56,9 +59,6 @@ from .sessions import (
     within,
 )
 from .since import Timestamp
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = ["History", "TransitionHistory", "find_by_token", "history_of", "history_rows", "replay"]
 
@@ -212,24 +212,29 @@ def history_of(model: Any, column: Any = None) -> History:
 
 
 @overload
-def find_by_token(column: Any, token: str, session: AnySession) -> Moved[Any] | None: ...
+def find_by_token(column: Any, token: str, session: SyncPlace) -> Moved[Any] | None: ...
 @overload
-def find_by_token(column: Any, token: str, session: AsyncSession) -> Coroutine[Any, Any, Moved[Any] | None]: ...
+def find_by_token(column: Any, token: str, session: AsyncPlace) -> Coroutine[Any, Any, Moved[Any] | None]: ...
 def find_by_token(column: Any, token: str, session: Any) -> Any:
     """The committed :class:`Moved` with *token*, ``.replayed`` set; None without one. It resolves an OutcomeUnknown.
 
     *column* is the state column, as in ``find_by_token(Order.state, token, session)``. The read takes a lock on the
-    primary: it waits for a COMMIT in flight, which a plain read can miss. With an ``AsyncSession``, await the call.
+    primary: it waits for a COMMIT in flight, which a plain read can miss. *session* may be a Core ``Connection``. With
+    an ``AsyncSession`` or an ``AsyncConnection``, await the call.
 
     Raises: TypeError when the column has no history; ValueError for a text that cannot be a token.
     """
-    return within(session, _find_by_token)(column, token)
+    return within(session, _find_by_token, on_connection=_find_by_token)(column, token)
 
 
-def _find_by_token(session: Session, column: Any, token: str) -> Moved[Any] | None:
+def _find_by_token(place: Session | Connection, column: Any, token: str) -> Moved[Any] | None:
     mapped = attribute_state(column)
     checked_token(token, mapped)
-    connection = Writer(session, mapped).connection(mapped.forced)
+    if isinstance(place, Session):
+        connection = Writer(place, mapped).connection(mapped.forced)
+    else:
+        connection = place
+        prepare(connection, mapped, mapped.forced.name)
     try:
         return with_token(connection, mapped, token)
     except StatementError as error:

@@ -18,10 +18,10 @@ from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..core.attribution import Attribution, require_transaction
-from ..core.failures import note_fire, raise_explained
+from ..core.attribution import Attribution
+from ..core.failures import raise_explained
 from ..core.fires import Fire
-from ..core.notes import KEY
+from ..core.keys import prepare
 from ..core.target import plain_key
 from ..databases import database_of
 from ..errors import InstanceStateError, RowNotFound
@@ -31,20 +31,31 @@ from .awaited import Awaited
 from .mapped import MappedState
 
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 AnySession: TypeAlias = "Session | scoped_session[Any]"
+SyncPlace: TypeAlias = "Session | scoped_session[Any] | Connection"
+AsyncPlace: TypeAlias = "AsyncSession | AsyncConnection"
 
 
-def within(session: Any, work: Callable[..., Any], name: str = "") -> Callable[..., Any]:
+def within(
+    session: Any,
+    work: Callable[..., Any],
+    name: str = "",
+    *,
+    on_connection: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
     """*work* with the sync session behind *session* as its first argument; a coroutine function for an async session.
 
-    *name* is that of the caller's function, for the messages about a call that is not awaited.
+    A Core ``Connection`` may stand in the place of the session where *on_connection* is given: that is called in the
+    place of *work*, with the connection. *name* is that of the caller's function, for messages.
 
-    Raises: TypeError when *session* is no session.
+    Raises: TypeError when *session* is neither.
     """
     if isinstance(session, Session):
         return partial(work, session)
+    if on_connection is not None and isinstance(session, Connection):
+        return partial(on_connection, session)
     if isinstance(session, scoped_session):
         return partial(work, session())
     asyncio = sys.modules.get("sqlalchemy.ext.asyncio")  # where it was never imported, there is no AsyncSession
@@ -53,13 +64,24 @@ def within(session: Any, work: Callable[..., Any], name: str = "") -> Callable[.
     # Not hasattr(run_sync): an AsyncConnection and the class AsyncSession have it, too.
     if asyncio is not None and isinstance(session, asyncio.AsyncSession):
         return partial(_in_async, session, work, name or work.__name__.strip("_"))
-    raise TypeError(f"a session is needed, got {shown(session)}; an event's payload is given by name")
+    is_connection = isinstance(session, Connection)
+    if asyncio is not None and isinstance(session, asyncio.AsyncConnection):
+        if on_connection is not None:
+            return partial(_in_async, session, on_connection, name or work.__name__.strip("_"))
+        is_connection = True
+    if is_connection:
+        raise TypeError(
+            f"a session is needed, got {shown(session)}: the functions that return or take no instance, such as"
+            " fire_key() and fire_where(), take a connection"
+        )
+    kinds = "a session" if on_connection is None else "a session or a Connection"
+    raise TypeError(f"{kinds} is needed, got {shown(session)}; an event's payload is given by name")
 
 
-def _in_async(session: AsyncSession, work: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
-    coroutine: Any = session.run_sync(work, *args, **options)
+def _in_async(place: AsyncPlace, work: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
+    coroutine: Any = place.run_sync(work, *args, **options)
     coroutine.__qualname__ = name  # Python warns of one that is never awaited by this name
-    return Awaited(coroutine, name)
+    return Awaited(coroutine, name, type(place).__name__)
 
 
 def session_or_own(session: Any, instance: Any) -> Any:
@@ -190,14 +212,7 @@ class Writer:
         except DBAPIError as error:  # of the SAVEPOINT of begin_nested(), which is sent only now
             row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
             raise_explained(error, self.session.get_bind(**arguments), **row)
-        # Only the first fire of a transaction is noted. These comparisons are those of note_fire(), without its calls.
-        notes = vars(connection).get(KEY)
-        if notes is None or not notes.has_fired or notes.transaction() is not connection.get_transaction():
-            ended = note_fire(connection)
-            if ended is not None:
-                raise_explained(ended, connection, model=self.mapped.model, event=event.name)
-        if self.mapped.extras.history is not None:
-            require_transaction(connection, self.mapped)
+        prepare(connection, self.mapped, event.name)
         return connection
 
     def bind_arguments(self, event: EventSQL) -> dict[str, Any]:

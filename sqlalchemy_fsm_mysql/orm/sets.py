@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select
-from sqlalchemy.exc import StatementError
+from sqlalchemy import ColumnElement, Connection, Select, and_
 from sqlalchemy.orm import Session
 
-from ..core import sets
+from ..core import where
 from ..core.attribution import NO_ATTRIBUTION, Attribution
-from ..core.failures import raise_explained
 from ..core.payload import payload_parameters
-from ..core.sets import Locked, Sweep, all_or_none, moved_rows, pick, take
-from ..errors import RefusedByDatabase, TooManyRows
+from ..core.sets import ConnectionSweep, Locked, Sweep, moved_row, moved_rows
+from ..core.where import Progress, Sizes
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, MovedRows, ReadOnlyMapping
-from ..sql.events import Branch
-from ..sql.keys import is_beyond
+from ..sql.events import Branch, EventSQL
 from .criteria import on_row
+from .hooks import announce_all
 from .instances import show_row
 from .journal import note
 from .mapped import MappedState, mapped_event
-from .sessions import AnySession, Writer, checked_attribution, flush_first, has_filters, within
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+from .sessions import AsyncPlace, SyncPlace, Writer, checked_attribution, flush_first, has_filters, within
 
 M = TypeVar("M")
 
-Progress: TypeAlias = Callable[[int, "int | None"], Any]
-
 # Every database takes a LIMIT below this.
 _NO_LIMIT = 2**63
-
-
-class Sizes(NamedTuple):
-    """The rows per statement of a sweep, the most rows that it may move, and the function to call after each batch."""
-
-    batch_size: int | None
-    max_rows: int | None
-    progress: Progress | None
 
 
 @overload
 def fire_where(
     model: type[M],
     event: str,
-    session: AnySession,
+    session: SyncPlace,
     /,
     *criteria: Any,
     column: Any = ...,
@@ -67,7 +50,7 @@ def fire_where(
 def fire_where(
     model: type[M],
     event: str,
-    session: AsyncSession,
+    session: AsyncPlace,
     /,
     *criteria: Any,
     column: Any = ...,
@@ -99,7 +82,7 @@ def fire_where(
     not commit between batches; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
     With *max_rows*, it counts and locks first, and refuses before anything is changed. Rows that are not moved are
     neither counted nor an error. Hooks are not called. The session's instances of the rows are brought up to date
-    or expired.
+    or expired. *session* may be a Core ``Connection``.
 
     Raises: TypeError without criteria or for a payload that does not fit; ValueError for sizes below 1; UnknownEvent;
     TooManyRows; and the errors of the server, as ``fire()``.
@@ -114,7 +97,8 @@ def fire_where(
         raise TypeError(f"progress={shown(progress)}; it is a function of the rows moved so far and their total")
     attribution = Attribution(actor, details)
     sizes = Sizes(batch_size, max_rows, progress)
-    return within(session, _fire_where)(model, event, column, criteria, sizes, payload, attribution)
+    work = within(session, _fire_where, on_connection=_fire_where)
+    return work(model, event, column, criteria, sizes, payload, attribution)
 
 
 def is_number_of_rows(value: object) -> bool:
@@ -177,16 +161,34 @@ class SessionSweep(Sweep):
         if self.writer.session.in_nested_transaction():
             note(self.writer.session, model=self.mapped.model)
 
-    @contextmanager
-    def explaining(self, connection: Connection) -> Iterator[None]:
-        """Raise our errors in place of the server's within the block."""
-        try:
-            yield
-        except (StatementError, RefusedByDatabase) as error:
-            raise_explained(error, connection, model=self.mapped.model, event=self.event.name)
+    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
+        if self.mapped.extras.hooks:
+            moves = [moved_row(self, row, self.writer.instance(row.key)) for row in rows]
+            announce_all(self.mapped, moves, self.writer.session, connection)
 
 
 def sweep_of(
+    place: Session | Connection,
+    model: type[Any],
+    event: str,
+    column: Any,
+    criteria: Sequence[Any],
+    payload: Mapping[str, Any],
+    attribution: Attribution,
+) -> Sweep:
+    """The sweep for the arguments of a call; checks them, and flushes pending changes."""
+    if isinstance(place, Session):
+        return session_sweep_of(place, model, event, column, criteria, payload, attribution)
+    mapped, sql = mapped_event(model, event, column)
+    parameters = payload_parameters(mapped, sql, payload)
+    if attribution != NO_ATTRIBUTION:
+        attribution = attribution.checked(mapped, None, place.dialect)
+    criterion = _criterion(mapped, sql, criteria)
+    given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
+    return ConnectionSweep(mapped, sql, criterion, parameters, attribution, given, on=place)
+
+
+def session_sweep_of(
     session: Session,
     model: type[Any],
     event: str,
@@ -195,21 +197,25 @@ def sweep_of(
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> SessionSweep:
-    """The sweep for the arguments of a call; checks them, and flushes pending changes."""
+    """:func:`sweep_of` in a session."""
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
         attribution = checked_attribution(session, mapped, attribution)
-    core = on_row(mapped, criteria)
-    visible = [] if sql.row.visible is None else [sql.row.visible]
+    criterion = _criterion(mapped, sql, criteria)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
-    criterion = and_(sql.moves, *visible, *core)
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
     return SessionSweep(mapped, sql, criterion, parameters, attribution, given, writer=Writer(session, mapped))
 
 
+def _criterion(mapped: MappedState, sql: EventSQL, criteria: Sequence[Any]) -> ColumnElement[bool]:
+    """The rows that match *criteria* and that the event can move."""
+    visible = [] if sql.row.visible is None else [sql.row.visible]
+    return and_(sql.moves, *visible, *on_row(mapped, criteria))
+
+
 def _fire_where(
-    session: Session,
+    place: Session | Connection,
     model: type[Any],
     event: str,
     column: Any,
@@ -218,76 +224,8 @@ def _fire_where(
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> MovedRows[Any]:
-    sweep = sweep_of(session, model, event, column, criteria, payload, attribution)
-    with watching(Attempt("fire_where", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
-        if sizes.batch_size is not None:
-            moved = _in_batches(sweep, sizes.batch_size, sizes.max_rows, sizes.progress)
-        elif sizes.max_rows is not None:
-            moved = _at_most(sweep, sizes.max_rows)
-        else:
-            moved = _at_once(sweep)
-        if sizes.batch_size is None and sizes.progress is not None:
-            sizes.progress(moved.total(), None)
+    sweep = sweep_of(place, model, event, column, criteria, payload, attribution)
+    with watching(Attempt("fire_where", model, sweep.target.table_name, sweep.event.name)) as attempt:
+        moved = where.fire_where(sweep, sizes)
         attempt.result = rows = moved_rows(sweep, moved)
     return rows
-
-
-def _at_once(sweep: SessionSweep) -> Counter[int]:
-    connection = sweep.connection()
-    with sweep.explaining(connection):
-        return sets.run(sweep, connection)
-
-
-def _at_most(sweep: SessionSweep, max_rows: int) -> Counter[int]:
-    """Lock and count the rows, and move them if they are at most *max_rows*."""
-    connection = sweep.connection()
-    with sweep.explaining(connection), all_or_none(sweep, connection):
-        return take(sweep, connection, _pick_at_most(sweep, connection, max_rows))
-
-
-def _in_batches(sweep: SessionSweep, batch_size: int, max_rows: int | None, progress: Progress | None) -> Counter[int]:
-    """Move the rows batch by batch; with *max_rows*, lock and count all of them before the first batch."""
-    if max_rows is not None:
-        connection = sweep.connection()
-        with sweep.explaining(connection):
-            _pick_at_most(sweep, connection, max_rows)
-    moved: Counter[int] = Counter()
-    for batch in _batches(sweep, batch_size):
-        moved += _at_once(batch)
-        if max_rows is not None and moved.total() > max_rows:  # more rows match than were counted
-            raise _too_many(sweep, max_rows, "roll back to undo those that were moved")
-        if progress is not None:
-            progress(moved.total(), None)
-    return moved
-
-
-def _pick_at_most(sweep: SessionSweep, connection: Connection, max_rows: int) -> list[Locked]:
-    """The rows that match, now locked.
-
-    Raises: TooManyRows when they are more than *max_rows*.
-    """
-    rows = pick(sweep, connection, max_rows + 1)
-    if len(rows) > max_rows:
-        raise _too_many(sweep, max_rows, "nothing was changed")
-    return rows
-
-
-def _too_many(sweep: SessionSweep, max_rows: int, advice: str) -> TooManyRows:
-    model = sweep.mapped.model.__name__
-    return TooManyRows(f"{sweep.event.name!r} would move over max_rows={max_rows} rows of {model}; {advice}")
-
-
-def _batches(sweep: SessionSweep, batch_size: int) -> Iterator[SessionSweep]:
-    """The sweep in parts along the primary key. A part spans *batch_size* rows of the table, matching or not."""
-    key = sweep.event.row.key
-    beyond: list[ColumnElement[bool]] = []
-    while True:
-        last = select(*key).where(*beyond).order_by(*key).limit(1).offset(batch_size - 1)
-        # *progress* may have committed, and the session then has another connection.
-        end = sweep.connection().execute(last).one_or_none()
-        if end is None:
-            yield sweep.narrowed(*beyond)
-            return
-        after_end = is_beyond(key, tuple(end))
-        yield sweep.narrowed(*beyond, ~after_end)
-        beyond = [after_end]

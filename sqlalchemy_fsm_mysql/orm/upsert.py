@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy import ClauseElement, Column, Connection, inspect
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import InstanceState, Session, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.types import NULLTYPE
 
-from ..core import fires
+from ..core import fires, keys
 from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
 from ..core.payload import payload_parameters
 from ..core.target import plain_key
 from ..core.tokens import fire_under_token
-from ..core.upsert import can_upsert, fire_existing, fire_then_create, upsert
+from ..core.upsert import fire_or_insert
 from ..errors import RefusedByDatabase
 from ..errors.texts import shown
 from ..observation import Attempt, is_watched, watching
@@ -31,7 +31,17 @@ from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
 from .mapped import MappedState, expirable, mapped_event
-from .sessions import AnySession, Writer, checked_attribution, flush_first, has_filters, is_sharded, within
+from .sessions import (
+    AnySession,
+    AsyncPlace,
+    SyncPlace,
+    Writer,
+    checked_attribution,
+    flush_first,
+    has_filters,
+    is_sharded,
+    within,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -65,12 +75,36 @@ def fire_or_create(
     token: str | None = ...,
     **payload: Any,
 ) -> Coroutine[Any, Any, Moved[M]]: ...
+@overload
 def fire_or_create(
-    instance: M,
+    model: type[M],
+    values: Mapping[str, Any],
     event: str,
-    session: Any,
+    session: SyncPlace,
     /,
     *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Moved[M]: ...
+@overload
+def fire_or_create(
+    model: type[M],
+    values: Mapping[str, Any],
+    event: str,
+    session: AsyncPlace,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    token: str | None = ...,
+    **payload: Any,
+) -> Coroutine[Any, Any, Moved[M]]: ...
+def fire_or_create(
+    *arguments: Any,
     column: Any = None,
     actor: str | None = None,
     details: Any = None,
@@ -87,44 +121,64 @@ def fire_or_create(
     evaluate them on: it is fired first, and a missing row is inserted and then fired on. Afterwards *instance* is in
     the session, unless the session has another object for the row: then that object is ``.instance``.
 
-    Raises: KeyConflict when another row has one of its unique values; TypeError for an incomplete key or a model of
-    several tables; ValueError when *instance* is given another state than the initial one; and as ``fire()``.
+    In the place of *instance*, give the model and the *values* of its attributes: ``fire_or_create(Order, {"id": 20},
+    "Pay", connection)``. Then no object is made, and a Core ``Connection`` may stand in the place of the session.
+
+    Raises: KeyConflict when another row has one of its unique values; TypeError for an incomplete key, values that the
+    model has no attribute for, or a model of several tables; ValueError when another state than the initial one is
+    given; and as ``fire()``.
     """
     attribution = Attribution(actor, details, token)
-    return within(session, _fire_or_create)(instance, event, column, payload, attribution)
+    if len(arguments) == 4:  # noqa: PLR2004 - the model and its values
+        model, values, event, place = arguments
+        if not isinstance(values, Mapping):
+            raise TypeError(f"the values of the new row are a dict of its attributes, not {shown(values)}")
+        work = within(place, _in_session, "fire_or_create", on_connection=_on_connection)
+        return work(model, None, dict(values), event, column, payload, attribution)
+    if len(arguments) != 3:  # noqa: PLR2004
+        raise TypeError(
+            "fire_or_create() takes an instance, an event and a session; or a model, the values of its attributes, an"
+            f" event, and a session or a Connection; {len(arguments)} were given"
+        )
+    instance, event, session = arguments
+    # Not inspect(): it raises an error of its own for an AsyncEngine.
+    if not isinstance(getattr(instance, "_sa_instance_state", None), InstanceState):
+        raise TypeError(
+            f"a new instance with its key is needed, such as Order(id=20), and not {shown(instance)};"
+            ' or a model and values: fire_or_create(Order, {"id": 20}, event, session)'
+        )
+    work = within(session, _in_session, "fire_or_create")
+    return work(type(instance), instance, instance.__dict__, event, column, payload, attribution)
 
 
-def _fire_or_create(
+def _in_session(
     session: Session,
+    model: type[Any],
     instance: Any,
+    given: Mapping[str, Any],
     event: str,
     column: Any,
     payload: Mapping[str, Any],
     attribution: Attribution,
 ) -> Moved[Any] | Refused[Any]:
     # 1. A stored instance has a row: it is an ordinary fire.
-    # Not inspect(): it raises an error of its own for an AsyncEngine.
-    state = getattr(instance, "_sa_instance_state", None)
-    if not isinstance(state, InstanceState):
-        raise TypeError(f"a new instance with its key is needed, such as Order(id=20), and not {shown(instance)}")
-    if state.has_identity:
-        return fire_row(
-            session, type(instance), instance, None, event, column, payload, attribution, raises_refusal=True
-        )
+    state: InstanceState[Any] | None = None if instance is None else instance_state(instance)
+    if state is not None and state.has_identity:
+        return fire_row(session, model, instance, None, event, column, payload, attribution, raises_refusal=True)
     # 2. Check the arguments, and take the row's values from the instance.
-    mapped, sql = mapped_event(type(instance), event, column)
-    values = _row_values(mapped, instance)
+    mapped, sql = mapped_event(model, event, column)
+    values = _row_values(mapped, given, is_instance=instance is not None)
     parameters = payload_parameters(mapped, sql, payload)
     if attribution != NO_ATTRIBUTION:
         attribution = checked_attribution(session, mapped, attribution)
     # 3. Flush the rest of what is pending: a flush of the instance would insert it.
-    if state.pending:
+    if state is not None and state.pending:
         session.expunge(instance)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     parts = tuple(values[part.key] for part in sql.row.key)
     parameters |= dict(zip(mapped.key_names, parts, strict=True))
-    given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
-    fire = Fire(mapped, sql, plain_key(parts), parameters, attribution, given)
+    given_payload = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
+    fire = Fire(mapped, sql, plain_key(parts), parameters, attribution, given_payload)
     # 4. Send the statement, and bring the session up to date.
     writer = Writer(session, mapped, _chosen_shard(session, mapped, instance))
     if not is_watched():
@@ -132,6 +186,30 @@ def _fire_or_create(
     else:
         with watching(Attempt("fire", mapped.model, mapped.table_name, sql.name, fire.key)) as attempt:
             attempt.result = outcome = _carry_out(writer, fire, values, instance)
+    if isinstance(outcome, Refused):
+        raise fires.refusal_error(fire, outcome)
+    return outcome
+
+
+def _on_connection(
+    connection: Connection,
+    model: type[Any],
+    instance: None,
+    given: Mapping[str, Any],
+    event: str,
+    column: Any,
+    payload: Mapping[str, Any],
+    attribution: Attribution,
+) -> Moved[Any] | Refused[Any]:
+    mapped, sql = mapped_event(model, event, column)
+    values = _row_values(mapped, given, is_instance=False)
+    parts = tuple(values[part.key] for part in sql.row.key)
+    fire = keys.new_fire(connection, mapped, sql, parts, payload, attribution)
+
+    def send(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
+        return fire_or_insert(connection, fire, values, lambda: keys.send(connection, fire))
+
+    outcome = keys.watched(connection, fire, send)
     if isinstance(outcome, Refused):
         raise fires.refusal_error(fire, outcome)
     return outcome
@@ -165,42 +243,41 @@ def _fire_or_insert(
     writer: Writer, connection: Connection, fire: Fire, values: Mapping[str, Any]
 ) -> Moved[Any] | Refused[Any]:
     """Fire on the row of *fire*; a missing row is inserted with *values*."""
-    machine = fire.target.machine
-
-    def attempt() -> Moved[Any] | Refused[Any]:
-        return send(writer, connection, fire)
-
-    if not fire.event.from_source().get(machine.stored(machine.initial)):
-        return fire_existing(fire, attempt)
-    if has_filters(writer.session) or not can_upsert(connection, fire.event):
-        return fire_then_create(connection, fire, values, attempt)
     know_version(writer, fire)
-    fires.next_version(connection, fire)
-    fire.knows_version = False  # the one statement does not look at the row's version
-    return upsert(connection, fire, values)
+    return fire_or_insert(
+        connection,
+        fire,
+        values,
+        lambda: send(writer, connection, fire),
+        is_filtered=has_filters(writer.session),
+    )
 
 
-def _row_values(mapped: MappedState, instance: Any) -> dict[str, Any]:
-    """The values of the new row by the table's column keys; an attribute that is not set has its column's default.
+def _row_values(mapped: MappedState, given: Mapping[str, Any], *, is_instance: bool) -> dict[str, Any]:
+    """The values of the new row by the table's column keys, from those *given* by attribute name.
 
-    Raises: TypeError for a model of several tables and an incomplete key; ValueError for another than the initial
-    state."""
-    row = mapped.row
+    An attribute that is not given has its column's default. The dict of an instance has more than columns.
+
+    Raises: TypeError for a model of several tables, an incomplete key, or a name that is no attribute; ValueError for
+    another than the initial state.
+    """
+    row, model = mapped.row, mapped.model.__name__
     if len(mapped.mapper.tables) > 1:
-        raise TypeError(f"{mapped.model.__name__} is mapped to several tables; fire_or_create() writes one")
-    values = {column.key: instance.__dict__[name] for name, column in row.columns.items() if name in instance.__dict__}
+        raise TypeError(f"{model} is mapped to several tables; fire_or_create() writes one")
+    unknown = [] if is_instance else [name for name in given if name not in row.columns]
+    if unknown:
+        raise TypeError(f"{model} has no column {', '.join(map(shown, unknown))}; it has {', '.join(row.columns)}")
+    values = {column.key: given[name] for name, column in row.columns.items() if name in given}
     missing = [part.key for part in row.key if values.get(part.key) is None]
     if missing:
-        raise TypeError(
-            f"fire_or_create() needs the whole key of {mapped.model.__name__}: {', '.join(missing)} is not set"
-        )
+        raise TypeError(f"fire_or_create() needs the whole key of {model}: {', '.join(missing)} is not set")
     mapped.key_parts(tuple(values[part.key] for part in row.key))
     for name, column in row.columns.items():
-        _check_value(mapped, name, column, instance.__dict__.get(name))
+        _check_value(mapped, name, column, given.get(name))
     state = values.pop(row.state.key, None)
     if state not in (None, mapped.machine.initial):
         initial = mapped.machine.initial
-        raise ValueError(f"fire_or_create() creates from the initial state {initial!r}, and the instance has {state!r}")
+        raise ValueError(f"fire_or_create() creates from the initial state {initial!r}, and {state!r} was given")
     makes_versions = mapped.mapper.version_id_generator is not False
     if row.version is not None and row.version.key not in values and makes_versions:
         values[row.version.key] = mapped.next_version(None)
@@ -221,9 +298,14 @@ def _check_value(mapped: MappedState, name: str, column: Column[Any], value: Any
 
 
 def _chosen_shard(session: Session, mapped: MappedState, instance: Any) -> Any:
-    """The shard to which a ShardedSession would insert *instance*, now noted on it; None in other sessions."""
+    """The shard to which a ShardedSession would insert *instance*, now noted on it; None in other sessions.
+
+    Raises: TypeError without an instance: the session's ``shard_chooser`` takes one.
+    """
     if not is_sharded(session):
         return None
+    if instance is None:
+        raise TypeError(f"a session with shards chooses one by an instance: give a {mapped.model.__name__}, not values")
     chooser: Any = session
     inspect(instance).identity_token = chooser.shard_chooser(mapped.mapper, instance)
     return inspect(instance).identity_token
@@ -246,7 +328,7 @@ def _attached(writer: Writer, fire: Fire, instance: Any, moved: Moved[Any], stat
     """The session's object for the row, set to *state*: *instance*, unless the session has another."""
     session, mapped, event = writer.session, writer.mapped, fire.event
     existing = writer.instance(fire.key)
-    if existing is not None:
+    if existing is not None or instance is None:
         return existing
     make_transient_to_detached(instance)
     session.add(instance)

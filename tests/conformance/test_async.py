@@ -260,6 +260,52 @@ def test_what_was_moved_shows_the_target_without_the_greenlet(run, way):
     assert run(test) == "Running"
 
 
+async def by_values(session: Any) -> Any:
+    return await fire_or_create(Order, {"id": 1}, "Ready", session)
+
+
+@pytest.mark.parametrize("way", [by_fire_key, by_try_fire_key, by_fire_where, by_values])
+def test_a_connection_stands_in_the_place_of_a_session(run, rows, way):
+    async def test(engine):
+        async with engine.connect() as connection:
+            await way(connection)
+            await connection.rollback()
+            assert await way(connection)
+            await connection.commit()
+
+    run(test)
+
+    assert stored(rows) == "Running"
+
+
+def test_a_connection_knows_tokens_refusals_due_rows_and_units(run, rows):
+    async def unit(connection):
+        return await fire_key(Order, 1, "Stop", connection)
+
+    async def test(engine):
+        async with engine.begin() as connection:
+            await fire_key(Order, 1, "Ready", connection, token="once")
+            again = await fire_key(Order, 1, "Ready", connection, token="once")
+            found = await find_by_token(Order.state, "once", connection)
+            with pytest.raises(TransitionNotAllowed):
+                await fire_key(Order, 1, "Delete", connection)
+            due = await fire_due(Timer, connection)
+        return again == found, due.moved, (await run_transaction(engine, unit)).target
+
+    assert run(test) == (True, 0, "Stopped")
+
+
+def test_a_call_on_a_connection_that_is_not_awaited_is_neither_true_nor_false(run):
+    async def test(engine):
+        async with engine.connect() as connection:
+            with pytest.raises(TypeError, match="of an AsyncConnection has sent nothing yet: await it"):
+                bool(try_fire_key(Order, 1, "Ready", connection))
+            with pytest.raises(TypeError, match="a session is needed, got .* take a connection"):
+                claim(Order, "Ready", connection, limit=1)
+
+    run(test)
+
+
 def test_timed_events_are_awaited(run):
     async def test(engine):
         async with AsyncSession(engine) as session:

@@ -133,7 +133,9 @@ def test_what_is_no_model_with_a_machine_is_refused(session, sent, model):
 
 @pytest.mark.parametrize("nothing", [None, 1, "session", object()])
 def test_what_is_no_session_is_refused(nothing):
-    with pytest.raises(TypeError, match="a session is needed, got .*; an event's payload is given by name"):
+    with pytest.raises(
+        TypeError, match="a session or a Connection is needed, got .*; an event's payload is given by name"
+    ):
         fire_key(Renamed, 1, "Stop", nothing)
 
 

@@ -433,12 +433,11 @@ async def test_a_wrong_argument_to_an_async_session_is_one_before_any_statement(
 
 
 @in_a_loop
-async def test_a_connection_is_no_session() -> None:
+async def test_an_engine_is_no_session_and_no_connection() -> None:
     engine = create_async_engine("sqlite+aiosqlite://")
-    async with engine.connect() as connection:
-        for wrong in (connection, connection.sync_connection):
-            with pytest.raises(TypeError, match="a session is needed"):
-                await fire_key(Plain, 1, "Go", wrong)  # type: ignore[call-overload]  # that is the mistake
+    for wrong in (engine, engine.sync_engine):
+        with pytest.raises(TypeError, match="a session or a Connection is needed"):
+            await fire_key(Plain, 1, "Go", wrong)  # type: ignore[call-overload]  # that is the mistake
     await engine.dispose()
 
 
