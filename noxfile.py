@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -326,10 +327,11 @@ def newcomer(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages as HTML, in site/; a link that leads nowhere, or any other warning, is an error."""
+    """The pages as HTML, in site/ or --output FOLDER. Broken links, warnings and findings of the prose linter fail."""
+    folder = option(session, "--output", "site")
     session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
-    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", "site", *session.posargs)
-    session.log("the pages are in site/index.html")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
+    session.log(f"the pages are in {folder}/index.html")
 
 
 @nox.session
@@ -349,11 +351,13 @@ EPOCH = "1767225600"
 @nox.session(reuse_venv=False)
 def build(session: nox.Session) -> None:
     """The sdist, the wheel made of it twice with the same bytes, and the wheel at work in an environment of its own."""
+    output = option(session, "--output", "")
     folder = Path(session.create_tmp()) / "dist"
     shutil.rmtree(folder, ignore_errors=True)
     session.install("--quiet", *group("build"))
     wheel = reproduced(session, folder)
     names = check_wheel(session, wheel)
+    session.run("twine", "check", "--strict", *map(str, sorted(wheel.parent.iterdir())))
 
     clean = folder.parent / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
@@ -367,6 +371,17 @@ def build(session: nox.Session) -> None:
     session.run(*pip, f"{wheel}[cli]", external=True)
     session.run(python, "-I", "-m", "sqlalchemy_fsm_mysql", "--version", external=True)
     session.log(f"{len(names)} files in {wheel.name}")
+    if output:
+        shutil.copytree(wheel.parent, output, dirs_exist_ok=True)
+
+
+def option(session: nox.Session, name: str, default: str) -> str:
+    """The value of the only option that the session takes."""
+    if not session.posargs:
+        return default
+    if len(session.posargs) != 2 or session.posargs[0] != name:  # noqa: PLR2004 - the option and its value
+        session.error(f"usage: ./dev {session.name} [{name} FOLDER]")
+    return session.posargs[1]
 
 
 def reproduced(session: nox.Session, folder: Path) -> Path:
@@ -404,3 +419,47 @@ def check_wheel(session: nox.Session, wheel: Path) -> list[str]:
     if told := [name for name in names for path in ours if path.encode() in archive.read(name)]:
         session.error(f"paths of this machine are in {told}")
     return names
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """The release checklist. --dry-run changes nothing; without it, the tag of the version is made at the end."""
+    if session.posargs not in ([], ["--dry-run"]):
+        session.error("usage: ./dev release [--dry-run]")
+    problems = list(release_problems())
+    for problem in problems:
+        session.warn(problem)
+    for name in ("lint", "types", "docs", "build"):
+        session.run("./dev", name, external=True)
+    version = PROJECT["project"]["version"]
+    if problems:
+        session.error(f"{version} cannot be released yet: {len(problems)} of the checklist, see above")
+    if session.posargs:
+        session.log(
+            f"{version} is ready. CI has to be green for {git('rev-parse', '--short', 'HEAD')}; then: ./dev release"
+        )
+        return
+    session.run("git", "tag", "--annotate", f"v{version}", "--message", version, external=True)
+    session.log(f"Push the tag, and the workflow release.yml publishes it: git push origin v{version}")
+
+
+def release_problems() -> Iterator[str]:
+    """Whatever stands between this commit and a release."""
+    project = PROJECT["project"]
+    version = project["version"]
+    if git("status", "--porcelain"):
+        yield "the working tree has changes that are not committed"
+    if git("tag", "--list", f"v{version}"):
+        yield f"the tag v{version} exists: raise the version in pyproject.toml"
+    if not re.search(
+        rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", Path("CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    ):
+        yield f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'"
+    if f"version: {version}\n" not in Path("CITATION.cff").read_text("utf-8"):
+        yield f"CITATION.cff does not have 'version: {version}'"
+    if "Repository" not in project.get("urls", {}):
+        yield "pyproject.toml has no [project.urls] Repository: README.md and the issue templates need the address, too"
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from importlib.metadata import version as version_of
+from typing import Any
+
+from pygments.lexers.special import TextLexer
 
 project = "sqlalchemy_fsm_mysql"
 author = "the sqlalchemy_fsm_mysql authors"
@@ -14,16 +17,22 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinxcontrib.mermaid",
+    "sphinx_copybutton",
     "sqlalchemy_fsm_mysql.sphinxext",
 ]
 html_theme = "furo"
-html_title = f"{project} {release}"
-html_static_path: list[str] = []
+html_title = "sqlalchemy_fsm_mysql"
+html_static_path = ["static"]
+html_logo, html_favicon = "static/logo.svg", "static/favicon.svg"
+html_css_files = ["site.css"]
+html_theme_options = {"sidebar_hide_name": True}
+copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of a console
 pygments_style, pygments_dark_style = "friendly", "material"
 
 myst_heading_anchors = 3
-myst_fence_as_directive = ["mermaid"]
+myst_html_meta = {
+    "description lang=en": "State machines for SQLAlchemy in the MySQL or MariaDB row: an event is one atomic UPDATE.",
+}
 myst_enable_extensions = ["deflist"]
 
 # A `name` in a docstring is code. As a link it would be guessed at: several classes have a `.source`.
@@ -43,7 +52,7 @@ nitpick_ignore_regex = [
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
     (
         "py:class",
-        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|ColumnElement|_CT",
+        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|_CT",
     ),
     ("py:class", r"([\w.]+\.)?[EFKMRSV]"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
@@ -52,3 +61,8 @@ nitpick_ignore_regex = [
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
     ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
 ]
+
+
+def setup(app: Any) -> None:
+    """Show Mermaid as text: the site loads no script from elsewhere, and its pictures are SVG."""
+    app.add_lexer("mermaid", TextLexer)

@@ -1,0 +1,51 @@
+"""The linter of prose finds the sentences that it is for. ``./dev docs`` runs it on the pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .prose import findings
+
+PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or raises `TransitionNotAllowed`.\n"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rule"),
+    [
+        ("What was acknowledged is there.", "'what'"),
+        ("# What a fire returns", "'what'"),
+        ("Whoever has no Python in between gets the server's error 30045.", "'whoever'"),
+        ("A lock that does not come is told as an error.", "active verb"),
+        ("That a row was made is not a transition, so a row that never moved has no history.", "clause is no subject"),
+        ("A history row holds the actor.", "'hold' is for locks"),
+        ("The errors are known as such.", "plain connective"),
+        ("The operation stands behind all others.", "plain verb"),
+        ("One; two; three; four; five.", "one idea a sentence"),
+        (" ".join(["word"] * 41) + ".", "41 words"),
+        ("\n\n".join(["This is a sentence of exactly nineteen words, " + "and " * 11 + "so on."] * 3), "median"),
+        ("| a | b |\n|---|---|\n| x | What is left of it |", "'what'"),
+    ],
+)
+def test_sentence_that_breaks_a_rule_is_found(tmp_path: Path, sentence: str, rule: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{PLAIN}\n{sentence}\n")
+
+    assert any(rule in finding for finding in findings(page)), list(findings(page))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "What is a guard?",
+        "An UPDATE holds the row's lock until COMMIT.",
+        "`session.what it is` and `nobody` are code.",
+        "```python\nwhat = nobody  # What is told\n```",
+    ],
+)
+def test_plain_sentences_questions_and_code_are_left_alone(tmp_path: Path, sentence: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{PLAIN}\n{sentence}\n")
+
+    assert list(findings(page)) == []
