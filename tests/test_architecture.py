@@ -143,6 +143,22 @@ def reads_of_dialects(tree: ast.AST) -> Iterator[str]:
             argument = node.args[0] if node.args else None
             if isinstance(argument, ast.Constant) and str(argument.value).startswith(("sqlite", "mysql", "mariadb")):
                 yield ast.unparse(node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("compiles") and len(node.args) > 1:
+            yield ast.unparse(node)
+        if isinstance(node, ast.Compare) and any(
+            isinstance(part, ast.Constant) and part.value in ("mysql", "mariadb", "sqlite", "postgresql")
+            for part in (node.left, *node.comparators)
+        ):
+            yield ast.unparse(node)
+
+
+def reads_of_servers(tree: ast.AST) -> Iterator[str]:
+    """Each expression in *tree* that knows an error of a server by its number, or asks for a server's variable."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any("error_code" in ast.unparse(part) for part in ast.walk(node)):
+            yield ast.unparse(node)
+        if isinstance(node, ast.Constant) and "SELECT @@" in str(node.value):
+            yield ast.unparse(node)
 
 
 @pytest.mark.parametrize(
@@ -154,18 +170,29 @@ def reads_of_dialects(tree: ast.AST) -> Iterator[str]:
         "getattr(dialect, 'is_mariadb', False)",
         "engine.dialect.is_mariadb",
         "drivername.startswith('sqlite')",
+        "@compiles(utc_now, 'mysql')\ndef now(element, compiler): ...",
+        "found == 'mariadb'",
     ],
 )
 def test_reading_a_dialects_name_is_recognized(source):
     assert list(reads_of_dialects(ast.parse(source))) != []
 
 
-def test_only_databases_reads_a_dialects_name():
+@pytest.mark.parametrize(
+    "source",
+    ["error_code(error) == 1205", "error_code(error) not in _DENIED", "text('SELECT @@innodb_rollback_on_timeout')"],
+)
+def test_knowing_a_server_is_recognized(source):
+    assert list(reads_of_servers(ast.parse(source))) != []
+
+
+@pytest.mark.parametrize("reads", [reads_of_dialects, reads_of_servers])
+def test_only_databases_knows_a_dialect_or_a_server(reads):
     found = [
         f"{module}: {read}"
         for module, path in MODULES.items()
         if module.partition(".")[0] != "databases"
-        for read in reads_of_dialects(ast.parse(path.read_text(encoding="utf-8")))
+        for read in reads(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert found == []
 

@@ -16,7 +16,7 @@ from alembic.operations import Operations
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
-from ..core.failures import error_code
+from ..core.failures import Cause, is_due_to
 from ..databases import name_of, types_of
 from ..databases.exact import AsBytes
 from ..databases.mysql.adoption import (
@@ -40,9 +40,6 @@ from ..operations.adoption import Look, disagreeing, look, shown
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
 from .batches import CHUNK, Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
-
-# "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
-_ALGORITHM_REFUSED = (1845, 1846, 4092)
 
 
 @Operations.implementation_for(AdoptColumnOp)
@@ -167,7 +164,7 @@ class _Table:
             try:
                 self.run(f"ALTER TABLE {self.name} {clause}, ALGORITHM={algorithm}")
             except DBAPIError as error:
-                if error_code(error) not in _ALGORITHM_REFUSED or algorithm == algorithms[-1]:
+                if not is_due_to(error, Cause.ALGORITHM_REFUSED) or algorithm == algorithms[-1]:
                     raise
             else:
                 return
@@ -230,7 +227,7 @@ def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
     try:
         table.alter(clause, *algorithms)
     except DBAPIError as error:
-        if error_code(error) not in _ALGORITHM_REFUSED:
+        if not is_due_to(error, Cause.ALGORITHM_REFUSED):
             raise
         raise MigrationRefused(
             found.label,

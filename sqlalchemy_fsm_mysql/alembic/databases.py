@@ -1,6 +1,6 @@
-"""A state column in one kind of database: how it is read, and how it is altered. The only place that knows the servers.
+"""A state column in one kind of database: how it is read, and how it is altered.
 
-:func:`place_of` chooses by the dialect's name; an operation works with the :class:`Place`, and knows no server.
+:func:`place_of` chooses by the :class:`Database`; an operation works with the :class:`Place`, and knows no server.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import AddConstraint, CheckConstraint, ExecutableDDLElement
+from sqlalchemy.schema import AddConstraint, CheckConstraint
 
 from ..core.failures import Meaning, meaning
 from ..databases import MARIADB, MYSQL, SQLITE, Database, supported, types_of
-from ..databases.mysql.ddl import writing_dialect
+from ..databases.mysql.ddl import AlterColumn, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..errors import MigrationRefused
 from ..orm.column import Storage, check_names, states_check
@@ -126,33 +125,6 @@ class Place:
 
 
 # --- MySQL and MariaDB
-
-
-class AlterColumn(ExecutableDDLElement):
-    """``ALTER TABLE``: *definition* for the column, *drop* and *add* for its CHECK, and an algorithm to ask for."""
-
-    def __init__(
-        self,
-        table: Table,
-        definition: str,
-        *,
-        drop: str | None = None,
-        add: CheckConstraint | None = None,
-        algorithm: str | None = None,
-    ) -> None:
-        self.table, self.definition, self.drop, self.add, self.algorithm = table, definition, drop, add, algorithm
-
-
-@compiles(AlterColumn, "mysql")
-def _alter_column(element: AlterColumn, compiler: Any, **_: Any) -> str:
-    clauses = [f"MODIFY COLUMN {element.definition}"]
-    if element.drop is not None:
-        clauses.append(f"DROP CONSTRAINT {compiler.preparer.quote(element.drop)}")
-    if element.add is not None:
-        clauses.append(f"ADD {compiler.process(element.add)}")
-    if element.algorithm is not None:
-        clauses.append(f"ALGORITHM={element.algorithm}")
-    return f"ALTER TABLE {compiler.preparer.format_table(element.table)} {', '.join(clauses)}"
 
 
 # Text in quotes is a string, a backslash escapes, and what does not fit is an error.

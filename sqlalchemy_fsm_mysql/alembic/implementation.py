@@ -7,7 +7,7 @@ from collections.abc import Collection
 from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError
 
-from ..core.failures import error_code
+from ..core.failures import Cause, is_due_to
 from ..databases import name_of
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
@@ -16,12 +16,6 @@ from .databases import Held, Place, ServerPlace, Wanted, log, place_of
 from .offline import script
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .rows import required, rows_in, rows_outside, shown_rows
-
-# "ALGORITHM=INSTANT is not supported for this operation", with and without a reason.
-_ALGORITHM_REFUSED = (1845, 1846)
-_VERSIONED = 4119
-# A value that the ENUM has not; a CHECK that does not hold, on MySQL and on MariaDB.
-_ROWS_REFUSED = (1265, 3819, 4025)
 
 
 @Operations.implementation_for(AddStatesOp)
@@ -43,7 +37,7 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
     try:
         _alter(place, op, wanted)
     except DBAPIError as error:
-        if error_code(error) not in _ALGORITHM_REFUSED:
+        if not is_due_to(error, Cause.ALGORITHM_REFUSED):
             raise
         raise MigrationRefused(
             place.label,
@@ -70,7 +64,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     try:
         _alter(place, op, Wanted(left, default=default, algorithm=op.algorithm))
     except DBAPIError as error:
-        if error_code(error) in _ROWS_REFUSED:  # written since they were counted
+        if is_due_to(error, Cause.ROWS_REFUSED):  # written since they were counted
             _require_empty(place, gone)
         raise
     log.info("%s: takes %s no more", place.label, _listed(gone))
@@ -180,7 +174,7 @@ def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
             op.attempts, op.lock_wait_timeout, lambda: place.alter(wanted, lock_wait_timeout=op.lock_wait_timeout)
         )
     except DBAPIError as error:
-        if error_code(error) != _VERSIONED:
+        if not is_due_to(error, Cause.VERSIONED):
             raise
         raise MigrationRefused(
             place.label,

@@ -11,12 +11,12 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from ..databases import errors_of, has_server
-from ..databases.meanings import Meaning
+from ..databases import database_of, ends_on_any_error, errors_of, has_server
+from ..databases.meanings import Cause, Meaning
 from ..databases.messages import refusal_in
 from ..databases.transactions import is_autocommit
 from ..errors import (
@@ -32,9 +32,11 @@ from ..errors.texts import row_label, shown
 from .notes import current_notes, notes_of
 
 __all__ = [
+    "Cause",
     "Meaning",
     "ended_by",
     "error_code",
+    "is_due_to",
     "is_unsure_at_commit",
     "meaning",
     "note_fire",
@@ -44,11 +46,6 @@ __all__ = [
 
 # Errors of one statement: the transaction goes on.
 _OF_THE_STATEMENT = (Meaning.REFUSED, Meaning.DUPLICATE, Meaning.VALUE, Meaning.UNRELATED)
-
-# mysqlclient and PyMySQL, of a float that is nan or inf.
-_NOT_FINITE = "can not be used with MySQL"
-_SAVEPOINT_GONE = 1305
-_LOCK_WAIT = 1205
 
 
 def error_code(error: BaseException | None) -> int | None:
@@ -62,19 +59,25 @@ def error_code(error: BaseException | None) -> int | None:
     return None
 
 
+def is_due_to(error: BaseException | None, cause: Cause) -> bool:
+    """Whether *error*, one of SQLAlchemy's around a driver's, is the database's error for *cause*."""
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    code = error_code(driver)
+    return code is not None and code in errors_of(driver).causes.get(cause, ())
+
+
 def meaning(error: BaseException) -> Meaning:
     """The meaning of *error*, one of SQLAlchemy's around a driver's, for the transaction."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Meaning.LOST
-    code = error_code(error)
-    if code == _SAVEPOINT_GONE:
-        # A savepoint ends with its transaction, and error 1305 does not say why that ended. An earlier error does.
+    if is_due_to(error, Cause.SAVEPOINT_GONE):
+        # A savepoint ends with its transaction, and this error does not say why that ended. An earlier error does.
         earlier = (meaning(cause) for cause in _earlier(error))
         cause = next((one for one in earlier if one not in _OF_THE_STATEMENT), Meaning.UNRELATED)
         # A lock timeout ends a transaction only under innodb_rollback_on_timeout.
         return Meaning.ABORTED if cause is Meaning.LOCK_TIMEOUT else cause
     driver = error.orig if isinstance(error, DBAPIError) else error
-    return errors_of(driver).of(driver, code)
+    return errors_of(driver).of(driver, error_code(driver))
 
 
 def is_unsure_at_commit(error: BaseException) -> bool:
@@ -83,8 +86,7 @@ def is_unsure_at_commit(error: BaseException) -> bool:
     Measured on Galera 10.11 with a node cut off: of 16 COMMITs that ended by 1180, 5 had applied on the other nodes.
     """
     meant = meaning(error)
-    driver = error.orig if isinstance(error, DBAPIError) else error
-    is_from_a_node = error_code(error) in errors_of(driver).unsure_at_commit and meant is not Meaning.ABORTED
+    is_from_a_node = is_due_to(error, Cause.UNSURE_AT_COMMIT) and meant is not Meaning.ABORTED
     return meant is Meaning.LOST or is_from_a_node
 
 
@@ -98,7 +100,7 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(earlier))
         pending += [earlier.__cause__, earlier.__context__]
-        if error_code(earlier) != _SAVEPOINT_GONE:
+        if not is_due_to(earlier, Cause.SAVEPOINT_GONE):
             yield earlier
 
 
@@ -159,14 +161,28 @@ def _refuse_half_a_transaction(context: ExceptionContext) -> None:
     if not connection.in_transaction() or is_autocommit(connection):
         return
     meant = Meaning.LOST if context.is_disconnect else meaning(error)
-    if meant not in (Meaning.ABORTED, Meaning.LOST) and error_code(error) != _LOCK_WAIT:
+    if meant not in (Meaning.ABORTED, Meaning.LOST) and not is_due_to(error, Cause.LOCK_WAIT):
+        if is_ended_by_any_error(connection):
+            connection.invalidate()
         return
     notes = notes_of(connection)
-    if notes.ended_by is None or error_code(notes.ended_by) == _LOCK_WAIT:
+    if notes.ended_by is None or is_due_to(notes.ended_by, Cause.LOCK_WAIT):
         notes.ended_by = error
     if notes.has_fired and ended_by(connection) is not None:
         # context.is_disconnect would invalidate it, too, but SQLAlchemy would report a lost connection.
         connection.invalidate()
+
+
+def is_ended_by_any_error(connection: Connection) -> bool:
+    """Whether a statement that failed on *connection* has ended a transaction with a fire in it, as on PostgreSQL.
+
+    Its COMMIT would roll back, and report no error. In a savepoint the error ends only what follows the savepoint:
+    who goes on without a rollback to it gets an error from the next statement, RELEASE included.
+    """
+    notes = current_notes(connection)
+    if notes is None or not notes.has_fired or notes.savepoints or connection.in_nested_transaction():
+        return False
+    return ends_on_any_error(connection)
 
 
 def ended_by(connection: Connection) -> DBAPIError | None:
@@ -175,8 +191,8 @@ def ended_by(connection: Connection) -> DBAPIError | None:
     if notes is None or notes.ended_by is None:
         return None
     # An invalidated connection takes no query; the question was settled when it was invalidated.
-    is_suspect = error_code(notes.ended_by) == _LOCK_WAIT and not connection.invalidated
-    if is_suspect and not _ends_transaction_on_timeout(connection):
+    is_suspect = is_due_to(notes.ended_by, Cause.LOCK_WAIT) and not connection.invalidated
+    if is_suspect and not database_of(connection).transactions.ends_on_lock_wait(connection):
         notes.ended_by = None
     return notes.ended_by
 
@@ -218,6 +234,8 @@ def raise_explained(
     if refused is not None:
         raise refused.on(**row) from (error.__cause__ if refused is error else error)
     assert isinstance(error, StatementError)
+    if isinstance(error, DBAPIError) and isinstance(connection, Connection) and is_ended_by_any_error(connection):
+        connection.invalidate()
     ours: Exception | None = None if has_moved else _unfit(error, row)
     if ours is None and isinstance(error, DBAPIError):
         is_foreign = (in_flush or has_moved) and meaning(error) is Meaning.DUPLICATE
@@ -235,7 +253,7 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
     # A SQLAlchemy type often fails on a value of another type by a missing attribute.
     kind = TypeError if isinstance(cause, (TypeError, AttributeError)) else ValueError
     if isinstance(error, DBAPIError):
-        if meaning(error) is not Meaning.VALUE and _NOT_FINITE not in str(cause):
+        if meaning(error) is not Meaning.VALUE:
             return None
         code = error_code(error)
         number = "" if code is None else f" (error {code})"
@@ -252,7 +270,7 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
 def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:
     """Our error for *error*; None when SQLAlchemy's own says all. Invalidates a connection without a transaction."""
     meant, code = meaning(error), error_code(error)
-    if meant is Meaning.LOCK_TIMEOUT and code == _LOCK_WAIT and _ends_transaction_on_timeout(connection):
+    if is_due_to(error, Cause.LOCK_WAIT) and _ends_on_lock_wait(connection):
         meant = Meaning.ABORTED
     # raise_explained() has taken out the refusals of our triggers. REFUSED that is left is another trigger's use of
     # our error number.
@@ -272,11 +290,7 @@ def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[
     return TransactionAborted(code=code, retryable=True, **row)
 
 
-def _ends_transaction_on_timeout(connection: Connection | Engine) -> bool:
-    """Whether the server ends the whole transaction at a lock timeout, and not the one statement."""
+def _ends_on_lock_wait(connection: Connection | Engine) -> bool:
     if isinstance(connection, Engine) or connection.invalidated:
         return False
-    try:
-        return bool(connection.execute(text("SELECT @@innodb_rollback_on_timeout")).scalar())
-    except DBAPIError:
-        return False
+    return database_of(connection).transactions.ends_on_lock_wait(connection)

@@ -36,7 +36,7 @@ class Promise:
 class Notes:
     """The notes on one transaction of a connection."""
 
-    __slots__ = ("_promises", "ended_by", "has_fired", "queue", "transaction")
+    __slots__ = ("_promises", "ended_by", "has_fired", "queue", "savepoints", "transaction")
 
     def __init__(self, transaction: RootTransaction) -> None:
         # The connection refers to its notes. A strong reference back would be a cycle, and a dropped connection would
@@ -44,6 +44,7 @@ class Notes:
         self.transaction = weakref.ref(transaction)
         self.has_fired = False
         self.ended_by: DBAPIError | None = None  # may have ended the transaction before a fire
+        self.savepoints = 0  # of ours, open now: the block of each rolls back to it after an error
         self.queue: deque[Any] | None = None  # of hooks' announcements, while one is made
         # The keys are the names of the savepoints that the promises were made in, the outermost first.
         self._promises: dict[tuple[str, ...], list[Promise]] = {}

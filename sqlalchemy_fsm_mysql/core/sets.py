@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     BinaryExpression,
@@ -37,7 +37,7 @@ from sqlalchemy import (
     and_,
     select,
 )
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import StatementError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from typing_extensions import Self
@@ -56,6 +56,7 @@ from .attribution import NO_ATTRIBUTION, Attribution
 from .failures import raise_explained
 from .hooks import announce
 from .keys import prepare
+from .savepoints import Savepoint, savepoint
 from .target import Target, plain_key
 
 # The most rows of one statement whose keys go through this process. It bounds memory and the length of the statement.
@@ -81,8 +82,6 @@ _STEADY = (
     exact_text,
 )
 
-_SAVEPOINT: Final = "fsm_sweep"
-_ROLLBACK: Final = f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}"
 
 S = TypeVar("S", bound="Sweep")
 
@@ -246,14 +245,14 @@ def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | Non
     history = sweep.history
     assert history is not None
     values = {**sweep.parameters, **sweep.attribution.parameters(), "fsm_event": sweep.event.name}
-    with all_or_none(sweep, connection):
+    with all_or_none(sweep, connection) as before:
         recorded = database_of(connection).history.record_sweep(
             connection, history, sweep.event, sweep.criterion, values
         )
         moved = _as_set(sweep, connection) if recorded else Counter[int]()
         if moved.total() == recorded:
             return moved
-        connection.exec_driver_sql(_ROLLBACK)
+        before.roll_back()
     return None
 
 
@@ -322,7 +321,7 @@ def _not_there(sweep: Sweep, branch: Branch, locked: int, count: int) -> str:
 
 
 @contextmanager
-def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False) -> Iterator[None]:
+def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False) -> Iterator[Savepoint]:
     """Undo the statements of the block if one fails, because the caller may go on after the error.
 
     *is_locked* is whether the caller holds the lock of :meth:`RowStatements.lock` already.
@@ -331,16 +330,13 @@ def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False
     with database.transactions.together(connection):
         if not is_locked:
             database.rows.lock(connection, sweep.event)
-        connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
-        try:
-            yield
-        except BaseException:
-            # Without its transaction the savepoint is gone, and the first error says why: it is the one to raise.
-            with suppress(DBAPIError):
-                if not connection.invalidated:
-                    connection.exec_driver_sql(_ROLLBACK)
-            sweep.know_changed()
-            raise
+        with savepoint(connection, "fsm_sweep") as before:
+            try:
+                yield before
+            except BaseException:
+                before.roll_back_after_error()
+                sweep.know_changed()
+                raise
 
 
 def chunks(keys: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

@@ -17,9 +17,8 @@ from ..errors import RowNotFound, TokenConflict, UnknownState
 from ..errors.texts import row_label
 from ..outcomes import Moved, Refused
 from .fires import Fire
+from .savepoints import savepoint
 from .target import Target, plain_key
-
-_SAVEPOINT = "fsm_token"
 
 
 def fire_under_token(
@@ -29,17 +28,17 @@ def fire_under_token(
 
     Raises: TokenConflict when the token belongs to another event or row; and as *attempt*.
     """
-    connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
     refusal: Exception | None = None
-    try:
-        outcome = attempt()
-        if outcome:
-            return outcome
-    except IntegrityError as error:
-        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        refusal = error
-    except (RowNotFound, UnknownState) as error:
-        refusal = error
+    with savepoint(connection, "fsm_token") as before:
+        try:
+            outcome = attempt()
+            if outcome:
+                return outcome
+        except IntegrityError as error:
+            before.roll_back()
+            refusal = error
+        except (RowNotFound, UnknownState) as error:
+            refusal = error
     # The row was not moved. It may have been moved by the first fire with this token, and gone on since.
     earlier = with_token(connection, fire.target, fire.attribution.token or "")
     if earlier is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, TextClause, insert
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import visitors
 
 from ..databases import database_of
@@ -19,8 +18,7 @@ from ..sql.code import NO_ROW, Created, NoRow, Refusal, Taken
 from ..sql.events import VALUE, EventSQL
 from .failures import Meaning, error_code, meaning
 from .fires import Fire, moved, next_version, refused, stored_state
-
-_SAVEPOINT: Final = "fsm_create"
+from .savepoints import savepoint
 
 Attempt = Callable[[], "Moved[Any] | Refused[Any]"]
 
@@ -119,29 +117,26 @@ def fire_then_create(
     except RowNotFound:
         pass
     machine, row = fire.target.machine, fire.event.row
-    connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
-    try:
-        connection.execute(insert(row.table).values({**values, row.state.key: machine.stored(machine.initial)}))
-    except IntegrityError as error:
-        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        if meaning(error) is not Meaning.DUPLICATE:  # a foreign key, or a value that is missing
-            raise
-        # Two cases: another session has inserted the row in the meantime, and the event can be fired on it; or another
-        # row has one of the new row's unique values, and this row is still missing.
+    with savepoint(connection, "fsm_create") as before:
         try:
-            return attempt()
-        except RowNotFound:
-            raise KeyConflict(code=error_code(error), **fire.row) from error
-    try:
-        outcome = attempt()
-    except Exception:  # such as a unique key that an effect breaks: the new row must not stay
-        # Without its transaction the savepoint is gone, and the first error says why: it is the one to raise.
-        with suppress(DBAPIError):
-            if not connection.invalidated:
-                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        raise
-    if isinstance(outcome, Moved):
-        return replace(outcome, created=True)
-    # A guard or the initial state refuses the new row, which must not stay.
-    connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-    return outcome
+            connection.execute(insert(row.table).values({**values, row.state.key: machine.stored(machine.initial)}))
+        except IntegrityError as error:
+            before.roll_back()
+            if meaning(error) is not Meaning.DUPLICATE:  # a foreign key, or a value that is missing
+                raise
+            # Two cases: another session has inserted the row in the meantime, and the event can be fired on it; or
+            # another row has one of the new row's unique values, and this row is still missing.
+            try:
+                return attempt()
+            except RowNotFound:
+                raise KeyConflict(code=error_code(error), **fire.row) from error
+        try:
+            outcome = attempt()
+        except Exception:  # such as a unique key that an effect breaks: the new row must not stay
+            before.roll_back_after_error()
+            raise
+        if isinstance(outcome, Moved):
+            return replace(outcome, created=True)
+        # A guard or the initial state refuses the new row, which must not stay.
+        before.roll_back()
+        return outcome

@@ -6,6 +6,7 @@ for any database with row locks; ``mysql/`` and ``sqlite/`` override what their 
 
 from __future__ import annotations
 
+from . import compiled  # noqa: F401 - tells SQLAlchemy the text of our expressions
 from .database import (
     EXECUTION_OPTION,
     LOCKING,
@@ -16,6 +17,7 @@ from .database import (
     Database,
     database_of,
     database_of_dialect,
+    ends_on_any_error,
     enforcer_of,
     errors_of,
     file_of,
@@ -25,6 +27,7 @@ from .database import (
     name_of,
     require_database,
     supported,
+    syntax_of,
     types_of,
 )
 from .transactions import is_autocommit
@@ -39,6 +42,7 @@ __all__ = [
     "Database",
     "database_of",
     "database_of_dialect",
+    "ends_on_any_error",
     "enforcer_of",
     "errors_of",
     "file_of",
@@ -49,5 +53,6 @@ __all__ = [
     "name_of",
     "require_database",
     "supported",
+    "syntax_of",
     "types_of",
 ]

@@ -22,18 +22,21 @@ from .history import HistoryStatements
 from .meanings import ErrorMeanings
 from .mysql.catalogue import MariaDBCatalogue, MySQLCatalogue
 from .mysql.errors import MySQLErrors
-from .mysql.history import MySQLHistory
+from .mysql.history import MySQLHistory, MySQLLockingHistory
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
+from .mysql.syntax import MySQLSyntax
+from .mysql.transactions import MySQLTransactions
 from .mysql.triggers import MySQLEnforcer
 from .mysql.types import MariaDBTypes, MySQLTypes
 from .mysql.upsert import MySQLUpsert
-from .rows import RowStatements
+from .rows import PortableRows, RowStatements
 from .sets import SetStatements
-from .sqlite.driver import is_sqlite_error
 from .sqlite.errors import SQLiteErrors
 from .sqlite.rows import SQLiteRows, SQLiteTransactions
+from .sqlite.syntax import SQLiteSyntax
 from .sqlite.triggers import SQLiteEnforcer
+from .syntax import Syntax
 from .transactions import Transactions
 from .triggers import Enforcer
 from .types import ColumnTypes
@@ -48,6 +51,7 @@ __all__ = [
     "Database",
     "database_of",
     "database_of_dialect",
+    "ends_on_any_error",
     "enforcer_of",
     "errors_of",
     "file_of",
@@ -57,6 +61,7 @@ __all__ = [
     "name_of",
     "require_database",
     "supported",
+    "syntax_of",
     "types_of",
 ]
 
@@ -68,6 +73,7 @@ class Database:
     """The parts of one kind of database. `upsert` is None where no statement can do it."""
 
     name: str
+    title: str  # its name in messages for people
     transactions: Transactions
     rows: RowStatements
     sets: SetStatements
@@ -77,15 +83,17 @@ class Database:
     enforcer: Enforcer
     catalogue: Catalogue
     errors: ErrorMeanings
+    syntax: Syntax
     is_server: bool
 
 
-def _locking(name: str, transactions: Transactions, enforcer: Enforcer) -> Database:
+def _portable(name: str, title: str, transactions: Transactions, enforcer: Enforcer) -> Database:
     """A database with row locks, and nothing else that is special."""
     return Database(
         name=name,
+        title=title,
         transactions=transactions,
-        rows=RowStatements(transactions, enforcer),
+        rows=PortableRows(transactions, enforcer),
         sets=SetStatements(),
         history=HistoryStatements(),
         upsert=None,
@@ -93,30 +101,37 @@ def _locking(name: str, transactions: Transactions, enforcer: Enforcer) -> Datab
         enforcer=enforcer,
         catalogue=Catalogue(),
         errors=ErrorMeanings(),
+        syntax=Syntax(),
         is_server=True,
     )
 
 
-LOCKING: Final = _locking("locking", Transactions(), Enforcer())
-"""Any database with row locks and SELECT … FOR UPDATE: a locking read, then the update."""
+LOCKING: Final = _portable("locking", "a database with row locks", Transactions(), Enforcer())
+"""Any database with row locks and SELECT … FOR UPDATE: a locking read, then the update.
+
+Nothing is known of it but standard SQL. So every error is taken to end the transaction, as on PostgreSQL, and no error
+to be worth another attempt.
+"""
 
 _MYSQL_ENFORCER, _SQLITE_ENFORCER = MySQLEnforcer(), SQLiteEnforcer()
 
 MYSQL: Final = replace(
-    _locking("mysql", Transactions(), _MYSQL_ENFORCER),
-    rows=MySQLRows(Transactions(), _MYSQL_ENFORCER),
-    sets=MySQLSets(Transactions()),
+    _portable("mysql", "MySQL", MySQLTransactions(), _MYSQL_ENFORCER),
+    rows=MySQLRows(MySQLTransactions(), _MYSQL_ENFORCER),
+    sets=MySQLSets(MySQLTransactions()),
     history=MySQLHistory(),
-    upsert=MySQLUpsert(Transactions()),
+    upsert=MySQLUpsert(MySQLTransactions()),
     types=MySQLTypes(),
     catalogue=MySQLCatalogue(),
     errors=MySQLErrors(),
+    syntax=MySQLSyntax(),
 )
-MARIADB: Final = replace(MYSQL, name="mariadb", types=MariaDBTypes(), catalogue=MariaDBCatalogue())
+MARIADB: Final = replace(MYSQL, name="mariadb", title="MariaDB", types=MariaDBTypes(), catalogue=MariaDBCatalogue())
 SQLITE: Final = replace(
-    _locking("sqlite", SQLiteTransactions(), _SQLITE_ENFORCER),
+    _portable("sqlite", "SQLite", SQLiteTransactions(), _SQLITE_ENFORCER),
     rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),
     errors=SQLiteErrors(),
+    syntax=SQLiteSyntax(),
     is_server=False,
 )
 
@@ -128,7 +143,7 @@ _BY_LOCKING: Final[Mapping[str, Database]] = {
         database,
         rows=RowStatements(database.transactions, database.enforcer),
         sets=LOCKING.sets,
-        history=LOCKING.history,
+        history=MySQLLockingHistory() if database.is_server else database.history,
         upsert=None,
     )
     for name, database in SUPPORTED.items()
@@ -159,9 +174,10 @@ def database_of_dialect(dialect: Dialect) -> Database:
     database = supported(dialect)
     if database is None:
         raise FSMError(
-            f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows MySQL, MariaDB and SQLite. "
-            f"For another one with SELECT … FOR UPDATE ask for the locking read: "
-            f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}})'
+            f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows {_titles()}. "
+            f"For another one with SELECT … FOR UPDATE ask for the locking read, which is tried on PostgreSQL only: "
+            f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}}); '
+            "docs/scaling.md says what it does not have there"
         )
     return database
 
@@ -183,10 +199,21 @@ def enforcer_of(dialect: Dialect) -> Enforcer:
 def errors_of(driver: BaseException | None) -> ErrorMeanings:
     """The meanings of the errors of the database whose driver has raised *driver*.
 
-    An error of any other driver than sqlite3 is taken for one of MySQL, whose numbers other servers use as well.
+    An error of a driver that no database knows for its own is taken for one of MySQL. Its drivers are many, and other
+    servers that speak its protocol use its numbers.
     """
-    is_embedded = driver is not None and (is_sqlite_error(driver) or hasattr(driver, "sqlite_errorname"))
-    return (SQLITE if is_embedded else MYSQL).errors
+    known = (database.errors for database in SUPPORTED.values())
+    return next((errors for errors in known if driver is not None and errors.is_raised_by(driver)), MYSQL.errors)
+
+
+def syntax_of(dialect: Dialect) -> Syntax:
+    """The SQL text of our expressions; standard SQL where *dialect* is not supported."""
+    return (supported(dialect) or LOCKING).syntax
+
+
+def ends_on_any_error(connection: Connection) -> bool:
+    """Whether a failed statement on *connection* ends its transaction; see :class:`Transactions`."""
+    return (supported(connection.dialect) or LOCKING).transactions.ends_on_any_error
 
 
 def require_database(connection: Any) -> None:
@@ -237,6 +264,11 @@ def supported(dialect: Dialect) -> Database | None:
     name = dialect.name
     # SQLAlchemy learns at the first connect that a mysql:// URL leads to a MariaDB.
     return SUPPORTED.get("mariadb" if name == "mysql" and getattr(dialect, "is_mariadb", False) else name)
+
+
+def _titles() -> str:
+    *others, last = (database.title for database in SUPPORTED.values())
+    return f"{', '.join(others)} and {last}"
 
 
 def _asked_for(asked: Any, dialect: Dialect) -> Database:

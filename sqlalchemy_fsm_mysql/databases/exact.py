@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary
-from sqlalchemy.ext.compiler import compiles
 
 __all__ = ["AsBytes"]
 
@@ -26,15 +25,3 @@ class AsBytes(ColumnElement[bytes]):
     @property
     def _from_objects(self) -> Any:
         return self.text._from_objects  # noqa: SLF001 - what makes SELECT name the column's table
-
-
-@compiles(AsBytes)
-def _as_bytes(element: AsBytes, compiler: Any, **options: Any) -> str:
-    return f"CAST({compiler.process(element.text, **options)} AS BLOB)"
-
-
-@compiles(AsBytes, "mysql")
-@compiles(AsBytes, "mariadb")
-def _as_bytes_on_servers(element: AsBytes, compiler: Any, **options: Any) -> str:
-    # By way of utf8mb4: a column in latin1 or ucs2 holds other bytes than the texts of a machine.
-    return f"CAST(CONVERT({compiler.process(element.text, **options)} USING utf8mb4) AS BINARY)"

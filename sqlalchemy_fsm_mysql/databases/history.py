@@ -20,7 +20,7 @@ KEEP_ROWCOUNT = {"preserve_rowcount": True}
 
 
 class HistoryStatements:
-    """Reads the row's last number with a lock, then inserts the history row."""
+    """Reads the row's last number, then inserts the history row."""
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
         """Add a history row for a transition of this transaction, and return its number.
@@ -72,8 +72,10 @@ class HistoryStatements:
 
     @built_once
     def read_number(self, history: HistorySQL) -> Executable:
-        """A locking read of the number that the row's next history row gets."""
-        return select(history.next_sequence()).where(history.of_row()).with_for_update()
+        """A read of the number that the row's next history row gets."""
+        # The transition has locked the row, so no other transaction adds a history row for it. Standard SQL has no
+        # lock on an aggregate, and PostgreSQL refuses one.
+        return select(history.next_sequence()).where(history.of_row())
 
     @built_once
     def insert_row(self, history: HistorySQL) -> Executable:

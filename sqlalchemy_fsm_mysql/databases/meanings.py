@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import ClassVar
 
-__all__ = ["ErrorMeanings", "Meaning"]
+__all__ = ["Cause", "ErrorMeanings", "Meaning"]
 
 
 class Meaning(Enum):
@@ -21,11 +22,28 @@ class Meaning(Enum):
     UNRELATED = auto()  # a statement's own fault (a constraint, a missing table): SQLAlchemy's error tells
 
 
+class Cause(Enum):
+    """One error, for code that has to know it from the others of its meaning."""
+
+    SAVEPOINT_GONE = auto()  # there is no such savepoint: it ends with its transaction
+    UNSURE_AT_COMMIT = auto()  # a COMMIT may have been done or not
+    LOCK_WAIT = auto()  # the wait for a lock; see Transactions.ends_on_lock_wait
+    TRIGGER_EXISTS = auto()  # another process has made a trigger of this name
+    NO_PRIVILEGE = auto()  # the account may not read this
+    ALGORITHM_REFUSED = auto()  # ALTER TABLE cannot work in the way that was asked for
+    ROWS_REFUSED = auto()  # ALTER TABLE found rows whose state the altered column cannot have
+    VERSIONED = auto()  # ALTER TABLE would change rows that the server has to keep as they were
+
+
 class ErrorMeanings:
     """The errors of a database; of this one none is known."""
 
-    unsure_at_commit: ClassVar[frozenset[int]] = frozenset()
-    """The numbers of errors after which a COMMIT may have been done or not."""
+    causes: ClassVar[Mapping[Cause, frozenset[int]]] = {}
+    """The numbers of each cause that the database has."""
+
+    def is_raised_by(self, driver: BaseException) -> bool:
+        """Whether *driver* is an exception of a driver of this database."""
+        return False
 
     def of(self, driver: BaseException | None, code: int | None) -> Meaning:
         """The meaning of *driver*, an exception of a driver, whose number is *code*."""

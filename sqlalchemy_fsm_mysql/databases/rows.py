@@ -9,15 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, Executable, String, bindparam, select, type_coerce, update
 from sqlalchemy.exc import DBAPIError
 
-from ..errors import RefusedByDatabase
+from ..errors import FSMError, RefusedByDatabase
 from ..sql.code import NO_ROW, Reading, Taken
 from ..sql.events import EventSQL
+from ..sql.locks import locked_aggregates
 from .messages import refusal_in
 from .ready import built_once
 from .transactions import Transactions
 from .triggers import Enforcer
 
-__all__ = ["RowStatements"]
+__all__ = ["PortableRows", "RowStatements"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,3 +151,19 @@ class RowStatements:
         row = event.row
         values = event.forced_assignments(bindparam("fsm_state", type_=row.state.type))
         return update(row.table).where(row.is_key()).ordered_values(*values)
+
+
+class PortableRows(RowStatements):
+    """The same by standard SQL, for a database of which nothing is known."""
+
+    @built_once
+    def read_code(self, event: EventSQL, *, known_version: bool) -> Executable:
+        for branch in event.branches:
+            expressions = [*branch.effects.values(), *([] if branch.guard is None else [branch.guard])]
+            if any(locked_aggregates(expression) for expression in expressions):
+                raise FSMError(
+                    f"{event.name!r} from {branch.source!r} decides by an aggregate of other rows (count, max, "
+                    "DISTINCT, GROUP BY …), and standard SQL cannot lock the rows of one: ask by exists(), or mark "
+                    "the subquery by unlocked(), which lets those rows change before COMMIT"
+                )
+        return super().read_code(event, known_version=known_version)

@@ -18,6 +18,11 @@ class Transactions:
     """The transactions of a database with row locks."""
 
     begin: ClassVar[str] = "START TRANSACTION"
+    ends_on_any_error: ClassVar[bool] = True
+    """Whether any failed statement ends the transaction, back to the last savepoint.
+
+    PostgreSQL does so: COMMIT then rolls back, and reports no error. Of an unknown database the same is assumed.
+    """
 
     @contextmanager
     def together(self, connection: Connection) -> Iterator[None]:
@@ -45,6 +50,10 @@ class Transactions:
     def is_together(self, connection: Connection) -> bool:
         """Whether a block of :meth:`together` has begun a transaction on *connection*, which is in AUTOCOMMIT."""
         return bool(connection.info.get(_IS_OPEN))
+
+    def ends_on_lock_wait(self, connection: Connection) -> bool:
+        """Whether the server ends the whole transaction when a statement has waited too long for a lock."""
+        return False
 
     def abandon(self, connection: Connection) -> None:
         """Make sure that nothing of this transaction is committed: every later statement needs a rollback first."""

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from ..core.failures import error_code
+from ..core.failures import Cause, error_code, is_due_to
 from ..databases import database_of
 from ..errors import DatabaseUnfit
 from ..orm.column import check_names
@@ -28,9 +28,6 @@ from .enforcement import connected, reflecting
 from .findings import SEVERITIES, Finding, label_of, names_of
 
 __all__ = ["SEVERITIES", "Finding", "check_database", "require_database"]
-
-# SELECT, another command, or the whole database is denied.
-_DENIED = (1142, 1143, 1044)
 
 
 def check_database(column: Any, bind: Connection | Engine, *, count_rows: bool = True) -> list[Finding]:
@@ -64,7 +61,7 @@ def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) 
     try:
         facts = catalogue.table(connection, own.table)
     except DBAPIError as error:
-        if error_code(error) not in _DENIED:
+        if not is_due_to(error, Cause.NO_PRIVILEGE):
             raise
         what = f"this account may not read {own.table.name} (error {error_code(error)})"
         yield Finding("error", "rights", what, "GRANT it, or connect by the account of the program")

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.schema import CreateTable
 
-from ..core.failures import error_code
+from ..core.failures import Cause, is_due_to
 from ..databases import database_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, Mode, column_digest
 from ..databases.watching import watched_table
@@ -51,10 +51,8 @@ __all__ = [
 
 LOCK_WAIT, LOCK_ATTEMPTS = 1, 5
 _BETWEEN_ATTEMPTS = 1.0  # seconds, in which the writers that have queued behind an attempt get through
-_LOCK_WAIT_TIMEOUT = 1205
 _ATTEMPTS = 20
 _LONGEST_PAUSE = 1.0  # seconds
-_TRIGGER_EXISTS = 1359
 
 AlsoAllowed: TypeAlias = "Machine | str | Mapping[str | None, Iterable[str]]"
 
@@ -282,7 +280,7 @@ def _patiently(work: Callable[[], None]) -> None:
         try:
             work()
         except DBAPIError as error:
-            if error_code(error) != _LOCK_WAIT_TIMEOUT or attempt == LOCK_ATTEMPTS:
+            if not is_due_to(error, Cause.LOCK_WAIT) or attempt == LOCK_ATTEMPTS:
                 raise
             time.sleep(_BETWEEN_ATTEMPTS)
         else:
@@ -308,7 +306,7 @@ def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules,
             try:
                 connection.execute(trigger)
             except DBAPIError as error:
-                if error_code(error) == _TRIGGER_EXISTS:
+                if is_due_to(error, Cause.TRIGGER_EXISTS):
                     raise _Raced from error
                 raise
     for one in found:

@@ -1,7 +1,7 @@
 """The database's own clock.
 
 Every time that the library writes or compares is this clock's, in UTC: the clocks of the application's hosts and the
-``time_zone`` of a session change nothing.
+``time_zone`` of a session change nothing. The text of these expressions is the database's: `databases/syntax.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from sqlalchemy.sql.visitors import InternalTraversal
 
 __all__ = ["utc_ago", "utc_default", "utc_now"]
 
-_MICROSECOND, _MILLISECOND = timedelta(microseconds=1), timedelta(milliseconds=1)
-
 
 class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written like func.now
     """The database's current time in UTC, with microseconds where it has them (SQLite: milliseconds)."""
@@ -25,22 +23,6 @@ class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written lik
     type = DateTime()
     inherit_cache = True
     name = "utc_now"
-
-
-@compiles(utc_now)
-def _standard(element: utc_now, compiler: Any, **_: Any) -> str:
-    return "CURRENT_TIMESTAMP"
-
-
-@compiles(utc_now, "mysql")
-@compiles(utc_now, "mariadb")
-def _mysql(element: utc_now, compiler: Any, **_: Any) -> str:
-    return "UTC_TIMESTAMP(6)"
-
-
-@compiles(utc_now, "sqlite")
-def _sqlite(element: utc_now, compiler: Any, **_: Any) -> str:
-    return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 
 
 class utc_default(FunctionElement[Any]):  # noqa: N801 - as above
@@ -61,6 +43,7 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
 
     It stands alone on its side of a comparison, so that an index on the other side can be used.
 
+    >>> import sqlalchemy_fsm_mysql.databases  # where the text is
     >>> from sqlalchemy.dialects import mysql
     >>> print(utc_ago(timedelta(minutes=15)).compile(dialect=mysql.dialect()))
     (UTC_TIMESTAMP(6) - INTERVAL 900000000 MICROSECOND)
@@ -72,21 +55,3 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
 
     def __init__(self, interval: timedelta) -> None:
         self.interval = interval
-
-
-@compiles(utc_ago)
-def _standard_ago(element: utc_ago, compiler: Any, **_: Any) -> str:
-    return f"(CURRENT_TIMESTAMP - INTERVAL '{element.interval.total_seconds():.6f}' SECOND)"
-
-
-@compiles(utc_ago, "mysql")
-@compiles(utc_ago, "mariadb")
-def _mysql_ago(element: utc_ago, compiler: Any, **_: Any) -> str:
-    return f"(UTC_TIMESTAMP(6) - INTERVAL {element.interval // _MICROSECOND} MICROSECOND)"
-
-
-@compiles(utc_ago, "sqlite")
-def _sqlite_ago(element: utc_ago, compiler: Any, **_: Any) -> str:
-    # SQLite counts milliseconds. A part of one is rounded up, so that nothing is due too early.
-    seconds, thousandths = divmod(-(-element.interval // _MILLISECOND), 1000)
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds}.{thousandths:03} seconds') || '000')"

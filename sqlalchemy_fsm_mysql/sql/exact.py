@@ -2,7 +2,7 @@
 
 ``CASE state WHEN 'paid'`` follows the column's collation, in which 'Paid', 'paid ' and 'pàid' may be equal to 'paid'. A
 column that this library creates as an ENUM has a binary collation. A VARCHAR is often older than the machine, and has
-any collation.
+any collation. The text of these expressions is the database's: `databases/syntax.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, and_, literal, literal_column
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-__all__ = ["ExactName", "exact_text", "state_literal"]
+__all__ = ["ExactName", "exact_text", "needs_no_quoting", "state_literal"]
 
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 
@@ -27,18 +26,6 @@ class exact_text(FunctionElement[str]):  # noqa: N801 - a SQL function, written 
     type = String()
     inherit_cache = True
     name = "exact_text"
-
-
-@compiles(exact_text)
-def _exact_text(element: exact_text, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(element.clauses, **options))
-
-
-@compiles(exact_text, "mysql")
-@compiles(exact_text, "mariadb")
-def _exact_text_on_servers(element: exact_text, compiler: Any, **options: Any) -> str:
-    # A column in latin1 or ucs2 stores other bytes than those of ExactName, so the text is converted to utf8mb4 first.
-    return f"CAST(CONVERT({compiler.process(element.clauses, **options)} USING utf8mb4) AS BINARY)"
 
 
 class ExactName(ColumnElement[str]):
@@ -52,18 +39,9 @@ class ExactName(ColumnElement[str]):
         self.name = name
 
 
-@compiles(ExactName)
-def _as_text(element: ExactName, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(state_literal(element.name), **options))
-
-
-@compiles(ExactName, "mysql")
-@compiles(ExactName, "mariadb")
-def _as_binary(element: ExactName, compiler: Any, **_: Any) -> str:
-    # Hexadecimal is independent of sql_mode and of the connection's character set.
-    if _NEEDS_NO_QUOTING.fullmatch(element.name):
-        return f"_binary'{element.name}'"
-    return f"X'{element.name.encode().hex().upper()}'"
+def needs_no_quoting(name: str) -> bool:
+    """Whether *name* in quotes is the same literal for every server, sql_mode and character set."""
+    return _NEEDS_NO_QUOTING.fullmatch(name) is not None
 
 
 def state_literal(name: str) -> ColumnElement[str]:
@@ -75,7 +53,7 @@ def state_literal(name: str) -> ColumnElement[str]:
     >>> print(state_literal("Running"))
     'Running'
     """
-    if _NEEDS_NO_QUOTING.fullmatch(name):
+    if needs_no_quoting(name):
         return literal_column(f"'{name}'", String())
     return literal(name, String())
 

@@ -18,13 +18,15 @@ from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ForUpdateArg, SelectStatementGrouping
 
-__all__ = ["for_share", "unlocked", "without_locks"]
+__all__ = ["for_share", "locked_aggregates", "unlocked", "without_locks"]
 
 E = TypeVar("E")
 
 _UNLOCKED = "fsm_unlocked"
+_AGGREGATES = ("array_agg", "avg", "bool_and", "bool_or", "count", "group_concat", "max", "min", "string_agg", "sum")
 
 
 def unlocked(expression: E) -> E:
@@ -77,6 +79,29 @@ def without_locks(expression: E) -> E:
             query._for_update_arg = None
 
     return _rewritten(expression, plain, lambda _: None)
+
+
+def locked_aggregates(expression: Any) -> list[Any]:
+    """The SELECTs in *expression* that lock the rows of an aggregate, which InnoDB can do, and standard SQL cannot.
+
+    >>> from sqlalchemy import column, func, select, table
+    >>> items = table("items", column("ready"))
+    >>> len(locked_aggregates(for_share(select(func.count()).select_from(items).scalar_subquery())))
+    1
+    >>> len(locked_aggregates(for_share(select(items.c.ready).scalar_subquery())))
+    0
+    """
+    return [
+        query
+        for query in visitors.iterate(expression)
+        if isinstance(query, Select) and query._for_update_arg is not None and _is_aggregate(query)
+    ]
+
+
+def _is_aggregate(query: Select[Any]) -> bool:
+    parts = (part for column in query._raw_columns for part in visitors.iterate(column))
+    has_function = any(isinstance(part, FunctionElement) and part.name.lower() in _AGGREGATES for part in parts)
+    return has_function or bool(query._group_by_clauses) or query._distinct
 
 
 def _rewritten(expression: E, select: Callable[[Any], None], compound: Callable[[Any], None]) -> E:

@@ -22,7 +22,7 @@ from sqlalchemy_fsm_mysql import (
     fire_key,
     run_transaction,
 )
-from sqlalchemy_fsm_mysql.core.failures import Meaning
+from sqlalchemy_fsm_mysql.core.failures import Cause, Meaning
 from sqlalchemy_fsm_mysql.databases.messages import REFUSED
 from sqlalchemy_fsm_mysql.databases.mysql import errors
 from tests.evidence.record import record
@@ -111,7 +111,7 @@ def found_at(thrower: Thrower, at: str) -> dict[int, str]:
 
 def test_no_code_of_the_table_is_left_out() -> None:
     assert set(CODES) == set(errors.CODES) - {REFUSED}  # a trigger's own, which no driver makes up
-    assert errors.MySQLErrors.unsure_at_commit - {1180} == UNSURE  # whose meaning is in its text
+    assert errors.MySQLErrors.causes[Cause.UNSURE_AT_COMMIT] - {1180} == UNSURE  # whose meaning is in its text
 
 
 @pytest.mark.parametrize("at", AT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..meanings import ErrorMeanings, Meaning
+from ..meanings import Cause, ErrorMeanings, Meaning
 from ..messages import REFUSED
 
 __all__ = ["CODES", "MySQLErrors"]
@@ -26,7 +26,7 @@ CODES: dict[int, Meaning] = {
     9007: Meaning.ABORTED,  # TiDB: write conflict
     6002: Meaning.ABORTED,  # OceanBase: transaction was killed, or needs to be rolled back
     6235: Meaning.ABORTED,  # OceanBase: transaction needs to be rolled back
-    1205: Meaning.LOCK_TIMEOUT,  # lock wait; see _ends_transaction_on_timeout
+    1205: Meaning.LOCK_TIMEOUT,  # lock wait; see MySQLTransactions.ends_on_lock_wait
     1317: Meaning.LOCK_TIMEOUT,  # KILL QUERY
     1969: Meaning.LOCK_TIMEOUT,  # MariaDB: max_statement_time
     3024: Meaning.LOCK_TIMEOUT,  # MySQL: max_execution_time
@@ -94,13 +94,26 @@ _UNKNOWN_ERROR = 1105
 # The words by which Vitess reports that it has ended a transaction: its transaction killer, or a primary that was lost.
 _ENDED_BY_VITESS = ("code = Aborted", "VT15001", "VT09032")
 _CHECK_FAILED = 4025
+# The words of mysqlclient and PyMySQL about a float that is nan or inf, which has no number.
+_NOT_FINITE = "can not be used with MySQL"
 
 
 class MySQLErrors(ErrorMeanings):
     """By number; a few numbers stand for several errors, which the message tells apart."""
 
-    # The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
-    unsure_at_commit = frozenset({1047, 3100, 1180})
+    causes = {  # noqa: RUF012 - read only, as its type says
+        Cause.SAVEPOINT_GONE: frozenset({1305}),
+        # The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
+        Cause.UNSURE_AT_COMMIT: frozenset({1047, 3100, 1180}),
+        Cause.LOCK_WAIT: frozenset({1205}),
+        Cause.TRIGGER_EXISTS: frozenset({1359}),
+        Cause.NO_PRIVILEGE: frozenset({1142, 1143, 1044}),  # of SELECT, of another command, of the whole database
+        # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
+        Cause.ALGORITHM_REFUSED: frozenset({1845, 1846, 4092}),
+        # A value that the ENUM has not; a CHECK that is not true, on MySQL and on MariaDB.
+        Cause.ROWS_REFUSED: frozenset({1265, 3819, 4025}),
+        Cause.VERSIONED: frozenset({4119}),  # MariaDB: the history of a table WITH SYSTEM VERSIONING
+    }
 
     def of(self, driver: BaseException | None, code: int | None) -> Meaning:
         message = str(driver)
@@ -113,6 +126,8 @@ class MySQLErrors(ErrorMeanings):
         if code == _CHECK_FAILED:
             return Meaning.VALUE if "." in message.partition("` failed")[0] else Meaning.UNRELATED
         if code in (None, _NO_NUMBER):
+            if _NOT_FINITE in message:
+                return Meaning.VALUE
             return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
         return CODES.get(code, Meaning.UNRELATED)
 

@@ -12,7 +12,7 @@ from ...sql.history import HistorySQL
 from ..history import HistoryStatements
 from ..ready import ReadyStatement, built_once
 
-__all__ = ["MySQLHistory"]
+__all__ = ["MySQLHistory", "MySQLLockingHistory"]
 
 
 class MySQLHistory(HistoryStatements):
@@ -38,3 +38,14 @@ class MySQLHistory(HistoryStatements):
         values = {**history.values(), columns.sequence: sequence, columns.at: utc_now()}
         rows = select(*values.values()).where(history.of_row())
         return insert(history.table).from_select(list(values), rows)
+
+
+class MySQLLockingHistory(HistoryStatements):
+    """For the locking read: two statements, and the read takes a lock.
+
+    Under REPEATABLE READ, a plain read would not see the history rows that were committed after the snapshot.
+    """
+
+    @built_once
+    def read_number(self, history: HistorySQL) -> Executable:
+        return select(history.next_sequence()).where(history.of_row()).with_for_update()

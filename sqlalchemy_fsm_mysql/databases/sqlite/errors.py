@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..meanings import ErrorMeanings, Meaning
 from ..messages import read_message
+from .driver import is_sqlite_error
 
 __all__ = ["SQLiteErrors"]
 
@@ -40,6 +41,10 @@ _BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
 
 class SQLiteErrors(ErrorMeanings):
     """By the name of the result code, or by the message where sqlite3 does not know the name."""
+
+    def is_raised_by(self, driver: BaseException) -> bool:
+        # Drivers for encrypted databases have classes of their own, which give the result codes the same names.
+        return is_sqlite_error(driver) or hasattr(driver, "sqlite_errorname")
 
     def of(self, driver: BaseException | None, code: int | None) -> Meaning:
         name, message = getattr(driver, "sqlite_errorname", None), str(driver)

@@ -19,6 +19,7 @@ class SQLiteTransactions(Transactions):
     """SQLite's transactions; a database in memory lives as long as its connection."""
 
     begin = "BEGIN IMMEDIATE"
+    ends_on_any_error = False
 
     @contextmanager
     def together(self, connection: Connection) -> Iterator[None]:

@@ -1,0 +1,35 @@
+"""The SQL text of MySQL and MariaDB."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ...sql.exact import needs_no_quoting
+from ..syntax import Syntax
+
+__all__ = ["MySQLSyntax"]
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class MySQLSyntax(Syntax):
+    """UTC whatever the session's time zone, and bytes in utf8mb4 whatever a column's character set."""
+
+    has_exact_literals = True
+
+    def now(self) -> str:
+        return "UTC_TIMESTAMP(6)"
+
+    def ago(self, interval: timedelta) -> str:
+        return f"({self.now()} - INTERVAL {interval // _MICROSECOND} MICROSECOND)"
+
+    def exact_text(self, column: str) -> str:
+        return self.as_bytes(column)
+
+    def exact_literal(self, name: str) -> str:
+        # Hexadecimal is independent of sql_mode and of the connection's character set.
+        return f"_binary'{name}'" if needs_no_quoting(name) else f"X'{name.encode().hex().upper()}'"
+
+    def as_bytes(self, text: str) -> str:
+        # By way of utf8mb4: a column in latin1 or ucs2 stores other bytes than the texts of a machine.
+        return f"CAST(CONVERT({text} USING utf8mb4) AS BINARY)"
