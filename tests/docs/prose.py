@@ -29,7 +29,7 @@ PATTERNS = {
     "use an active verb": r"\b(is|are|was|were|be|been|being) (told|said|meant|minded|looked at|looked for|asked for)\b",
     "a clause is no subject": r"^(That|Whether) (a|an|the|it|they|rows?|code)\b[^?]*\b(is|are|was|were) (not|no|for|only)\b",
     "'hold' is for locks": r"^(?!.*\b(lock|locks|locked|locking)\b).*\b(hold|holds|held|holding)\b",
-    "plain connective": r"\b(all the same|as such|of by hand|in the place of|but for|save for|be it|lest|thereof|whereof)\b",
+    "plain connective": r"\b(all the same|as such|of by hand|but for|save for|be it|lest|thereof|whereof)\b",
     "plain verb": r"\b(minds?|goes? round|going round|stands? (in|behind|beside|above|below|there|by)|come of|comes of)\b",
     "one idea a sentence": r"(;[^;]*){3,}",
 }
