@@ -73,9 +73,18 @@ def sentences(page: Path) -> Iterator[Sentence]:
 
 
 def _words(tokens: list[Token]) -> str:
-    return "".join(
-        "`x`" if token.type == "code_inline" else " " if "break" in token.type else token.content for token in tokens
-    )
+    """The text of *tokens*. Inline code and the names of tests, which docs/evidence.md links, are `x`."""
+    words, is_test = [], False
+    for token in tokens:
+        if token.type == "link_open":
+            is_test = str(token.attrs.get("href")).startswith("../tests/")
+        elif token.type == "link_close":
+            is_test = False
+        elif token.type == "code_inline" or is_test:
+            words.append("`x`")
+        else:
+            words.append(" " if "break" in token.type else token.content)
+    return "".join(words)
 
 
 def figures(page: Path) -> tuple[int, float, int, float, float]:

@@ -18,17 +18,16 @@ from typing import Any
 HEAD = """\
 # Evidence
 
-What [Guarantees](guarantees.md) promises, and what was tried to break it. This page is made of a run's own records
-(`evidence.jsonl`, beside it) by `tests/evidence/page.py`; nothing in it is written by hand. `./dev evidence` runs everything again
-and makes the page anew.
+This page has the results of the tests that try to break the [guarantees](guarantees.md). `tests/evidence/page.py` writes it from the records
+of one run, `evidence.jsonl`. `./dev evidence` runs everything again and writes the page anew.
 """
 
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
 # What each check of tests/race/checker.py stands for.
 CHECKS = {
-    "declared": "no edge that the machine does not have, no refusal of an event that leaves the state",
-    "chain": "the moves of a row can be laid end to end",
-    "count": "as many moves were told as the row counted",
+    "declared": "no undeclared transition, no refusal of an allowed event",
+    "chain": "the moves of a row form one path",
+    "count": "the row counted as many moves as were reported",
     "I1": "numbers 1 to n without a gap",
     "I2": "the history replays, and ends at the row",
     "I3": "each acknowledged token once",
@@ -90,8 +89,8 @@ def load(marches: Sequence[Record]) -> Iterator[str]:
     yield f"**{total:,} fires were acknowledged while everything below went wrong: {said}.**"
     yield ""
     yield (
-        "Each process fires, in units of up to 13 rows with one COMMIT, on rows of everybody's and on one of its own, with a history "
-        "and tokens. Some units are rolled back, wholly or to a savepoint. Afterwards every call of every process is held against the "
+        "Each process fires in units of up to 13 rows with one COMMIT, on shared rows and on one of its own, with a history "
+        "and tokens. Some units are rolled back, wholly or to a savepoint. Afterwards a check compares every call of every process with the "
         "rows and the history ([test](../tests/faults/test_march.py))."
     )
     yield ""
@@ -105,7 +104,7 @@ def load(marches: Sequence[Record]) -> Iterator[str]:
         ("seconds", *(round(march["seconds"]) for march in marches)),
         ("fires per second, faults included", *(march["per_second"] for march in marches)),
         ("units acknowledged", *(march["counts"]["units moved"] for march in marches)),
-        ("units that were told to have failed", *(march["counts"].get("units failed", 0) for march in marches)),
+        ("units that reported a failure", *(march["counts"].get("units failed", 0) for march in marches)),
         ("COMMITs of unknown outcome", *(march["counts"].get("units unknown", 0) for march in marches)),
         ("… of these had applied", *(march["counts"].get("unknown, applied", 0) for march in marches)),
         ("units of killed workers", *(march["counts"].get("in doubt", 0) for march in marches)),
@@ -115,12 +114,12 @@ def load(marches: Sequence[Record]) -> Iterator[str]:
         ("violations of any check", *(sum(march["violations"].values()) for march in marches)),
     ]
     yield from table(head, rows)
-    yield "What went wrong meanwhile, how often:"
+    yield "Faults during the run, and their number:"
     yield ""
     names = sorted({name for march in marches for name in march["faults"]})
     yield from table(head, [(name, *(march["faults"].get(name, 0) for march in marches)) for name in names])
     codes = sorted({code for march in marches for code in march["errors"]}, key=lambda code: (not code.isdigit(), code))
-    yield "Units that ended in an error, by the server's code (none: nobody let the worker in):"
+    yield "Units that ended in an error, by the server's code (none: no connection):"
     yield ""
     rows = [
         (code if code.isdigit() else "none", *(march["errors"].get(code, 0) for march in marches)) for code in codes
@@ -158,7 +157,7 @@ def controls(found: Sequence[Record]) -> Iterator[str]:
     yield from table(("wrong version", "on", "found out by"), rows)
     yield "The checks, of `tests/race/checker.py`:"
     yield ""
-    yield from table(("check", "what has to hold"), CHECKS.items())
+    yield from table(("check", "property"), CHECKS.items())
 
 
 def inputs(found: Sequence[Record]) -> Iterator[str]:
@@ -204,7 +203,7 @@ def faults(figures: Sequence[Record], tests: Sequence[Record]) -> Iterator[str]:
         rows.append((f"[{test.removeprefix('test_').replace('_', ' ')}](../{path}#{test})", said))
     yield from table(("test", "outcomes, one for each server and case"), rows)
     if figures:
-        yield "What they counted:"
+        yield "Counts of these tests:"
         yield ""
     for record in figures:
         said = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in record["figures"].items())
