@@ -8,7 +8,15 @@ from pathlib import Path
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import StateMachineColumn, TransitionHistory, count_rows, count_transitions, force_state
+from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
+    StateMachineColumn,
+    TransitionHistory,
+    count_rows,
+    count_transitions,
+    force_state,
+)
 from sqlalchemy_fsm_mysql.demo import machine
 from sqlalchemy_fsm_mysql.demo.race import WEIGHTS
 from sqlalchemy_fsm_mysql.diagram import svg
@@ -48,4 +56,14 @@ with Session(engine) as session:
 (HERE / "reference.svg").write_text(svg(machine), encoding="utf-8")
 # The README's: wide, and not high.
 (HERE / "orders.svg").write_text(svg(machine, direction="LR"), encoding="utf-8")
+first = Machine(
+    initial="new",
+    events=[
+        Event("Pay", {"new": "paid"}),
+        Event("Ship", {"paid": "shipped"}),
+        Event("Cancel", {("new", "paid"): "cancelled"}),
+    ],
+)
+# The first page's.
+(HERE / "first.svg").write_text(svg(first, direction="LR"), encoding="utf-8")
 (HERE / "heat.svg").write_text(svg(machine, counts=counts, rows=rows), encoding="utf-8")
