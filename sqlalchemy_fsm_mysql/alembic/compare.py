@@ -38,6 +38,7 @@ from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types
 from .rows import is_among
+from .surveys import held_by, survey_of
 
 log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
 
@@ -70,7 +71,7 @@ def _compare_column(
     place = place_of(context.connection, table_name, column_name, schema)
     if place is None or _is_left(context, stored, declared):
         return _CONTINUE
-    held = place.held()
+    held = held_by(place, survey_of(context, table_name, schema))
     if held is None:
         raise MigrationRefused(
             place.label,
@@ -137,7 +138,7 @@ def _leave_adoptions(context: AutogenContext, modify: ModifyTableOps) -> None:
         return
     connection, table, schema = context.connection, modify.table_name, modify.schema
     assert connection is not None
-    for going in adoptions(connection, table, schema):
+    for going in adoptions(connection, table, schema, survey_of(context, table, schema)):
         keys = foreign_keys(connection, table, schema)
         names = {one.name for one in indexes(connection, table, schema) if going.old in one.columns}
         names |= {key.name for key in keys if key.table == table and going.old in key.columns}

@@ -17,6 +17,7 @@ from alembic.operations.ops import ModifyTableOps
 from sqlalchemy import Column, Connection, Table
 
 from ..databases import database_of, enforcer_of
+from ..databases.mysql.survey import Survey
 from ..databases.triggers import KINDS, CreateTrigger
 from ..machine import ANY, AnyState
 from ..machine.rules import Rules
@@ -25,6 +26,7 @@ from ..orm.column import StateType
 from .databases import log
 from .enforcing import Allowed, EnforceMachineOp, InitialStates, ReleaseMachineOp, edges_of
 from .ops import StatesOp
+from .surveys import survey_of
 
 __all__: list[str] = []
 
@@ -42,15 +44,16 @@ def _compare_table(
     connection = context.connection
     if connection is None or not enforcer_of(connection.dialect).can_enforce:
         return
+    survey = survey_of(context, table_name, schema)
     if stored is not None:
-        modify.ops += list(_released(context, connection, stored, declared))
+        modify.ops += list(_released(context, connection, stored, declared, survey))
     if declared is not None:
         modify.ops += [
             op
             for column in declared.c
             if isinstance(column.type, StateType) and column.type.enforced
             if _is_included(context, column, stored)
-            for op in _enforced(connection, column, stored, schema)
+            for op in _enforced(connection, column, stored, schema, survey)
         ]
 
 
@@ -60,7 +63,7 @@ def _is_included(context: AutogenContext, column: Column[Any], stored: Table | N
 
 
 def _released(
-    context: AutogenContext, connection: Connection, stored: Table, declared: Table | None
+    context: AutogenContext, connection: Connection, stored: Table, declared: Table | None, survey: Survey | None
 ) -> Iterator[ReleaseMachineOp]:
     """A release for each column that is dropped and has triggers: the server would drop it and leave them broken."""
     for column in stored.c:
@@ -68,8 +71,8 @@ def _released(
             continue
         if not context.run_object_filters(column, column.name, "column", reflected=True, compare_to=None):
             continue
-        if own_triggers(connection, column):
-            rules = installed_rules(connection, column)
+        if own_triggers(connection, column, survey):
+            rules = installed_rules(connection, column, survey)
             yield ReleaseMachineOp(
                 table_name=stored.name,
                 column_name=column.name,
@@ -80,14 +83,15 @@ def _released(
 
 
 def _enforced(
-    connection: Connection, column: Column[Any], stored: Table | None, schema: str | None
+    connection: Connection, column: Column[Any], stored: Table | None, schema: str | None, survey: Survey | None
 ) -> Iterator[EnforceMachineOp]:
     """The operation that the column needs next, if any."""
     type_ = column.type
     assert isinstance(type_, StateType)
     where: dict[str, Any] = {"table_name": column.table.name, "column_name": column.name, "schema": schema}
     machine: dict[str, Any] = {"machine": type_.machine.to_json(), "initial_states": _stored(type_)}
-    label, found = f"{column.table.name}.{column.name}", [] if stored is None else own_triggers(connection, column)
+    label = f"{column.table.name}.{column.name}"
+    found = [] if stored is None else own_triggers(connection, column, survey)
     if not found:
         if stored is not None and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
             log.warning("%s: this account has no privilege TRIGGER and sees no triggers; none are compared", label)
@@ -102,7 +106,7 @@ def _enforced(
         log.info("Detected that one of two triggers is missing on '%s'", label)
         yield EnforceMachineOp(**where, **machine)
         return
-    before = installed_rules(connection, column)
+    before = installed_rules(connection, column, survey)
     if before is None:
         log.info("Detected triggers that cannot be read on '%s'", label)
         yield EnforceMachineOp(**where, **machine, replaces=True)
@@ -117,16 +121,16 @@ def _enforced(
     elif extra:
         log.info("Detected triggers that also allow %s on '%s'", _listed(extra), label)
         yield EnforceMachineOp(**where, **machine, previous=edges_of(before), phase="contract")
-    elif not _is_current(connection, column, type_.rules):
+    elif not _is_current(connection, column, type_.rules, survey):
         log.info("Detected triggers of an earlier name of '%s'", label)
         yield EnforceMachineOp(**where, **machine, previous=edges_of(before))
 
 
-def _is_current(connection: Connection, column: Column[Any], rules: Rules) -> bool:
-    found = own_triggers(connection, column)
+def _is_current(connection: Connection, column: Column[Any], rules: Rules, survey: Survey | None) -> bool:
+    found = own_triggers(connection, column, survey)
     wanted = [CreateTrigger(column, rules, kind) for kind in KINDS]
     is_complete = len(found) == len(wanted) and all(any(one.is_as(trigger) for one in found) for trigger in wanted)
-    return is_complete and not orphaned_triggers(connection, column.table)
+    return is_complete and not orphaned_triggers(connection, column.table, survey)
 
 
 def _listed(rules: Rules) -> str:

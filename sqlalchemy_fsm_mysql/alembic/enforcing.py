@@ -23,7 +23,7 @@ from ..databases import enforcer_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, Mode, trigger_name
 from ..databases.watching import watched_table
 from ..errors import MigrationRefused
-from ..errors.texts import State
+from ..errors.texts import State, escaped
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
 from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers
@@ -217,7 +217,7 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
             raise MigrationRefused(op.label, what, "end them, and run it again") from error
         log.info("%s: the machine %s is enforced", op.label, rules.fingerprint)
         return
-    context.impl.static_output(f"-- {op.label}: the machine {rules.fingerprint} is enforced")
+    context.impl.static_output(f"-- {escaped(op.label)}: the machine {rules.fingerprint} is enforced")
     if op.mode == "watch":
         watched = watched_table(op.schema)
         written = CreateTable(watched, if_not_exists=True).compile(dialect=context.dialect)
@@ -239,7 +239,7 @@ def release_machine(operations: Operations, op: ReleaseMachineOp) -> None:
         return
     if op.machine is None:
         raise MigrationRefused(op.label, "--sql cannot look for the triggers", "say which machine they are of")
-    context.impl.static_output(f"-- {op.label}: no machine is enforced")
+    context.impl.static_output(f"-- {escaped(op.label)}: no machine is enforced")
     for text in _script(context.dialect, op.lock_wait_timeout, _names(op, rules_of(op.machine, op.initial_states))):
         context.impl.static_output(text)
 

@@ -35,6 +35,7 @@ from ..databases.mysql.ddl import both_dialects, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
 from ..errors import MigrationRefused
+from ..errors.texts import escaped
 from ..machine.states import FORCED
 from ..orm.column import check_name, states_check
 from ..sql.clock import utc_now
@@ -80,7 +81,7 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
         )
     _require_consent(op)
     writer = _Writer(dialect)
-    yield f"-- {op.label}: {_WHAT[type(op)](op)}"
+    yield f"-- {escaped(op.label)}: {_WHAT[type(op)](op)}"  # a line end in a name would end the comment
     for statement in _SCRIPTS[type(op)](writer, op):
         yield f"{statement};"
     yield ""

@@ -24,6 +24,7 @@ from sqlalchemy.schema import CreateTable
 
 from ..core.failures import Cause, is_due_to
 from ..databases import database_of, name_of
+from ..databases.mysql.survey import Survey
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, Mode, column_digest
 from ..databases.watching import watched_table
 from ..errors import FSMError
@@ -177,22 +178,29 @@ def reflecting(connection: Connection) -> Iterator[Inspector]:
         connection.execution_options(skip_user_error_events=before)
 
 
-def own_triggers(connection: Connection, column: Column[Any]) -> list[InstalledTrigger]:
-    """The triggers that enforce a machine on *column*."""
+def own_triggers(connection: Connection, column: Column[Any], survey: Survey | None = None) -> list[InstalledTrigger]:
+    """The triggers that enforce a machine on *column*; the *survey* knows them without a statement."""
     digest = column_digest(column.name)
-    return [one for one in database_of(connection).enforcer.triggers(connection, column.table) if one.column == digest]
+    return [one for one in _our_triggers(connection, column.table, survey) if one.column == digest]
 
 
-def orphaned_triggers(connection: Connection, table: Table) -> list[InstalledTrigger]:
+def orphaned_triggers(connection: Connection, table: Table, survey: Survey | None = None) -> list[InstalledTrigger]:
     """The triggers of ours on *table* whose column is not there any more; every write of the table fails with them."""
-    found = database_of(connection).enforcer.triggers(connection, table)
+    found = _our_triggers(connection, table, survey)
     if not found:
         return []
     catalogue = database_of(connection).catalogue
-    present = set(map(column_digest, catalogue.column_names(connection, table)))
+    names = catalogue.column_names(connection, table) if survey is None else survey.columns[table.name].keys()
+    present = set(map(column_digest, names))
     orphans = [one for one in found if one.column not in present]
     # The server hides columns from an account without privileges on them: to it, every trigger looks like an orphan.
     return orphans if orphans and catalogue.may_see_columns(connection, table) else []
+
+
+def _our_triggers(connection: Connection, table: Table, survey: Survey | None) -> list[InstalledTrigger]:
+    if survey is not None:
+        return survey.triggers(table.name)
+    return database_of(connection).enforcer.triggers(connection, table)
 
 
 def allowed_edges(connection: Connection, column: Column[Any]) -> dict[str, frozenset[tuple[str, ...]] | None]:
@@ -211,9 +219,9 @@ def allowed_edges(connection: Connection, column: Column[Any]) -> dict[str, froz
     return allowed
 
 
-def installed_rules(connection: Connection, column: Column[Any]) -> Rules | None:
+def installed_rules(connection: Connection, column: Column[Any], survey: Survey | None = None) -> Rules | None:
     """The rules of the triggers on *column*, refusing or watching; None when there are none, or one cannot be read."""
-    enforcer, found = database_of(connection).enforcer, own_triggers(connection, column)
+    enforcer, found = database_of(connection).enforcer, own_triggers(connection, column, survey)
     edges: dict[str, set[tuple[str, ...]]] = {}
     for one in found:
         allowed = enforcer.allowed(one)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -231,3 +233,27 @@ def test_a_script_copies_no_table_without_consent(project, engine):
 
     with pytest.raises(MigrationRefused, match="copies_table=True"):
         project.sql("head")
+
+
+@pytest.mark.parametrize("part", ["table", "column", "schema"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "op.add_states({table!r}, {column!r}, ['z'], schema={schema!r})",
+        "op.drop_states({table!r}, {column!r}, ['z'], schema={schema!r}, copies_table=True)",
+        "op.migrate_states({table!r}, {column!r}, {{'z': 'y'}}, schema={schema!r})",
+        "op.enforce_machine({table!r}, {column!r}, {{None: ['z'], 'z': ['y']}}, schema={schema!r})",
+        "op.release_machine({table!r}, {column!r}, {{None: ['z'], 'z': ['y']}}, schema={schema!r})",
+    ],
+)
+def test_a_line_end_in_a_name_ends_no_comment_of_a_script(project, operation, part):
+    """The rest of the name would be a statement of its own."""
+    names = {"table": "orders", "column": "state", "schema": None, part: "x\nDROP TABLE victim;\n-- "}
+    project.write(operation.format(**names))
+    project.config.attributes["metadata"] = orders(STATES, "enum")
+
+    script = project.sql("head")
+
+    comments_and_texts = r"--[^\n]*|`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'"
+    assert "victim" in script
+    assert "victim" not in re.sub(comments_and_texts, "", script)

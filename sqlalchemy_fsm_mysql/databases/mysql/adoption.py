@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
 from .shape import ColumnShape
+from .survey import Survey
 
 __all__ = [
     "ERROR",
@@ -236,10 +237,15 @@ _NAMED = text(
 )
 
 
-def adoptions(connection: Connection, table: str, schema: str | None) -> list[Adoption]:
+def adoptions(connection: Connection, table: str, schema: str | None, survey: Survey | None = None) -> list[Adoption]:
     """The adoptions that go on in *table*, as far as the account may see its triggers."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for name, body in connection.execute(_TRIGGERS, {"schema": schema, "table": table}):
+    triggers: Iterable[Sequence[Any]]
+    if survey is None:
+        triggers = connection.execute(_TRIGGERS, {"schema": schema, "table": table})
+    else:
+        triggers = [(name, body) for name, _, body, *_ in survey.trigger_rows.get(table, ())]
+    for name, body in triggers:
         one = Adoption.read(table, body, ())
         if one is not None:
             found.setdefault((one.old, one.new), []).append((str(name), str(body)))

@@ -6,11 +6,13 @@ SQLAlchemy's reflection parses SHOW CREATE TABLE, which depends on the session's
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-__all__ = ["ColumnShape", "column_shape", "copy_remark", "table_kind", "table_size"]
+__all__ = ["SHAPE", "ColumnShape", "column_shape", "copy_remark", "shape_of", "table_kind", "table_size", "text_of"]
 
 # Rows and bytes a second that MySQL 9.7 and MariaDB 10.11 copied in an ALTER TABLE, on 2 cores: the slower of the
 # figures with 2 million rows.
@@ -20,11 +22,14 @@ _SIZE = text(
     "SELECT TABLE_TYPE, COALESCE(TABLE_ROWS, 0), COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)"
     " FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND TABLE_NAME = :table"
 )
-_COLUMN = text(
-    "SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH,"
+SHAPE = (
+    "COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH,"
     " IS_NULLABLE, COLUMN_DEFAULT, COALESCE(GENERATION_EXPRESSION, ''), EXTRA, VERSION(), COLUMN_COMMENT"
-    " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND TABLE_NAME = :table"
-    " AND COLUMN_NAME = :column"
+)
+"""The columns of information_schema.COLUMNS that :func:`shape_of` reads."""
+_COLUMN = text(
+    f"SELECT {SHAPE} FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE())"  # noqa: S608
+    " AND TABLE_NAME = :table AND COLUMN_NAME = :column"
 )
 
 
@@ -61,8 +66,11 @@ def table_kind(connection: Connection, table: str, schema: str | None) -> str | 
 def column_shape(connection: Connection, table: str, column: str, schema: str | None) -> ColumnShape | None:
     """How *column* is made; None when there is no such column."""
     found = connection.execute(_COLUMN, {"schema": schema, "table": table, "column": column}).first()
-    if found is None:
-        return None
+    return None if found is None else shape_of(found)
+
+
+def shape_of(found: Sequence[Any]) -> ColumnShape:
+    """The shape of the column that *found*, the values of `SHAPE`, describes."""
     name, type_, kind, charset, collation, length, nullable, default, expression, extra, version, comment = found
     if "MariaDB" in str(version):
         # MariaDB shows a default as an expression, MySQL as a value unless EXTRA says otherwise.
@@ -71,15 +79,15 @@ def column_shape(connection: Connection, table: str, column: str, schema: str | 
         default = None
     return ColumnShape(
         name=str(name),
-        type=_text(type_),
+        type=text_of(type_),
         kind=str(kind).lower(),
         charset=charset,
         collation=collation,
         length=None if length is None else int(length),
         is_nullable=nullable == "YES",
-        default=None if default is None else _text(default),
+        default=None if default is None else text_of(default),
         is_generated=bool(expression),
-        comment=_text(comment),
+        comment=text_of(comment),
     )
 
 
@@ -106,5 +114,6 @@ def _literal(expression: str | None) -> str | None:
     return expression if re.fullmatch(r"-?\d+(\.\d+)?", expression) else None
 
 
-def _text(value: str | bytes) -> str:
+def text_of(value: str | bytes) -> str:
+    """*value* of information_schema, which some drivers give as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
