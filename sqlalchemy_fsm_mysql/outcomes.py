@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from .errors import GuardNotSatisfied, TransitionNotAllowed
+from .errors import FireError, GuardNotSatisfied, TransitionNotAllowed
 from .errors.texts import State, stored_form
 
 Reason: TypeAlias = Literal["state", "guard"]
@@ -182,7 +182,9 @@ class MovedRows(Generic[M]):
     """The outcome of one event on a set of rows.
 
     `moved` is the number of rows that took a transition, and `by_transition` the number for each transition:
-    ``{(source, target): rows}``, read-only and equal to a dict.
+    ``{(source, target): rows}``, read-only and equal to a dict. `errors` are those of single rows that stay as they
+    are, because the server failed on them: each is a ``FireError`` with the row's `.key`. Only ``fire_due`` goes on
+    after them, so for all others it is empty.
 
     >>> rows = MovedRows(object, "Stop", 5, {("Running", "Stopped"): 3, ("Stopped", "Stopped"): 2})
     >>> rows.moved, rows.changed
@@ -193,6 +195,7 @@ class MovedRows(Generic[M]):
     event: str
     moved: int
     by_transition: Mapping[tuple[State, State], int]
+    errors: tuple[FireError, ...] = field(default=(), hash=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_transition", ReadOnlyMapping(self.by_transition))
@@ -203,8 +206,9 @@ class MovedRows(Generic[M]):
         return sum(rows for (source, target), rows in self.by_transition.items() if source != target)
 
     def to_dict(self) -> dict[str, Any]:
-        """This outcome for JSON; states as they are stored."""
+        """This outcome for JSON; states as they are stored. The key ``"errors"`` is there when there are errors."""
         edges = self.by_transition.items()
+        failed = [{"key": _plain_key(one.key), "event": one.event, "error": str(one)} for one in self.errors]
         return {
             "model": self.model.__name__,
             "event": self.event,
@@ -214,6 +218,7 @@ class MovedRows(Generic[M]):
                 {"source": stored_form(source), "target": stored_form(target), "rows": rows}
                 for (source, target), rows in edges
             ],
+            **({"errors": failed} if failed else {}),
         }
 
     def __bool__(self) -> bool:

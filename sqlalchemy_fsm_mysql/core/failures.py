@@ -25,6 +25,7 @@ from ..errors import (
     NotWritable,
     OutcomeUnknown,
     RefusedByDatabase,
+    RowFailed,
     TransactionAborted,
     UniqueViolation,
 )
@@ -37,10 +38,12 @@ __all__ = [
     "ended_by",
     "error_code",
     "is_due_to",
+    "is_of_a_row",
     "is_unsure_at_commit",
     "meaning",
     "note_fire",
     "raise_explained",
+    "row_failed",
 ]
 
 
@@ -88,6 +91,28 @@ def is_unsure_at_commit(error: BaseException) -> bool:
     meant = meaning(error)
     is_from_a_node = is_due_to(error, Cause.UNSURE_AT_COMMIT) and meant is not Meaning.ABORTED
     return meant is Meaning.LOST or is_from_a_node
+
+
+def is_of_a_row(error: BaseException) -> bool:
+    """Whether *error* may be due to the values of one row, so that the statement may succeed on other rows."""
+    if isinstance(error, RefusedByDatabase):
+        return True
+    if not isinstance(error, DBAPIError) or meaning(error) not in _OF_THE_STATEMENT:
+        return False
+    return not errors_of(error.orig).is_of_every_row(error.orig, error_code(error))
+
+
+def row_failed(error: Exception, **row: Any) -> FireError:
+    """Our error for *error*, which :func:`is_of_a_row`; *row* names the row, as keywords of :class:`RowFailed`."""
+    refused = refusal_in(error)
+    ours: FireError
+    if refused is not None:
+        ours = refused.on(**row)
+    else:
+        kind = UniqueViolation if meaning(error) is Meaning.DUPLICATE else RowFailed
+        ours = kind(code=error_code(error), **row)
+    ours.__cause__ = error.__cause__ if refused is error else error
+    return ours
 
 
 def _earlier(error: BaseException) -> Iterator[BaseException]:

@@ -49,6 +49,10 @@ class ErrorMeanings:
         """The meaning of *driver*, an exception of a driver, whose number is *code*."""
         return Meaning.UNRELATED
 
+    def is_of_every_row(self, driver: BaseException | None, code: int | None) -> bool:
+        """Whether *driver*, an error of a statement, is due to the statement or the server, whatever the rows hold."""
+        return False
+
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value."""
         return "the database cannot hold a value that was given"

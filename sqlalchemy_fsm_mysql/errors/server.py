@@ -113,6 +113,20 @@ class UniqueViolation(_ServerError):
     _remedy = "another row has it, and nothing moved"
 
 
+class RowFailed(_ServerError):
+    """The server cannot compute or store the event of one row; it stays as it is, and the transaction goes on.
+
+    ``.code`` is the database's error number. The ``__cause__`` is SQLAlchemy's error. ``fire_due`` goes on with the
+    other rows, and has one of these for each such row in its outcome's ``.errors``.
+
+    >>> print(RowFailed(table="orders", key=2, event="Expire", code=1690))
+    orders 2: a guard, an effect or a constraint failed while 'Expire' was fired (error 1690); the row stays as it is.
+    """
+
+    _what = "a guard, an effect or a constraint failed"
+    _remedy = "the row stays as it is"
+
+
 class KeyConflict(UniqueViolation):
     """The row could not be created, because another row has one of its unique values. The other row is unchanged."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
@@ -35,6 +36,8 @@ class MappedState(Target):
         self.extras = extras
         self._events: dict[str, EventSQL] = {}
         self._forced: dict[State, EventSQL] = {}
+        # By event and state: the oldest time, and the number of the turn, at which fire_due has served them last.
+        self.served: dict[tuple[str, str], tuple[datetime, int]] = {}
 
     @cached_property
     def row(self) -> StateRow:

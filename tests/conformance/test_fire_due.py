@@ -8,7 +8,22 @@ from datetime import datetime, timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import Engine, Index, String, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Engine,
+    Index,
+    SmallInteger,
+    String,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -24,7 +39,7 @@ from sqlalchemy_fsm_mysql import (
     on_moved,
     remove_hook,
 )
-from sqlalchemy_fsm_mysql.orm import due
+from sqlalchemy_fsm_mysql.orm import lanes
 from sqlalchemy_fsm_mysql.orm.since import Timestamp
 from sqlalchemy_fsm_mysql.sql.clock import utc_ago
 
@@ -177,7 +192,7 @@ def test_a_limit_takes_the_oldest(session, heard):
 
 def test_no_event_waits_for_the_end_of_another(session, heard, monkeypatch):
     """One event has always more due rows than a call may move, and the other's rows move all the same."""
-    monkeypatch.setattr(due, "_BATCH", 2)
+    monkeypatch.setattr(lanes, "BATCH", 2)
     for key in range(1, 9):
         put(session, key, ago=9 * DAY)
     put(session, 20, "expired", 2 * DAY)
@@ -197,9 +212,114 @@ def test_a_limit_of_one_begins_with_the_longest_overdue(session, heard):
     assert heard == [(3, "Expire"), (2, "Archive"), (1, "Expire")]
 
 
+def test_a_row_that_stays_due_does_not_starve_the_others(session, heard):
+    """A call of one row at a time meets the row that stays due, then the others, then that row again."""
+    put(session, 1, ago=MINUTE, due=9 * DAY)
+    put(session, 2, ago=2 * HOUR)
+    put(session, 3, "expired", 2 * DAY)
+    for _ in range(4):
+        assert fire_due(Order, session, limit=1).moved == 1
+    assert heard == [(1, "Remind"), (3, "Archive"), (2, "Expire"), (1, "Remind")]
+
+
+class Account(Base):
+    """An event whose guard or effect fails on some rows, and a unique key that its effect can break."""
+
+    __tablename__ = "due_accounts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(
+        Machine(
+            initial="open",
+            events=[
+                Event(
+                    "Close",
+                    [Transition("open", "closed", guard=lambda account: func.abs(account.amount) < 100)],
+                    effect=lambda account: {"slot": account.wanted},
+                    after=HOUR,
+                )
+            ],
+        )
+    )
+    state_since: Mapped[datetime] = StateSinceColumn()
+    amount: Mapped[int] = mapped_column(BigInteger, default=1)
+    wanted: Mapped[int] = mapped_column(default=0)
+    slot: Mapped[int | None] = mapped_column(SmallInteger, CheckConstraint("slot < 1000"), unique=True)
+    __table_args__ = (Index("ix_due_accounts", "state", "state_since"),)
+
+
+UNCOUNTABLE = -(2**63)  # every server and SQLite refuse to compute its abs()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 500])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_poisoned_row_is_reported_and_the_others_move(session, monkeypatch, batch, limit):
+    """An effect that breaks a unique key, a CHECK, and the range of the column: those rows stay, all others move."""
+    monkeypatch.setattr(lanes, "BATCH", batch)
+    table = Account.__table__
+    wanted = {key: key for key in range(1, 21)} | {4: 3, 9: 2_000, 13: 3}
+    since = {key: utc_ago(2 * HOUR + timedelta(minutes=60 - key)) for key in wanted}
+    for key, slot in wanted.items():
+        session.execute(insert(table).values(id=key, state="open", state_since=since[key], wanted=slot))
+
+    errors, moved = {}, 0
+    for _ in range(1 if limit is None else 9):
+        rows = fire_due(Account, session, limit=limit)
+        moved += rows.moved
+        errors |= {error.key: error for error in rows.errors}
+
+    assert moved == 17
+    assert {key: type(error).__name__ for key, error in errors.items()} == {
+        4: "UniqueViolation",
+        9: "RowFailed",
+        13: "UniqueViolation",
+    }
+    assert errors[9].event == "Close"
+    assert errors[9].__cause__ is not None
+    assert str(errors[9]).startswith(
+        "due_accounts 9: a guard, an effect or a constraint failed while 'Close' was fired"
+    )
+    left = session.scalars(select(table.c.id).where(table.c.state == "open").order_by(table.c.id)).all()
+    assert left == [4, 9, 13]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 500])
+def test_a_row_whose_guard_fails_is_reported_and_the_others_move(session, monkeypatch, batch):
+    """The SELECT that locks the rows fails on row 4, and with it every statement that judges that row."""
+    monkeypatch.setattr(lanes, "BATCH", batch)
+    amounts = dict.fromkeys(range(1, 11), 1) | {4: UNCOUNTABLE, 7: 500}
+    for key, amount in amounts.items():
+        session.execute(
+            insert(Account.__table__).values(
+                id=key, state="open", state_since=utc_ago((20 - key) * HOUR), amount=amount, wanted=key
+            )
+        )
+    rows = fire_due(Account, session)
+
+    assert [(error.key, type(error).__name__) for error in rows.errors] == [(4, "RowFailed")]
+    assert rows.moved == 8
+    table = Account.__table__
+    assert session.scalars(select(table.c.id).where(table.c.state == "open").order_by(table.c.id)).all() == [4, 7]
+    assert fire_due(Account, session, limit=1).moved == 0
+
+
+def test_a_statement_that_fails_on_every_row_is_an_error(session):
+    """A missing column is no row's fault: the call raises, and nothing is tried row by row."""
+    session.execute(insert(Timer.__table__).values(id=1, state="on", state_since=utc_ago(2 * HOUR)))
+    with pytest.raises(DBAPIError):
+        fire_due(Timer, session, literal_column("no_such_column") == 1)
+
+
+def test_a_failing_row_is_told_in_json(session):
+    table = Account.__table__
+    session.execute(insert(table).values(id=1, state="open", state_since=utc_ago(2 * HOUR), wanted=5_000))
+    told = fire_due(Account, session).to_dict()
+    assert told["moved"] == 0
+    assert [(one["key"], one["event"]) for one in told["errors"]] == [(1, "Close")]
+
+
 @pytest.mark.parametrize("batch", [1, 2, 500])
 def test_a_row_that_stays_due_is_fired_once_a_call(session, heard, monkeypatch, batch):
-    monkeypatch.setattr(due, "_BATCH", batch)
+    monkeypatch.setattr(lanes, "BATCH", batch)
     for key in range(1, 6):
         put(session, key, ago=MINUTE, due=HOUR)
     assert [fire_due(Order, session).moved for _ in range(4)] == [5, 5, 5, 0]
@@ -207,7 +327,7 @@ def test_a_row_that_stays_due_is_fired_once_a_call(session, heard, monkeypatch, 
 
 
 def test_many_batches(session, monkeypatch):
-    monkeypatch.setattr(due, "_BATCH", 3)
+    monkeypatch.setattr(lanes, "BATCH", 3)
     for key in range(1, 24):
         put(session, key, ("pending", "paid")[key % 2], 2 * HOUR)
     assert fire_due(Order, session).by_transition == {("pending", "expired"): 11, ("paid", "expired"): 12}

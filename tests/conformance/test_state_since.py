@@ -308,5 +308,5 @@ def test_an_effect_of_another_machine_cannot_go_past_it():
     columns = {"state": StateMachineColumn(own), "other": StateMachineColumn(shipping)}
     thing = declared(**columns, since=StateSinceColumn(of="other"))
 
-    with pytest.raises(InvalidMachine, match="past its StateSinceColumn"):
+    with pytest.raises(InvalidMachine, match="without its StateSinceColumn"):
         vars(thing)["__state_machines__"]["state"].event("Go")

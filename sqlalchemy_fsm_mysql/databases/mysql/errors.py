@@ -86,6 +86,15 @@ CODES: dict[int, Meaning] = {
 _NO_DEFAULT, _INCORRECT = 1364, 1292
 _COMPARED = frozenset({1267, 1525, 3988, 4078, 4079})
 
+# The errors that other rows would meet as well: of the schema, of privileges, and of the server's disk and memory.
+_OF_EVERY_ROW = frozenset(
+    {
+        *(1054, 1064, 1109, 1146, 1176, 1193, 1243, 1305, 1356, 1442, 1449, 1615),
+        *(1044, 1045, 1049, 1142, 1143, 1227, 1370, 1410),
+        *(1016, 1021, 1023, 1024, 1026, 1028, 1030, 1034, 1035, 1037, 1038, 1041, 1099, 1100, 1114, 1194, 1195, 1210),
+    }
+)
+
 # MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
 _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
 
@@ -130,6 +139,9 @@ class MySQLErrors(ErrorMeanings):
                 return Meaning.VALUE
             return Meaning.LOST if message.startswith(_NOT_CONNECTED) else Meaning.UNRELATED
         return CODES.get(code, Meaning.UNRELATED)
+
+    def is_of_every_row(self, driver: BaseException | None, code: int | None) -> bool:
+        return code in _OF_EVERY_ROW
 
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         if code == _NO_DEFAULT:

@@ -36,6 +36,10 @@ _CONSTRAINTS: dict[str, Meaning] = {
     "NOT NULL constraint failed": Meaning.VALUE,
 }
 
+# The errors that other rows would meet as well: of the schema, and of the disk and the memory.
+_OF_EVERY_ROW = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOMEM", "SQLITE_CANTOPEN", "SQLITE_SCHEMA")
+_OF_THE_SCHEMA = ("no such ", "near ", "ambiguous column", "database or disk is full", "disk I/O error")
+
 _BY_TRIGGER = "SQLITE_CONSTRAINT_TRIGGER"
 
 
@@ -54,3 +58,7 @@ class SQLiteErrors(ErrorMeanings):
         if found is None and name is None:
             found = _CONSTRAINTS.get(message.partition(":")[0])
         return found or Meaning.UNRELATED
+
+    def is_of_every_row(self, driver: BaseException | None, code: int | None) -> bool:
+        name, message = getattr(driver, "sqlite_errorname", None) or "", str(driver)
+        return name.startswith(_OF_EVERY_ROW) or message.startswith(_OF_THE_SCHEMA)
