@@ -294,10 +294,11 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict on the package and on a user's code, pyright on the latter."""
+    """mypy --strict on the package and on a user's code, pyright and basedpyright on the latter."""
     session.install("--quiet", *group("types"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("mypy", "--strict", *session.posargs)
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    session.run("basedpyright")
 
 
 @nox.session

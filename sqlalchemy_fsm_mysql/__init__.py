@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
     from .operations.figures import count_transitions as count_transitions
+    from .orm.attribute import StateMapped as StateMapped
     from .orm.claims import claim as claim
     from .orm.due import fire_due as fire_due
     from .orm.firing import fire_key as fire_key
@@ -105,6 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "count_rows",
         "count_transitions",
     ),
+    "orm.attribute": ("StateMapped",),
     "orm.claims": ("claim",),
     "orm.due": ("fire_due",),
     "orm.firing": (

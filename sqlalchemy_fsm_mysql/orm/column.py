@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -32,6 +32,7 @@ from ..errors import InvalidMachine
 from ..errors.texts import State, shown
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
+from .attribute import StateMapped
 from .comparator import EQUALITIES, StateComparator
 
 Storage = Literal["enum", "varchar"]
@@ -45,7 +46,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     enforced: bool = False,
     initial_states: Iterable[State] | AnyState = (),
     **options: Any,
-) -> MappedColumn[Any]:
+) -> StateColumn:
     """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
 
     The column is NOT NULL, and the machine's initial state is its default, in Python and in the DDL. *storage* is
@@ -77,15 +78,23 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     )
     column = mapped_column(*names, type_, *parts, **options | {"nullable": False})
     # mapped_column() has no argument for its class. The subclass adds no attributes, so the instance can change to it.
-    column.__class__ = _StateColumn
-    return column
+    column.__class__ = StateColumn
+    return cast("StateColumn", column)
 
 
 def _is_type(argument: Any) -> bool:
     return isinstance(argument, TypeEngine) or (isinstance(argument, type) and issubclass(argument, TypeEngine))
 
 
-class _StateColumn(MappedColumn[Any]):
+if TYPE_CHECKING:
+    # Any: the annotation of the attribute says which states the column holds.
+    class _Declared(MappedColumn[Any], StateMapped[Any]): ...
+
+else:
+    _Declared = MappedColumn
+
+
+class StateColumn(_Declared):
     """A declared state column, which is not dropped silently where ``use_existing_column=True`` finds another one."""
 
     __slots__ = ()

@@ -17,7 +17,7 @@ import enum
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from sqlalchemy import (
     JSON,
@@ -60,6 +60,22 @@ from .sessions import (
 )
 from .since import Timestamp
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    S = TypeVarWithDefault("S", default=State)
+
+    class _Parameter(Generic[S]): ...
+
+else:
+    S = TypeVar("S")
+
+    class _Parameter:
+        # For type checkers; see Stateful.
+        def __class_getitem__(cls, parameter: Any) -> Any:
+            return cls
+
+
 __all__ = ["History", "TransitionHistory", "find_by_token", "history_of", "history_rows", "replay"]
 
 _BOUND = "__state_history__"
@@ -98,7 +114,7 @@ class RecordedState(ExactText):
         return None if value is None else self.machine.loaded(value)
 
 
-class TransitionHistory:
+class TransitionHistory(_Parameter[S]):
     """A declarative mixin for the history of one state column, named by ``__records__``.
 
     The columns: ``record_…`` for each part of the row's key (``record_id``), ``sequence`` (from 1, without gaps),
@@ -114,8 +130,8 @@ class TransitionHistory:
         __records__: Any
         sequence: Mapped[int]
         event: Mapped[str]
-        source: Mapped[Any]  # Any: a string, or a member of the machine's enum
-        target: Mapped[Any]
+        source: Mapped[S]
+        target: Mapped[S]
         at: Mapped[datetime]
         actor: Mapped[str | None]
         details: Mapped[Any | None]

@@ -21,7 +21,10 @@ from .placement import require_unset
 
 __all__ = ["Hook", "announce", "announce_all", "on_committed", "on_moved", "remove_hook"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+# The second argument is the Session of the fire, or the Connection of a fire on one: a hook declares which it expects.
+F = TypeVar("F", bound=Callable[[Moved[Any], Any], object])
+G = TypeVar("G", bound=Callable[[Moved[Any]], object])
+H = TypeVar("H", bound=Callable[..., object])
 
 
 def on_moved(
@@ -57,7 +60,7 @@ def on_committed(
     event: str | Collection[str] | None = None,
     source: State | Collection[State] | None = None,
     target: State | Collection[State] | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[G], G]:
     """Call the decorated ``f(moved)`` once for each move of *column*, after the outermost COMMIT has succeeded.
 
     That COMMIT is the connection's. A session that has joined a transaction calls nothing when it commits; *f* is
@@ -99,7 +102,7 @@ def announce_all(mapped: MappedState, moves: Sequence[Moved[Any]], session: Sess
 
 def _registration(
     when: Literal["moved", "committed"], column: Any, event: Any, source: Any, target: Any
-) -> Callable[[F], F]:
+) -> Callable[[H], H]:
     mapped = attribute_state(column)
     events, sources, targets = _several(event), _several(source), _several(target)
     for name in events or ():
@@ -108,7 +111,7 @@ def _registration(
     for state in (*(sources or ()), *(targets or ())):
         mapped.machine.stored(state)
 
-    def register(function: F) -> F:
+    def register(function: H) -> H:
         _check_signature(when, function)
         require_unset(mapped.extras, "hooks")
         mapped.extras.hooks.append(Hook(function, when, mapped.model, events, sources, targets))

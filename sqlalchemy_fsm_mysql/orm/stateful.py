@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapper
 from ..core.attribution import Attribution
 from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
+from ..outcomes.states import Undeclared
 from . import functions  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
 from .column import StateMachineColumn, StateType
 from .firing import available_events, can_fire, fire_row
@@ -23,21 +24,41 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from .history import TransitionHistory
     from .sessions import AnySession
 
     E = TypeVarWithDefault("E", bound=str, default=str)
+    T = TypeVarWithDefault("T", default=Undeclared)
+    H = TypeVarWithDefault("H", default="TransitionHistory")
+
+    class _Parameters(Generic[E, T, H]): ...
+
 else:
-    E = TypeVar("E")
+    E, T, H = TypeVar("E"), TypeVar("T"), TypeVar("H")
+
+    class _Parameters:
+        # The parameters are for type checkers. Without typing.Generic, any number of them can be left out, and the
+        # metaclass of the model (pydantic's under SQLModel) finds a plain class.
+        def __class_getitem__(cls, parameters: Any) -> Any:
+            return cls
+
 
 S = TypeVar("S")
 
 __all__ = ["StateMachineColumn", "StateType", "Stateful"]
 
 
-class Stateful(Generic[E]):
+class Stateful(_Parameters[E, T, H]):
     """The methods of a model with a :func:`StateMachineColumn`. Type checkers see them when it is inherited.
 
-    ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum, has them check event names.
+    It has three parameters for type checkers, and each has a default:
+
+    - The names of the events. ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum, has
+      them check the names; the default is ``str``.
+    - The type of the states in outcomes, as in ``Stateful[str, Status]``. By default it is that of the model's
+      attribute ``state``, so it is only needed for an attribute of another name, or for several machines.
+    - The class of the history, as in ``Stateful[str, Status, "OrderTransition"]``. By default ``history()`` returns a
+      list of :class:`TransitionHistory`.
     """
 
     @overload
@@ -168,9 +189,9 @@ class Stateful(Generic[E]):
         return possible_events(self, session, column, payload)
 
     @overload
-    def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[Any]: ...
+    def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[H]: ...
     @overload
-    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Coroutine[Any, Any, list[Any]]: ...
+    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Coroutine[Any, Any, list[H]]: ...
     def history(self, session: Any = None, /, *, column: Any = None) -> Any:
         """The history rows of this row, oldest first, as instances of the history class.
 

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import NoneType
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from .errors import FireError, GuardNotSatisfied, TransitionNotAllowed
-from .errors.texts import State, stored_form
+from ..errors import FireError, GuardNotSatisfied, TransitionNotAllowed
+from ..errors.texts import State, stored_form
+from .data import MovedData, MovedRowsData, RefusedData, RowErrorData, plain_key
+from .schema import Data
+from .states import Ends, Seen
 
 Reason: TypeAlias = Literal["state", "guard"]
 """Why an event did not move a row: it does not leave the row's state, or it does and no guard is true of the row."""
 
-M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -62,7 +64,7 @@ NO_PAYLOAD: Mapping[str, Any] = ReadOnlyMapping({})  # Any: a payload value is w
 
 
 @dataclass(frozen=True, slots=True)
-class Moved(Generic[M]):
+class Moved(Ends[M_co]):
     """The event took the row from `source` to `target`. The transaction is not committed yet.
 
     `key` is the primary key, a tuple when it is composite. `source` and `target` are states as the machine
@@ -77,12 +79,14 @@ class Moved(Generic[M]):
     private, or unhashable.
     """
 
-    model: type[M]
+    model: type[M_co]
     key: Any  # Any: a primary key has the type that its model gives it
     event: str
-    source: State
-    target: State
-    instance: M | None = field(default=None, compare=False, repr=False)
+    # Type checkers read these two in Ends, where they have the type of the model's states.
+    if not TYPE_CHECKING:
+        source: State
+        target: State
+    instance: M_co | None = field(default=None, compare=False, repr=False)
     payload: Mapping[str, Any] = field(default=NO_PAYLOAD, compare=False, repr=False)
     actor: str | None = None
     details: Any = field(default=None, compare=False, repr=False)  # Any: JSON
@@ -91,12 +95,31 @@ class Moved(Generic[M]):
     sequence: int | None = None
     created: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: type[M_co],
+            key: object,
+            event: str,
+            source: State,
+            target: State,
+            instance: M_co | None = None,
+            payload: Mapping[str, object] = NO_PAYLOAD,
+            actor: str | None = None,
+            details: object = None,
+            token: str | None = None,
+            replayed: bool = False,  # noqa: FBT001, FBT002 - a field, as all of these
+            sequence: int | None = None,
+            created: bool = False,  # noqa: FBT001, FBT002
+        ) -> None: ...
+
     @property
     def changed(self) -> bool:
         """Whether the state is another one now; false for a transition of a state to itself."""
         return self.source != self.target
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MovedData:
         """This outcome for JSON: no instance and no payload; states as they are stored.
 
         >>> moved = Moved(object, 42, "Stop", "Running", "Stopped").to_dict()
@@ -106,7 +129,7 @@ class Moved(Generic[M]):
         return {
             "moved": True,
             "model": self.model.__name__,
-            "key": _plain_key(self.key),
+            "key": plain_key(self.key),
             "event": self.event,
             "source": stored_form(self.source),
             "target": stored_form(self.target),
@@ -124,7 +147,7 @@ class Moved(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Generic[M]):
+class Refused(Seen[M_co]):
     """The event did not move the row, and nothing was changed.
 
     `key` is the primary key, a tuple when it is composite. `state` is the state observed in the row, never one
@@ -135,14 +158,29 @@ class Refused(Generic[M]):
     statement; `sentences` are those that guards among them have for people.
     """
 
-    model: type[M]
+    model: type[M_co]
     key: Any  # Any: a primary key has the type that its model gives it
     event: str
-    state: State
+    if not TYPE_CHECKING:  # as above: Seen has its type
+        state: State
     reason: Reason
     allowed_from: list[State] = field(default_factory=list, hash=False)
     failed: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            model: type[M_co],
+            key: object,
+            event: str,
+            state: State,
+            reason: Reason,
+            allowed_from: list[State] = ...,
+            failed: tuple[str, ...] = (),
+            sentences: tuple[str, ...] = (),
+        ) -> None: ...
 
     def error(self, table: str) -> TransitionNotAllowed:
         """The error that ``fire`` raises for this refusal of a row of *table*."""
@@ -154,7 +192,7 @@ class Refused(Generic[M]):
             **row, state=state, allowed_from=allowed_from, failed=self.failed, sentences=self.sentences
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RefusedData:
         """This outcome for JSON; states as they are stored.
 
         >>> refused = Refused(object, 42, "Cancel", "paid", "guard", ["new", "paid"], ("owner",)).to_dict()
@@ -164,7 +202,7 @@ class Refused(Generic[M]):
         return {
             "moved": False,
             "model": self.model.__name__,
-            "key": _plain_key(self.key),
+            "key": plain_key(self.key),
             "event": self.event,
             "state": stored_form(self.state),
             "reason": self.reason,
@@ -178,7 +216,7 @@ class Refused(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
-class MovedRows(Generic[M]):
+class MovedRows(Data[M_co]):
     """The outcome of one event on a set of rows.
 
     `moved` is the number of rows that took a transition, and `by_transition` the number for each transition:
@@ -191,7 +229,7 @@ class MovedRows(Generic[M]):
     (5, 3)
     """
 
-    model: type[M]
+    model: type[M_co]
     event: str
     moved: int
     by_transition: Mapping[tuple[State, State], int]
@@ -205,34 +243,25 @@ class MovedRows(Generic[M]):
         """The number of rows whose state is another one now."""
         return sum(rows for (source, target), rows in self.by_transition.items() if source != target)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MovedRowsData:
         """This outcome for JSON; states as they are stored. The key ``"errors"`` is there when there are errors."""
-        edges = self.by_transition.items()
-        failed = [{"key": _plain_key(one.key), "event": one.event, "error": str(one)} for one in self.errors]
-        return {
+        data: MovedRowsData = {
             "model": self.model.__name__,
             "event": self.event,
             "moved": self.moved,
             "changed": self.changed,
             "by_transition": [
                 {"source": stored_form(source), "target": stored_form(target), "rows": rows}
-                for (source, target), rows in edges
+                for (source, target), rows in self.by_transition.items()
             ],
-            **({"errors": failed} if failed else {}),
         }
+        if self.errors:
+            data["errors"] = [_row_error(one) for one in self.errors]
+        return data
 
     def __bool__(self) -> bool:
         return self.moved > 0
 
 
-def _plain_key(key: Any) -> Any:
-    """A primary key for JSON: a list when composite; a UUID, a date or bytes as text.
-
-    >>> _plain_key(42), _plain_key((1, b"\x01")), _plain_key("x")
-    (42, [1, '01'], 'x')
-    """
-    if isinstance(key, tuple):
-        return [_plain_key(part) for part in key]
-    if isinstance(key, (bytes, bytearray)):
-        return key.hex()
-    return key if isinstance(key, (int, str, float, NoneType)) else str(key)
+def _row_error(error: FireError) -> RowErrorData:
+    return {"key": plain_key(error.key), "event": error.event, "error": str(error)}
