@@ -17,12 +17,12 @@ from ..databases import database_of
 from ..errors import RowNotFound, TransitionNotAllowed, UnknownState
 from ..errors.texts import State, stored_form
 from ..outcomes import NO_PAYLOAD, Moved, Refused
-from ..sql.code import NO_ROW, Refusal, Taken, Undeclared
+from ..sql.code import NO_ROW, Reading, Refusal, Taken, Undeclared
 from ..sql.events import NEXT_VERSION, EventSQL
 from .attribution import NO_ATTRIBUTION, Attribution
 from .target import Target
 
-__all__ = ["Fire", "fire", "force", "next_version", "refusal_error", "stored_state"]
+__all__ = ["Fire", "fire", "force", "move_outcome", "next_version", "refusal_error", "stored_state", "unmoved"]
 
 
 @dataclass(slots=True)
@@ -58,6 +58,14 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
         branch = reading.branch
         fire.is_other_version = reading.is_other_version
         return moved(connection, fire, branch.source, branch.target, branch.leaves, branch.leads_to)
+    return unmoved(connection, fire, reading)
+
+
+def unmoved(connection: Connection, fire: Fire, reading: Reading) -> Refused[Any]:
+    """The outcome of an UPDATE that has moved no row.
+
+    Raises: RowNotFound, UnknownState.
+    """
     if isinstance(reading, Refusal):
         return refused(fire, reading)
     # All undeclared states have one code, so a locking read fetches the text of this one for the error.
@@ -86,6 +94,11 @@ def moved(connection: Connection, fire: Fire, source: str, target: str, leaves: 
             if fire.attribution.token is None or not isinstance(error, IntegrityError):
                 database.transactions.abandon(connection)
             raise
+    return move_outcome(fire, leaves, leads_to, sequence)
+
+
+def move_outcome(fire: Fire, leaves: State, leads_to: State, sequence: int | None) -> Moved[Any]:
+    """The outcome of a move, whose history row has the number *sequence*; None without a history row."""
     actor, details, token = fire.attribution
     return Moved(
         model=fire.target.model,

@@ -16,7 +16,7 @@ from ..errors import RefusedByDatabase
 from ..observation import Attempt, Operation, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.events import EventSQL
-from . import fires
+from . import fires, packets
 from .attribution import NO_ATTRIBUTION, Attribution, require_transaction
 from .failures import note_fire, raise_explained
 from .fires import Fire
@@ -88,9 +88,13 @@ def carry_out(
 ) -> Moved[Any] | Refused[Any]:
     """Fire by *send*; then the notes on the transaction and the hooks learn the outcome."""
     target, token, has_moved = fire.target, fire.attribution.token, False
-    prepare(connection, target, fire.event.name)
+    prepare(connection, target, fire.event.name, is_one_row=True)
     try:
-        if token is None:
+        if packets.takes(connection, fire):
+            if fire.event.row.version is not None:
+                fires.next_version(connection, fire)
+            outcome = packets.fire(connection, fire)
+        elif token is None:
             outcome = send(connection, fire)
         else:
             outcome = fire_under_token(connection, fire, lambda: send(connection, fire))
@@ -113,8 +117,10 @@ def send(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     return fires.fire(connection, fire)
 
 
-def prepare(connection: Connection, target: Target, event: str) -> None:
+def prepare(connection: Connection, target: Target, event: str, *, is_one_row: bool = False) -> None:
     """Note that *event* is fired in the transaction of *connection*.
+
+    With *is_one_row*, the fire may be sent in a packet, with a history and in AUTOCOMMIT.
 
     Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted when the server has ended the
     transaction.
@@ -125,5 +131,5 @@ def prepare(connection: Connection, target: Target, event: str) -> None:
         ended = note_fire(connection)
         if ended is not None:
             raise_explained(ended, connection, model=target.model, event=event)
-    if target.extras.history is not None:
+    if target.extras.history is not None and not (is_one_row and packets.is_asked(connection)):
         require_transaction(connection, target)

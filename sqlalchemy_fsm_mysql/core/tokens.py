@@ -40,15 +40,22 @@ def fire_under_token(
         except (RowNotFound, UnknownState) as error:
             refusal = error
     # The row was not moved. It may have been moved by the first fire with this token, and gone on since.
-    earlier = with_token(connection, fire.target, fire.attribution.token or "")
+    earlier = replayed_by_token(connection, fire)
     if earlier is not None:
-        return _replayed(fire, earlier)
+        return earlier
     if refusal is not None:
         raise refusal
     return outcome
 
 
-def _replayed(fire: Fire, earlier: Moved[Any]) -> Moved[Any]:
+def replayed_by_token(connection: Connection, fire: Fire) -> Moved[Any] | None:
+    """The outcome of an earlier fire with the token of *fire*; None when no committed one has it.
+
+    Raises: TokenConflict.
+    """
+    earlier = with_token(connection, fire.target, fire.attribution.token or "")
+    if earlier is None:
+        return None
     if (earlier.key, earlier.event) != (fire.key, fire.event.name):
         label = f"{earlier.event!r} on {row_label(fire.target.table_name, earlier.key)}"
         raise TokenConflict(token=earlier.token or "", earlier=label, **fire.row)

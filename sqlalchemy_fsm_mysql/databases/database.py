@@ -23,6 +23,7 @@ from .meanings import ErrorMeanings
 from .mysql.catalogue import MariaDBCatalogue, MySQLCatalogue
 from .mysql.errors import MySQLErrors
 from .mysql.history import MySQLHistory, MySQLLockingHistory
+from .mysql.packets import MySQLPackets
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
 from .mysql.syntax import MySQLSyntax
@@ -30,6 +31,7 @@ from .mysql.transactions import MySQLTransactions
 from .mysql.triggers import MySQLEnforcer
 from .mysql.types import MariaDBTypes, MySQLTypes
 from .mysql.upsert import MySQLUpsert
+from .packets import Packets
 from .rows import PortableRows, RowStatements
 from .sets import SetStatements
 from .sqlite.errors import SQLiteErrors
@@ -70,7 +72,7 @@ EXECUTION_OPTION: Final = "fsm_backend"
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """The parts of one kind of database. `upsert` is None where no statement can do it."""
+    """The parts of one kind of database. `upsert` and `packets` are None where it has none."""
 
     name: str
     title: str  # its name in messages for people
@@ -85,6 +87,7 @@ class Database:
     errors: ErrorMeanings
     syntax: Syntax
     is_server: bool
+    packets: Packets | None = None
 
 
 def _portable(name: str, title: str, transactions: Transactions, enforcer: Enforcer) -> Database:
@@ -115,9 +118,11 @@ to be worth another attempt.
 
 _MYSQL_ENFORCER, _SQLITE_ENFORCER = MySQLEnforcer(), SQLiteEnforcer()
 
+_MYSQL_ROWS = MySQLRows(MySQLTransactions(), _MYSQL_ENFORCER)
 MYSQL: Final = replace(
     _portable("mysql", "MySQL", MySQLTransactions(), _MYSQL_ENFORCER),
-    rows=MySQLRows(MySQLTransactions(), _MYSQL_ENFORCER),
+    rows=_MYSQL_ROWS,
+    packets=MySQLPackets(_MYSQL_ROWS),
     sets=MySQLSets(MySQLTransactions()),
     history=MySQLHistory(),
     upsert=MySQLUpsert(MySQLTransactions()),
@@ -145,6 +150,7 @@ _BY_LOCKING: Final[Mapping[str, Database]] = {
         sets=LOCKING.sets,
         history=MySQLLockingHistory() if database.is_server else database.history,
         upsert=None,
+        packets=None,
     )
     for name, database in SUPPORTED.items()
 }

@@ -8,6 +8,7 @@ of ``before_cursor_execute`` is the same either way.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, CursorResult, Dialect, Executable
 from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["ReadyStatement", "built_once"]
+__all__ = ["ReadyStatement", "ReadyText", "built_once"]
 
 _Self = TypeVar("_Self")
 _Arguments = ParamSpec("_Arguments")
@@ -55,7 +56,7 @@ def built_once(
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class ReadyText:
     """One statement as one dialect's driver takes it."""
 
     text: str
@@ -76,17 +77,27 @@ class _Text:
 
 
 class ReadyStatement:
-    """A statement, and its text for each dialect that has sent it."""
+    """A statement, and its text for each dialect that has sent it.
 
-    __slots__ = ("_last", "_texts", "statement")
+    With *by_position*, drivers that take their parameters by name get this one's by position, as all of them can.
+    """
 
-    def __init__(self, statement: Executable) -> None:
-        self.statement = statement
-        self._texts: WeakKeyDictionary[Dialect, _Text | None] = WeakKeyDictionary()
-        self._last: tuple[Callable[[], Dialect | None], _Text | None] = (lambda: None), None
+    __slots__ = ("_by_position", "_last", "_texts", "statement")
+
+    def __init__(self, statement: Executable, *, by_position: bool = False) -> None:
+        self.statement, self._by_position = statement, by_position
+        self._texts: WeakKeyDictionary[Dialect, ReadyText | None] = WeakKeyDictionary()
+        self._last: tuple[Callable[[], Dialect | None], ReadyText | None] = (lambda: None), None
 
     def execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
         """Do the same as ``connection.execute(statement, parameters)``, in less time where no listener sees it."""
+        ready = self.text_on(connection)
+        if ready is None:
+            return connection.execute(self.statement, parameters)
+        return connection.exec_driver_sql(ready.text, ready.values(parameters))
+
+    def text_on(self, connection: Connection) -> ReadyText | None:
+        """The statement as text for *connection*; None where it must be executed as an object."""
         dialect = connection.dialect
         last, ready = self._last
         if last() is not dialect:
@@ -95,18 +106,27 @@ class ReadyStatement:
         may_be_heard = getattr(connection, "_has_events", True) or getattr(connection.engine, "_has_events", True)
         # Listeners of these are shown the statement as an object, and a translated schema changes its text.
         is_heard = may_be_heard and (connection.dispatch.before_execute or connection.dispatch.after_execute)
-        if ready is None or is_heard or connection.get_execution_options().get("schema_translate_map"):
-            return connection.execute(self.statement, parameters)
-        return connection.exec_driver_sql(ready.text, ready.values(parameters))
+        if is_heard or connection.get_execution_options().get("schema_translate_map"):
+            return None
+        return ready
 
-    def _ready_for(self, dialect: Dialect) -> _Text | None:
+    def _ready_for(self, dialect: Dialect) -> ReadyText | None:
         if dialect not in self._texts:
-            self._texts[dialect] = _text(self.statement, dialect)
+            self._texts[dialect] = _text(self.statement, _positional(dialect) if self._by_position else dialect)
         self._last = ref(dialect), self._texts[dialect]
         return self._texts[dialect]
 
 
-def _text(statement: Executable, dialect: Dialect) -> _Text | None:
+def _positional(dialect: Dialect) -> Dialect:
+    """*dialect*, or for ``%(name)s`` a copy that compiles ``%s``."""
+    if dialect.paramstyle != "pyformat":
+        return dialect
+    positional = copy(dialect)
+    positional.paramstyle, positional.positional = "format", True
+    return positional
+
+
+def _text(statement: Executable, dialect: Dialect) -> ReadyText | None:
     """*statement* for *dialect*; None when its text or its values are made anew at each execution."""
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # of ClauseElement, as all of ours are
     if not isinstance(compiled, SQLCompiler) or compiled.positiontup is None:
@@ -119,7 +139,7 @@ def _text(statement: Executable, dialect: Dialect) -> _Text | None:
     if any(bind.callable is not None for bind in binds.values()):
         return None
     processors = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in binds.items()}
-    return _Text(
+    return ReadyText(
         compiled.string,
         tuple(compiled.positiontup),
         {name: bind.value for name, bind in binds.items() if not bind.required},

@@ -7,14 +7,14 @@ the session gives the connection, and its instances, journal and hooks learn the
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
-from ..core import fires
+from ..core import fires, packets
 from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
@@ -98,14 +98,9 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     session, mapped, token = writer.session, writer.mapped, fire.attribution.token
     if session.connection_callable is not None:
         writer.find_shard(fire)
-    connection, has_moved = writer.connection(fire.event, fire.key), False
+    connection, has_moved = writer.connection(fire.event, fire.key, is_one_row=True), False
     try:
-        if token is not None:
-            outcome = fire_under_token(connection, fire, lambda: send(writer, connection, fire))
-        elif fire.event.row.version is not None or session.dispatch.do_orm_execute:
-            outcome = send(writer, connection, fire)
-        else:  # as send(), without the calls that have nothing to do here
-            outcome = fires.fire(connection, fire)
+        outcome = outcome_of(writer, connection, fire)
         if isinstance(outcome, Refused):
             show_refused(writer, fire, outcome)
         elif outcome.replayed:
@@ -125,13 +120,29 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     return outcome
 
 
-def send(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
+def outcome_of(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
+    """Send *fire* in the way that it needs: in a packet, under its token, or as the one statement."""
+    if packets.takes(connection, fire):
+        return send(writer, connection, fire, packets.fire)
+    if fire.attribution.token is not None:
+        return fire_under_token(connection, fire, lambda: send(writer, connection, fire))
+    if fire.event.row.version is not None or writer.session.dispatch.do_orm_execute:
+        return send(writer, connection, fire)
+    return fires.fire(connection, fire)  # as send(), without the calls that have nothing to do here
+
+
+def send(
+    writer: Writer,
+    connection: Connection,
+    fire: Fire,
+    by: Callable[[Connection, Fire], Moved[Any] | Refused[Any]] = fires.fire,
+) -> Moved[Any] | Refused[Any]:
     """Send the statement of *fire* in a session with filters, or on a row with a version."""
     if writer.session.dispatch.do_orm_execute:
         writer.require_visible(connection, fire)
     know_version(writer, fire)
     fires.next_version(connection, fire)
-    return fires.fire(connection, fire)
+    return by(connection, fire)
 
 
 def show_replayed(writer: Writer, connection: Connection, fire: Fire) -> None:

@@ -247,10 +247,10 @@ def _find_by_token(place: Session | Connection, column: Any, token: str) -> Move
     mapped = attribute_state(column)
     checked_token(token, mapped)
     if isinstance(place, Session):
-        connection = Writer(place, mapped).connection(mapped.forced)
+        connection = Writer(place, mapped).connection(mapped.forced, is_one_row=True)
     else:
         connection = place
-        prepare(connection, mapped, mapped.forced.name)
+        prepare(connection, mapped, mapped.forced.name, is_one_row=True)
     try:
         return with_token(connection, mapped, token)
     except StatementError as error:

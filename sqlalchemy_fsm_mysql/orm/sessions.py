@@ -197,8 +197,10 @@ class Writer:
     mapped: MappedState
     shard: Any = None  # of a ShardedSession
 
-    def connection(self, event: EventSQL, key: Any = None) -> Connection:
+    def connection(self, event: EventSQL, key: Any = None, *, is_one_row: bool = False) -> Connection:
         """The connection that the row is written on; an error names the row by *key*.
+
+        With *is_one_row*, the fire may be sent in a packet of its own, with a history and in AUTOCOMMIT.
 
         Raises: TransactionRequired in AUTOCOMMIT where there is a history; TransactionAborted.
         """
@@ -212,7 +214,7 @@ class Writer:
         except DBAPIError as error:  # of the SAVEPOINT of begin_nested(), which is sent only now
             row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
             raise_explained(error, self.session.get_bind(**arguments), **row)
-        prepare(connection, self.mapped, event.name)
+        prepare(connection, self.mapped, event.name, is_one_row=is_one_row)
         return connection
 
     def bind_arguments(self, event: EventSQL) -> dict[str, Any]:

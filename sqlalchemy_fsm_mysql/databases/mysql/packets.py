@@ -1,0 +1,294 @@
+"""Whole units of work in one packet on MySQL and MariaDB: several statements in one text, with an answer to each.
+
+The client must have announced CLIENT_MULTI_STATEMENTS when it connected
+(https://dev.mysql.com/doc/c-api/9.4/en/c-api-multiple-queries.html). The text is composed of nothing but the ready text
+of compiled statements; values are bound by the driver, as in every other statement. The server stops at the first
+statement that fails, and sends no further answer.
+
+This way was chosen by measuring. MariaDB's BEGIN NOT ATOMIC is no faster and exists on MariaDB alone; a stored routine
+is faster by its parsing, but needs a migration for each release and its own grants.
+
+A history row of a packet is inserted before the client knows the row's code, so its INSERT asks for the code itself,
+in a session variable: LAST_INSERT_ID(expr) of the INSERT's own number would change what LAST_INSERT_ID() returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import Connection, Dialect, Executable, case, event, func, insert, literal_column, select
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.types import Integer
+from sqlalchemy.util import await_only
+
+from ...errors import RefusedByDatabase
+from ...sql.clock import utc_now
+from ...sql.code import HIDDEN, NO_ROW, OFFSET, TAKEN
+from ...sql.events import EventSQL, number
+from ...sql.exact import state_literal
+from ...sql.history import HistorySQL
+from ..packets import Answer, PacketFailed, Packets, Unit
+from ..ready import ReadyStatement, ReadyText
+from .rows import MySQLRows
+
+__all__ = ["MySQLPackets"]
+
+# The key of a packet's execution options under which its answers are collected.
+_ANSWERS = "fsm_answers"
+
+# READ COMMITTED for this transaction alone: under REPEATABLE READ, the INSERTs of two histories lock the same gaps and
+# end in deadlocks. Where a transaction is open already, this is error 1568, before anything has begun.
+_BEGIN = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
+# The UPDATE of a missing row remembers nothing, so a code of an earlier fire must not be there for its history row.
+_FORGET = "DO LAST_INSERT_ID(0)"
+_REMEMBER = "SET @fsm_code = LAST_INSERT_ID()"
+_LOOK = "SELECT @fsm_code, LAST_INSERT_ID()"
+_COMMIT = "COMMIT"
+
+_MULTI_STATEMENTS = 1 << 16
+# The attributes by which drivers show the flags of a connection. Those that are not here always announce it.
+_FLAGS = {"mysqldb": "client_flag", "pymysql": "client_flag", "mysqlconnector": "client_flags"}
+_ALWAYS = frozenset({"aiomysql", "asyncmy"})
+
+
+class _Sent(NamedTuple):
+    """The answer to one statement of a packet."""
+
+    rowcount: int
+    lastrowid: int | None
+    rows: Sequence[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """The statements of one unit as text: the UPDATE, and what follows it."""
+
+    text: str
+    parts: tuple[ReadyText, ...]
+    is_recorded: bool
+    is_looking: bool  # whether the code is selected, because no answer of this UPDATE has contained it yet
+    has_token: bool
+
+    @property
+    def statements(self) -> int:
+        return 1 + (self.is_recorded or self.is_looking) + self.is_recorded + self.is_looking + self.has_token
+
+
+class ReadyUnit:
+    """The texts of a kind of unit, for each dialect; `answering` has those whose answers contain the code."""
+
+    __slots__ = ("_texts", "answering", "statements")
+
+    def __init__(self, statements: Sequence[ReadyStatement]) -> None:
+        self.statements = statements
+        self.answering: WeakSet[Dialect] = WeakSet()
+        self._texts: WeakKeyDictionary[Dialect, dict[bool, _Text]] = WeakKeyDictionary()
+
+    def text(self, connection: Connection, unit: Unit) -> _Text | None:
+        """The text of *unit*; None where one of its statements is not sent as text."""
+        parts = [statement.text_on(connection) for statement in self.statements]
+        if None in parts:
+            return None
+        is_looking = connection.dialect not in self.answering
+        texts = self._texts.setdefault(connection.dialect, {})
+        if is_looking not in texts:
+            texts[is_looking] = self._composed(
+                [part for part in parts if part is not None], unit, is_looking=is_looking
+            )
+        return texts[is_looking]
+
+    def _composed(self, parts: list[ReadyText], unit: Unit, *, is_looking: bool) -> _Text:
+        is_recorded = unit.history is not None
+        texts = [part.text for part in parts]
+        if is_recorded or is_looking:
+            texts.insert(1, _REMEMBER)
+        if is_looking:
+            texts.insert(2 + is_recorded, _LOOK)
+        return _Text(";".join(texts), tuple(parts), is_recorded, is_looking, unit.has_token)
+
+
+class MySQLPackets(Packets):
+    """Multi-statements. A row that was read from an UPDATE's answer needs no SELECT."""
+
+    def __init__(self, rows: MySQLRows) -> None:
+        self.rows = rows
+        self._listening: WeakSet[Dialect] = WeakSet()
+
+    def obstacle(self, connection: Connection) -> str | None:
+        driver = connection.dialect.driver
+        if driver in _ALWAYS:
+            return None
+        if driver not in _FLAGS:
+            return f"the driver {driver} sends one statement at a time"
+        flags = getattr(connection.connection.driver_connection, _FLAGS[driver], 0)
+        if flags & _MULTI_STATEMENTS:
+            return None
+        if driver == "pymysql":
+            advice = 'create_engine(…, connect_args={"client_flag": pymysql.constants.CLIENT.MULTI_STATEMENTS})'
+            return f"this connection was made without CLIENT_MULTI_STATEMENTS: {advice}"
+        return "this connection was made without CLIENT_MULTI_STATEMENTS"
+
+    def fits(self, connection: Connection, unit: Unit) -> bool:
+        return self._ready(unit).text(connection, unit) is not None
+
+    def send(self, connection: Connection, units: Sequence[Unit]) -> list[Answer]:
+        # 1. Compose the packet, and remember with which statement each unit begins.
+        statements, texts, begins = list(_BEGIN), [], []
+        values: list[Any] = []
+        sent, remembers = len(_BEGIN), True
+        for position, unit in enumerate(units):
+            text = self._ready(unit).text(connection, unit)
+            if text is None:
+                raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; fits() tells beforehand")
+            if text.is_looking or (text.is_recorded and remembers):
+                statements.append(_FORGET)
+                sent += 1
+            remembers = not text.is_recorded  # the INSERT of a history row remembers its number, which is no code
+            try:
+                for part in text.parts:
+                    values += part.values(unit.parameters)
+            except StatementError as error:  # of a type that cannot bind a value
+                raise PacketFailed(error, unit=position) from error
+            statements.append(text.text)
+            texts.append(text)
+            begins.append(sent)
+            sent += text.statements
+        statements.append(_COMMIT)
+        # 2. Send it. The number of answers tells which statement has failed.
+        answers: list[_Sent] = []
+        self._listen(connection)
+        try:
+            connection.exec_driver_sql(";".join(statements), tuple(values), execution_options={_ANSWERS: answers})
+        except (DBAPIError, RefusedByDatabase) as error:
+            failed = len(answers)
+            _end(connection, is_begun=failed > 0)
+            raise PacketFailed(error, unit=_unit_of(begins, failed, sent), at_commit=failed == sent) from error
+        except BaseException:
+            # An exception of a signal handler may have come with answers unread, or with the transaction open.
+            connection.invalidate()
+            raise
+        # 3. Read the answers.
+        return [
+            self._answer(connection, unit, text, answers[begin : begin + text.statements])
+            for unit, text, begin in zip(units, texts, begins, strict=True)
+        ]
+
+    def _answer(self, connection: Connection, unit: Unit, text: _Text, answers: Sequence[_Sent]) -> Answer:
+        """The answer to *unit*, read from those to its statements: UPDATE, SET, INSERT, SELECT, SELECT of the token."""
+        updated, ready, sequence = answers[0], self._ready(unit), None
+        code = (updated.lastrowid or 0) - OFFSET
+        if text.is_recorded:
+            sequence = answers[2].lastrowid or None
+        if text.is_looking:
+            looked = answers[2 + text.is_recorded].rows
+            assert looked is not None
+            is_complete = code >= TAKEN and (sequence is not None or not text.is_recorded)
+            if is_complete and updated.rowcount:
+                ready.answering.add(connection.dialect)
+            code = int(looked[0][0]) - OFFSET
+            sequence = int(looked[0][1]) if text.is_recorded else None
+        is_replay = text.has_token and code < TAKEN and bool(answers[-1].rows)
+        if code >= TAKEN:
+            return Answer(unit.event.read(code), sequence)
+        if code >= HIDDEN:
+            return Answer(unit.event.read(code), is_replay=is_replay)
+        if not updated.rowcount:
+            return Answer(NO_ROW, is_replay=is_replay)
+        ready.answering.discard(connection.dialect)  # the trigger is new
+        return Answer(None, sequence)
+
+    def _ready(self, unit: Unit) -> ReadyUnit:
+        key = "mysql packet", unit.history is not None, unit.has_token, unit.knows_version
+        ready: ReadyUnit | None = unit.event.cache.get(key)
+        if ready is None:
+            statements = [self.rows.fire_statement(unit.event, known_version=unit.knows_version)]
+            if unit.history is not None:
+                statements.append(self.insert_moved(unit.event, unit.history))
+                if unit.has_token:
+                    statements.append(unit.history.by_token())
+            ready = unit.event.cache[key] = ReadyUnit([ReadyStatement(one, by_position=True) for one in statements])
+        return ready
+
+    def insert_moved(self, event: EventSQL, history: HistorySQL) -> Executable:
+        """The INSERT of a history row, if the event's UPDATE has moved the row."""
+        columns = history.table.c
+        # Halved, the code fits a signed BIGINT; its last bit says only that the row has another version.
+        halved = literal_column("@fsm_code", Integer()).bitwise_rshift(number(1))
+        taken = [(branch, number(OFFSET + branch.code >> 1)) for branch in event.branches]
+        values = {**history.values(), columns.sequence: func.last_insert_id(history.next_sequence())}
+        values[columns.source] = case(*((is_, state_literal(branch.source)) for branch, is_ in taken), value=halved)
+        values[columns.target] = case(*((is_, state_literal(branch.target)) for branch, is_ in taken), value=halved)
+        values[columns.at] = utc_now()
+        rows = select(*values.values()).where(history.of_row()).having(halved >= number(OFFSET + TAKEN >> 1))
+        return insert(history.table).from_select(list(values), rows)
+
+    def explained(self, unit: Unit) -> list[str | Executable]:
+        """The statements of a packet of *unit* once its answers are known to contain the code, in order."""
+        assert unit.history is not None
+        update = self.rows.fire_statement(unit.event, known_version=unit.knows_version)
+        token = [unit.history.by_token()] if unit.has_token else []
+        insert_row = self.insert_moved(unit.event, unit.history)
+        return [*_BEGIN, _FORGET, update, _REMEMBER, insert_row, *token, _COMMIT]
+
+    def _listen(self, connection: Connection) -> None:
+        """Have packets on the engine of *connection* sent by :func:`do_send`.
+
+        SQLAlchemy closes the cursor of a statement that returns no rows, before anyone can ask for the next answer.
+        Its event ``do_execute`` replaces the driver's call, so that errors, logging and listeners stay SQLAlchemy's.
+        """
+        if connection.dialect not in self._listening:
+            if not event.contains(connection.engine, "do_execute", do_send):
+                event.listen(connection.engine, "do_execute", do_send)
+            self._listening.add(connection.dialect)
+
+
+def do_send(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    """Execute a packet, and collect the answers to its statements; false for any other statement."""
+    answers: list[_Sent] | None = context.execution_options.get(_ANSWERS)
+    if answers is None:
+        return False
+    cursor.execute(statement, parameters)
+    driver = getattr(cursor, "_cursor", None)
+    if context.dialect.is_async and driver is not None:
+        # One coroutine for all answers: a switch of greenlets for each would cost more than reading it.
+        await_only(_fetch_async(driver, answers))
+    else:
+        _fetch(cursor, answers)
+    return True
+
+
+def _fetch(cursor: Any, answers: list[_Sent]) -> None:
+    while True:
+        rows = cursor.fetchall() if cursor.description else None
+        answers.append(_Sent(cursor.rowcount, cursor.lastrowid, rows))
+        if not cursor.nextset():
+            return
+
+
+async def _fetch_async(cursor: Any, answers: list[_Sent]) -> None:
+    while True:
+        rows = await cursor.fetchall() if cursor.description else None
+        answers.append(_Sent(cursor.rowcount, cursor.lastrowid, rows))
+        if not await cursor.nextset():
+            return
+
+
+def _end(connection: Connection, *, is_begun: bool) -> None:
+    """Leave no transaction open after an error; where the ROLLBACK fails, the connection is given up."""
+    if connection.invalidated or not is_begun:
+        return
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except DBAPIError:
+        connection.invalidate()
+
+
+def _unit_of(begins: Sequence[int], failed: int, end: int) -> int | None:
+    """The unit that the statement number *failed* belongs to; None for one before the first unit or after the last."""
+    if failed >= end:
+        return None
+    before = [unit for unit, begin in enumerate(begins) if begin <= failed]
+    return before[-1] if before else None
