@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .machine.evolution import diff_machines as diff_machines
     from .operations.doctor import check_database as check_database
     from .operations.doctor import require_database as require_database
+    from .operations.due import run_due as run_due
     from .operations.enforcement import enforce_machine as enforce_machine
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
@@ -98,6 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "check_database",
         "require_database",
     ),
+    "operations.due": ("run_due",),
     "operations.enforcement": (
         "enforce_machine",
         "release_machine",

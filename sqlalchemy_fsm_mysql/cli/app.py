@@ -12,6 +12,7 @@ from .check import check
 from .demo import demo
 from .diagram import diagram
 from .diff import diff, json_
+from .due import due
 from .ending import TRACEBACK, Commands
 from .fire import fire
 from .fire_where import fire_where
@@ -45,6 +46,7 @@ app.command()(diff)
 app.command()(history)
 app.command()(fire)
 app.command()(fire_where)
+app.command()(due)
 
 
 def _print_version(is_asked: bool) -> None:

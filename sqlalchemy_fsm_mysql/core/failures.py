@@ -39,6 +39,7 @@ __all__ = [
     "error_code",
     "is_due_to",
     "is_of_a_row",
+    "is_unreachable",
     "is_unsure_at_commit",
     "meaning",
     "note_fire",
@@ -100,6 +101,11 @@ def is_of_a_row(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError) or meaning(error) not in _OF_THE_STATEMENT:
         return False
     return not errors_of(error.orig).is_of_every_row(error.orig, error_code(error))
+
+
+def is_unreachable(error: DBAPIError) -> bool:
+    """Whether *error* says that the server is down, or takes no more connections for now."""
+    return errors_of(error.orig).is_unreachable(error.orig, error_code(error))
 
 
 def row_failed(error: Exception, **row: Any) -> FireError:

@@ -54,6 +54,10 @@ class ErrorMeanings:
         """Whether *driver*, an error of a statement, is due to the statement or the server, whatever the rows hold."""
         return False
 
+    def is_unreachable(self, driver: BaseException | None, code: int | None) -> bool:
+        """Whether *driver*, an error of connecting, says that the server is down or busy, and may be back."""
+        return False
+
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value."""
         return "the database cannot hold a value that was given"

@@ -114,16 +114,17 @@ class UniqueViolation(_ServerError):
 
 
 class RowFailed(_ServerError):
-    """The server cannot compute or store the event of one row; it stays as it is, and the transaction goes on.
+    """The event of one row cannot be computed or stored; the row stays as it is, and the transaction goes on.
 
-    ``.code`` is the database's error number. The ``__cause__`` is SQLAlchemy's error. ``fire_due`` goes on with the
-    other rows, and has one of these for each such row in its outcome's ``.errors``.
+    ``.code`` is the database's error number, None where a hook has raised. The ``__cause__`` is SQLAlchemy's or the
+    hook's error. ``fire_due`` and ``run_due`` go on with the other rows, and their outcome's ``.errors`` has one of
+    these for each such row.
 
-    >>> print(RowFailed(table="orders", key=2, event="Expire", code=1690))
-    orders 2: a guard, an effect or a constraint failed while 'Expire' was fired (error 1690); the row stays as it is.
+    >>> print(RowFailed(table="jobs", key=2, event="Go", code=1690))
+    jobs 2: a guard, an effect, a hook or a constraint failed while 'Go' was fired (error 1690); the row stays as it is.
     """
 
-    _what = "a guard, an effect or a constraint failed"
+    _what = "a guard, an effect, a hook or a constraint failed"
     _remedy = "the row stays as it is"
 
 

@@ -36,7 +36,7 @@ from .mapped import MappedState
 from .sets import sweep_of
 from .since import Timestamp
 
-__all__ = ["Round"]
+__all__ = ["Lane", "Round", "given_rows"]
 
 T = TypeVar("T")
 
@@ -133,10 +133,7 @@ class _Look:
     @property
     def unguarded(self) -> Sweep:
         """The rows that are left, by their time alone: the event's other guards are not asked."""
-        row = self.sweep.event.row
-        visible = [] if row.visible is None else [row.visible]
-        core = on_row(self.mapped, self.criteria)
-        return replace(self.sweep, criterion=and_(*self.rows_left(), *visible, *core))
+        return replace(self.sweep, criterion=and_(*self.rows_left(), *given_rows(self.mapped, self.criteria)))
 
     def move(self, limit: int) -> Batch:
         """Lock up to *limit* free rows, and move those that can be moved."""
@@ -209,6 +206,12 @@ class _Look:
                 error, model=mapped.model, table=mapped.table_name, key=plain_key(key), event=self.sweep.event.name
             )
         )
+
+
+def given_rows(mapped: MappedState, criteria: Sequence[Any]) -> list[ColumnElement[bool]]:
+    """The criteria of the rows of the mapped class that match *criteria*, whatever their state."""
+    visible = [] if mapped.row.visible is None else [mapped.row.visible]
+    return [*visible, *on_row(mapped, criteria)]
 
 
 def _by_halves(items: Sequence[T], act: Callable[[Sequence[T]], None], failed: Callable[[T, Exception], None]) -> None:

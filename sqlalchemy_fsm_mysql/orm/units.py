@@ -190,12 +190,17 @@ def _is_engine(factory: Any) -> bool:
     return isinstance(getattr(factory, "sync_engine", factory), Engine)
 
 
-def _is_async(factory: Any, work: Callable[[Any], Any]) -> bool:
+def is_async_factory(factory: Any) -> bool:
+    """Whether *factory*, a sessionmaker or an engine, makes sessions or connections for asyncio."""
     if _is_engine(factory):
         return not isinstance(factory, Engine)
     maker = getattr(factory, "session_factory", factory)  # of a scoped session
     kind = getattr(maker, "class_", maker)  # of a sessionmaker: the class of its sessions
-    return hasattr(kind, "run_sync") or python.iscoroutinefunction(work)
+    return hasattr(kind, "run_sync")
+
+
+def _is_async(factory: Any, work: Callable[[Any], Any]) -> bool:
+    return is_async_factory(factory) or (not _is_engine(factory) and python.iscoroutinefunction(work))
 
 
 def _attempt(factory: Any, work: Callable[[Any], R]) -> R:

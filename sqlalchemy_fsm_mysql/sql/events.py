@@ -62,6 +62,12 @@ def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[
     return case(*whens, value=compared(column), else_=column) if whens else column
 
 
+def is_in(state: Column[Any], *sources: str) -> ColumnElement[bool]:
+    """Whether the column *state* holds one of *sources*, stored states; an index on it serves the criterion."""
+    names = [_name(source) for source in sources]
+    return only_exactly(state == names[0] if len(names) == 1 else state.in_(names), state, sources)
+
+
 def number(value: int) -> ColumnElement[int]:
     """*value* as a literal in the statement."""
     return literal_column(str(int(value)), Integer())
@@ -257,9 +263,7 @@ class EventSQL:
         Of one state, an index on the state and the time has the rows in the order in which they became due.
         """
         assert self.due is not None
-        names, state = [_name(source) for source in sources], self.row.state
-        is_source = state == names[0] if len(names) == 1 else state.in_(names)
-        return only_exactly(and_(is_source, self.due.guard), state, sources)
+        return and_(is_in(self.row.state, *sources), self.due.guard)
 
     def after(self) -> ColumnElement[Any]:
         """The state after the event, with the column's own type; the other rows that it reads are not locked."""

@@ -276,7 +276,7 @@ def test_a_poisoned_row_is_reported_and_the_others_move(session, monkeypatch, ba
     assert errors[9].event == "Close"
     assert errors[9].__cause__ is not None
     assert str(errors[9]).startswith(
-        "due_accounts 9: a guard, an effect or a constraint failed while 'Close' was fired"
+        "due_accounts 9: a guard, an effect, a hook or a constraint failed while 'Close' was fired"
     )
     left = session.scalars(select(table.c.id).where(table.c.state == "open").order_by(table.c.id)).all()
     assert left == [4, 9, 13]

@@ -95,6 +95,9 @@ _OF_EVERY_ROW = frozenset(
     }
 )
 
+# The errors of connecting that pass: no server there, an unknown host, the handshake was cut, too many connections.
+_UNREACHABLE = frozenset({2002, 2003, 2005, 2012, 1040, 1129, 1152, 1184, 1203, 1226})
+
 # MySQL Connector/Python, asked for a cursor of a connection that it has lost; SQLAlchemy expects a full stop behind it.
 _NO_NUMBER, _NOT_CONNECTED = -1, "MySQL Connection not available"
 
@@ -143,6 +146,9 @@ class MySQLErrors(ErrorMeanings):
 
     def is_of_every_row(self, driver: BaseException | None, code: int | None) -> bool:
         return code in _OF_EVERY_ROW
+
+    def is_unreachable(self, driver: BaseException | None, code: int | None) -> bool:
+        return code in _UNREACHABLE
 
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         if code == _NO_DEFAULT:
