@@ -103,10 +103,10 @@ def test_the_two_lists_of_floors_agree() -> None:
 
 
 def test_the_top_level_has_few_entries() -> None:
-    """Who opens the package sees the floors: sixteen of them, and the files that Python wants there."""
+    """Who opens the package sees the floors: seventeen of them, and the files that Python wants there."""
     entries = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
 
-    assert len(entries) <= 16, sorted(entries)
+    assert len(entries) <= 17, sorted(entries)
 
 
 def test_no_module_is_too_long_and_no_class_is_too_large() -> None:
