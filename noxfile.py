@@ -109,7 +109,7 @@ def alembic_example(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests and doctests on the newest SQLAlchemy; in CI with branch coverage."""
+    """The quick profile; --all: all tests and doctests on the newest SQLAlchemy, in CI with branch coverage."""
     run_tests(session, NEWEST)
 
 
@@ -121,13 +121,23 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
     run_tests(session, NEWEST if sqlalchemy == "newest" else oldest)
 
 
+QUICK = (
+    "quick profile: each test once on each database that is found, without races, faults and migrations: about two minutes."
+    " ./dev tests --all runs everything, in about half an hour."
+)
+
+
 def run_tests(session: nox.Session, sqlalchemy: str) -> None:
     alembic = [] if sqlalchemy == NEWEST else ["alembic==1.13.0"]
     session.install("--quiet", *group("test"), *group("web"), sqlalchemy, *alembic, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
+    arguments = [argument for argument in session.posargs if argument != "--all"]
+    if session.name == "tests" and not session.posargs:
+        session.log(QUICK)
+        arguments = ["--quick"]
     # Measured once, and not for every pair of the matrix: it takes half as long again.
-    if session.posargs or "CI" not in os.environ or session.name != "tests":
-        session.run("python", "-m", "pytest", *session.posargs)
+    if arguments or "CI" not in os.environ or session.name != "tests":
+        session.run("python", "-m", "pytest", *arguments)
         return
     session.run("python", "-m", "coverage", "run", "-m", "pytest")
     session.run("python", "-m", "coverage", "report")

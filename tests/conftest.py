@@ -21,6 +21,7 @@ from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record, record_run
 from tests.limits import expect_limits, let_aiomysql_bind_bytes
+from tests.quick import covered, quick
 from tests.servers import (
     AIOSQLITE,
     ASYNCIO_DRIVERS,
@@ -49,6 +50,7 @@ found = pytest.StashKey[tuple[Server, ...]]()
 selected = pytest.StashKey[dict[str, URL]]()
 failure = pytest.StashKey[str]()
 mended = pytest.StashKey[str | None]()
+skipped = pytest.StashKey[Counter[str]]()
 by_driver = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
@@ -59,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME",
         help="only targets whose name contains NAME (sqlite, mysql97, mariadb1011-pymysql); repeatable",
+    )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        default=False,
+        help="each test function once on each target, without races, faults and other long runs: tests/quick.py",
     )
     parser.addoption(
         "--every-pair",
@@ -97,7 +105,9 @@ def selected_targets(config: pytest.Config) -> dict[str, URL]:
     wanted: list[str] = config.getoption("--target")
     every = every_sqlite(config)
     if not wanted or not all(any(part in name for name in every) for part in wanted):
-        config.stash[found] = servers()
+        # An installation by apt-get is announced on the terminal before it begins.
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            config.stash[found] = servers()
         on_servers = targets(config.stash[found], drivers(config))
         every = {**{name: url for name, url in on_servers.items() if wanted or is_usual(config, url)}, **every}
     chosen = {name: url for name, url in every.items() if not wanted or any(part in name for part in wanted)}
@@ -148,6 +158,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Once for the whole run, and not as an error of each module that was collected.
     if failure in config.stash:
         raise pytest.UsageError(config.stash[failure])
+    if config.getoption("--quick"):
+        items[:], left_out = quick(items)
+        config.hook.pytest_deselected(items=left_out)
     expect_limits(items)
     if needs_bridge(config):
         from tests.bridge import bridge_threads
@@ -209,6 +222,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report: Any = yield
     if "FSM_EVIDENCE" in os.environ and (report.when == "call" or report.outcome != "passed"):
         record("test", id=item.nodeid, outcome="xfailed" if hasattr(report, "wasxfail") else report.outcome)
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        item.config.stash.setdefault(skipped, Counter())[report.longrepr[2].removeprefix("Skipped: ")] += 1
     counts = item.config.stash.setdefault(by_driver, Counter())
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     url = parameters.get("url", parameters.get("asyncio_url"))
@@ -219,6 +234,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.section("databases")
+    for line in covered(config.stash.get(found, ()), config.stash.get(skipped, Counter())):
+        terminalreporter.write_line(line)
     counts = config.stash.get(by_driver, Counter())
     if not counts or not config.getoption("--all-drivers"):
         return

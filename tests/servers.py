@@ -27,6 +27,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -398,6 +399,7 @@ def from_apt(stack: ExitStack) -> list[URL]:
     if os.geteuid() != 0:
         raise Unavailable("only root can install")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    print("no server found: installing mariadb-server-core by apt-get. FSM_TEST_URLS=… avoids it.", file=sys.stderr)
     output_of(["apt-get", "update", "-qq"], environment)
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends"]
     try:
