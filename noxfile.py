@@ -122,7 +122,7 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
 
 
 QUICK = (
-    "quick profile: each test once on each database that is found, without races, faults and migrations: about two minutes."
+    "quick profile: each test once on each database that is found, without races, faults and migrations, in two minutes."
     " ./dev tests --all runs everything, in about half an hour."
 )
 
