@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import count_rows, count_transitions, fire_key, fire_where, force_state
-from tests.conformance.history_models import Order, OrderTransition, Parcel, Plain, Signal
+from tests.conformance.history_models import Order, OrderTransition, Parcel, Plain, Signal, SignalTransition
 
 # Unless every driver is asked for.
 ONE_DRIVER = True
@@ -24,7 +24,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def session(mine: Session) -> Session:
     """Nothing is committed; what other modules left is deleted for this transaction."""
-    for model in (Order, OrderTransition, Parcel, Signal):
+    for model in (Order, OrderTransition, Parcel, Signal, SignalTransition):
         mine.execute(delete(model))
     return mine
 
