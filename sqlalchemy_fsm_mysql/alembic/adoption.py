@@ -21,7 +21,8 @@ from alembic.operations import MigrateOperation, Operations
 
 from ..errors.texts import stored_form
 from ..orm.column import Storage
-from .ops import IrreversibleOp, StatesOp, _names, _require_number
+from .ops import IrreversibleOp, StatesOp, _names, _require_number, is_number
+from .render import spelled
 
 __all__ = ["AbandonAdoptionOp", "AdoptColumnOp", "FinishAdoptionOp"]
 
@@ -56,8 +57,10 @@ class AdoptColumnOp(AdoptionOp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.storage not in ("enum", "varchar"):
-            raise ValueError(f"storage={self.storage!r}; an adopted column is stored as 'enum' or 'varchar'")
+        if self.storage not in ("enum", "varchar", "integer"):
+            raise ValueError(f"storage={self.storage!r}; an adopted column is stored as 'enum', 'varchar' or 'integer'")
+        if self.storage == "integer" and not all(map(is_number, self.states)):
+            raise ValueError(f"states={list(self.states)!r}; with storage='integer' they are numbers")
         if not self.mapping or not isinstance(self.mapping, Mapping):
             raise ValueError('adopt_column takes mapping={old value: state}, such as {"Paid": "paid", None: "new"}')
         _require_number("batch_size", self.batch_size)
@@ -70,12 +73,12 @@ class AdoptColumnOp(AdoptionOp):
         old: str,
         new: str,
         *,
-        states: Sequence[str],
+        states: Sequence[str | int],
         mapping: Mapping[Any, Any],
         storage: Storage = "enum",
         schema: str | None = None,
         batch_size: int = 5000,
-        unknown: str | None = None,
+        unknown: str | int | None = None,
         copies_table: bool = False,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
@@ -86,7 +89,8 @@ class AdoptColumnOp(AdoptionOp):
         like any other. The first old value of a state is the one that *old* gets when new code moves a row, so each of
         *states* needs one that the column, and its foreign key, can hold. While rows hold a value that *mapping* lacks,
         nothing is changed; from then on such a value is refused in *old* with error 30046. With *unknown*, a state,
-        such values stay in *old*, stand for that state, and are listed in the log.
+        such values stay in *old*, stand for that state, and are listed in the log. With ``storage="integer"`` *states*
+        are numbers.
 
         *new* is appended by ALGORITHM=INSTANT, without a default and with NULL until a batch has filled the row. If the
         server can only copy the table, that is refused until *copies_table* is true. The fill goes along the primary
@@ -101,11 +105,11 @@ class AdoptColumnOp(AdoptionOp):
                 column_name=old,
                 new=new,
                 states=_names(states),
-                mapping=dict(mapping),
+                mapping=with_texts(mapping),
                 storage=storage,
                 schema=schema,
                 batch_size=batch_size,
-                unknown=unknown,
+                unknown=None if unknown is None else with_texts({0: unknown})[0],
                 copies_table=copies_table,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -211,17 +215,26 @@ class FinishAdoptionOp(AdoptionOp):
         return ("finish_adoption", self.schema, self.table_name, self.column_name, self.new)
 
 
+def with_texts(mapping: Any) -> Any:
+    """*mapping* with each state as the text that rows hold."""
+    if not isinstance(mapping, Mapping):  # refused by the operation
+        return mapping
+    are_numbers = all(isinstance(state, int) and not isinstance(state, bool) for state in mapping.values())
+    return {value: str(int(state)) if are_numbers else state for value, state in mapping.items()}
+
+
 # --- as lines of a revision
 
 
 @renderers.dispatch_for(AdoptColumnOp)
 def _adopt(context: AutogenContext, op: AdoptColumnOp) -> list[str]:
-    mapping = {_literal(value): _literal(state) for value, state in op.mapping.items()}
-    options: dict[str, Any] = {"states": [*op.states], "mapping": mapping}
+    is_integer = op.storage == "integer"
+    mapping = {_literal(value): int(state) if is_integer else _literal(state) for value, state in op.mapping.items()}
+    options: dict[str, Any] = {"states": spelled(op.states, op.storage), "mapping": mapping}
     if op.storage != "enum":
         options["storage"] = op.storage
     if op.unknown is not None:
-        options["unknown"] = op.unknown
+        options["unknown"] = int(op.unknown) if is_integer else op.unknown
     comments = [f"# {remark}" for remark in op.remarks]
     return [*comments, _call(context, "adopt_column", op, options)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from alembic.operations import Operations
@@ -59,7 +59,7 @@ class Migration:
     """The states to leave, each with its target, which rows, and what their history rows say.
 
     None and ``''`` may be left like any state. `where` is a condition on the row, as SQL. With `keeps_timestamps`, the
-    columns that the server sets at each UPDATE keep their values.
+    columns that the server sets at each UPDATE keep their values. `names` are the names of numbers in the history.
     """
 
     targets: Mapping[str | None, str]
@@ -69,6 +69,7 @@ class Migration:
     actor: str | None
     details: Any
     where: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     keeps_timestamps: bool = False
 
     @property
@@ -288,7 +289,7 @@ class MigrationWalk(Walk):
     def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
         history = database_of(self.connection).history
         for i, source in enumerate(self.sources):
-            held = [key for state, key in rows if state == source]
+            held = [key for state, key in rows if (None if state is None else str(state)) == source]
             for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
                 if self.history is not None:
                     recorded = self._recorded(self.event.branches[i])
@@ -314,7 +315,9 @@ class MigrationWalk(Walk):
 
     def _recorded(self, branch: Branch) -> dict[str, Any]:
         said = {"actor": self.migration.actor, "details": self.migration.details, "token": None}
-        record = {"event": FORCED, "source": branch.source, "target": branch.target, **said}
+        names = self.migration.names
+        source, target = names.get(branch.source, branch.source), names.get(branch.target, branch.target)
+        record = {"event": FORCED, "source": source, "target": target, **said}
         return {f"fsm_{name}": value for name, value in record.items()}
 
     def _history(self) -> HistorySQL | None:

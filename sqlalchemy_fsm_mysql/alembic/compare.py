@@ -32,7 +32,7 @@ from ..databases import types_of
 from ..databases.mysql.adoption import adoptions, foreign_keys, indexes
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
-from ..orm.column import StateType
+from ..orm.column import StateType, Storage
 from .databases import Held, Place, ServerPlace, place_of
 from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
@@ -72,7 +72,8 @@ def _compare_column(
     if place is None or _is_left(context, stored, declared):
         return _CONTINUE
     held = held_by(place, survey_of(context, table_name, schema))
-    if held is None:
+    numbers = ("integer", "number")
+    if held is None or (held.storage in numbers) != (type_.storage == "integer"):
         raise MigrationRefused(
             place.label,
             f"the column is {stored.type!s}, which alter_column() would have the server convert in its own way: numbers"
@@ -165,8 +166,8 @@ def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None
     if held.storage != wanted or (held.is_nullable and not declared.nullable):
         yield from _converted(place, held, type_, where)
         return
-    added = tuple(state for state in machine.stored_states if state not in held.states)
-    gone = tuple(state for state in held.states if state not in machine.stored_states)
+    added = tuple(state for state in type_.stored_states if state not in held.states)
+    gone = tuple(state for state in held.states if state not in type_.stored_states)
     altering = {**where, "storage": wanted, "existing": held.states}
     require_distinct(place, held, added)
     if added:
@@ -176,9 +177,9 @@ def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None
     yield from _moved(place, held, declared, where)
     if gone:
         log.info("Detected removed states %s on '%s'", _listed(gone), place.label)
-        default = machine.stored(machine.initial) if held.default in gone else None
+        default = type_.stored_value(machine.initial) if held.default in gone else None
         yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), **altering)
-    for state in map(machine.stored, machine.retired):
+    for state in map(type_.stored_value, machine.retired):
         if state in held.states and not _is_held(place, state):
             log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
 
@@ -196,10 +197,13 @@ def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]
         if held.states
         else (*type_.stored_states, *extra),
         storage=wanted,
-        existing_storage=None if held.storage == "text" else "enum" if held.storage == "enum" else "varchar",
+        existing_storage=_STORAGES.get(held.storage),
         remark=_remark(place),
         **where,
     )
+
+
+_STORAGES: dict[str, Storage] = {"enum": "enum", "varchar": "varchar", "integer": "integer"}
 
 
 def _remark(place: Place) -> str:
@@ -213,6 +217,8 @@ def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any
     machine = cast(StateType, declared.type).machine
     extras: Extras | None = declared.info.get(EXTRAS)
     history = extras.history if extras is not None else None
+    if cast(StateType, declared.type).numbers is not None:  # a number stays when its state is renamed
+        return
     for alias, state in machine.aliases.items():
         target = machine.stored(state)
         is_new = target not in held.states

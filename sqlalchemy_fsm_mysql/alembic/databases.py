@@ -32,7 +32,8 @@ log = getLogger("alembic.sqlalchemy_fsm_mysql")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The values that the column allows: `storage` is enum, varchar (with a CHECK), or text (anything goes).
+    """The values that the column allows: `storage` is enum, varchar or integer (with a CHECK), or text or number, which
+    take any. Numbers are texts of digits.
 
     `is_exact` is whether its collation tells apart all texts; `is_nullable` is known of servers only.
     """
@@ -96,6 +97,8 @@ class Place:
 
     def storage(self, declared: Storage) -> Storage:
         """The form in which a column declared as *declared* is stored here."""
+        if declared == "integer":
+            return declared
         return "varchar" if types_of(self.connection.dialect).needs_check(declared) else "enum"
 
     def begin_short(self) -> None:
@@ -192,8 +195,12 @@ def altered(stored: StoredColumn, wanted: Wanted, table: Table, column: Column[A
     if wanted.is_new:
         changed = changed.not_null()
     type_ = _type_text(stored, wanted.states, storage, dialect, is_new=wanted.is_new)
-    add = states_check(column, wanted.states) if storage == "varchar" else None
+    add = _check(column, wanted.states, storage) if storage != "enum" else None
     return AlterColumn(table, changed.with_type(type_), drop=stored.check, add=add, algorithm=wanted.algorithm)
+
+
+def _check(column: Column[Any], states: Sequence[str], storage: str) -> CheckConstraint:
+    return states_check(column, states, is_number=storage == "integer")
 
 
 def _with_default(stored: StoredColumn, default: str) -> StoredColumn:
@@ -201,8 +208,12 @@ def _with_default(stored: StoredColumn, default: str) -> StoredColumn:
 
 
 def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialect: Dialect, *, is_new: bool) -> str:
+    if storage == "integer" and stored.takes is not None and all(int(state) in stored.takes for state in states):
+        return stored.definition[stored.type_start : stored.type_end]
     writing = writing_dialect(dialect)
     type_ = str(types_of(writing).state(writing, states, storage).compile(dialect=writing))
+    if storage == "integer":
+        return type_
     collation = type_[type_.rindex(")") + 1 :] if is_new or storage != stored.storage else ""
     if storage == "enum":
         return type_[: type_.rindex(")") + 1] + collation
@@ -227,13 +238,15 @@ class SQLitePlace(Place):
         sql = self._sql()
         if sql is None or self.column.name not in self._columns():
             return None
-        found = self._parts(sql)
-        return Held("varchar" if found.has_check else "text", found.states, found.default_of(self.column.name))
+        found, is_number = self._parts(sql), self._is_number()
+        storage = ("integer" if is_number else "varchar") if found.has_check else "number" if is_number else "text"
+        return Held(storage, found.states, found.default_of(self.column.name))
 
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
         sql = self._sql()
         assert sql is not None
-        constraint = constraint_text(states_check(self.column, wanted.states), sqlite.dialect())
+        check = _check(self.column, wanted.states, "integer" if self._is_number() else "varchar")
+        constraint = constraint_text(check, sqlite.dialect())
         changed = self._parts(sql).with_check(constraint, self.column.name, max(map(len, wanted.states)))
         if wanted.default is not None:
             changed = self._parts(changed).with_default(self.column.name, wanted.default)
@@ -248,8 +261,13 @@ class SQLitePlace(Place):
         found = [sqlite_table(sql, check) for check in self.checks]
         return next((one for one in found if one.has_check), found[0])
 
-    def _columns(self) -> set[str]:
-        return {str(row[1]) for row in self._pragma(f"table_info({self._quote(self.table.name)})")}
+    def _columns(self) -> dict[str, str]:
+        """The type of each column."""
+        rows = self._pragma(f"table_info({self._quote(self.table.name)})")
+        return {str(row[1]): str(row[2]) for row in rows}
+
+    def _is_number(self) -> bool:
+        return "INT" in self._columns()[self.column.name].upper()
 
     def _schema_table(self) -> Table:
         columns = (Column(name, String()) for name in ("type", "name", "sql"))

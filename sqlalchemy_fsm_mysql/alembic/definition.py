@@ -17,21 +17,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..databases.catalogue import numbers_in
 from ..databases.mysql.literals import STRING, strings, unquoted
 
 _PLAIN_STRING = r"'(?:[^']|'')*'"  # as SQLite reads it
 _OUTSIDE = rf"(?:[^']|{STRING})*?"  # anything, no string begun and not ended
 _ENUM = rf"enum\((?P<values>{STRING}(?:,{STRING})*)\)"
-_TYPE = re.compile(rf"(?:{_ENUM}|varchar\((?P<length>\d+)\))(?: CHARACTER SET \w+)?(?: COLLATE \w+)?", re.IGNORECASE)
-_DEFAULT = re.compile(rf"{_OUTSIDE} DEFAULT (?P<default>{STRING})", re.DOTALL)
+_NUMBER = r"(?P<bits>tiny|small|medium|big)?(?P<number>int)(?:\(\d+\))?(?P<unsigned> unsigned)?(?: zerofill)?"
+_TYPE = re.compile(
+    rf"(?:{_ENUM}|varchar\((?P<length>\d+)\)|{_NUMBER})(?: CHARACTER SET \w+)?(?: COLLATE \w+)?", re.IGNORECASE
+)
+_DEFAULT = re.compile(rf"{_OUTSIDE} DEFAULT (?P<default>{STRING}|-?\d+)", re.DOTALL)
+_BITS = {"tiny": 8, "small": 16, "medium": 24, None: 32, "big": 64}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
     """A state column as the database has it.
 
-    ``storage`` is ``"enum"``, ``"varchar"`` (with the CHECK named ``check``), or ``"text"``: a VARCHAR that lets in
-    anything. ``states`` are in the database's order. ``definition`` is the server's own line, of which the characters
+    ``storage`` is ``"enum"``, ``"varchar"`` or ``"integer"`` (with the CHECK named ``check``), or without that CHECK
+    ``"text"`` or ``"number"``. ``states`` are in the database's order; numbers are texts of digits. ``takes`` are the
+    numbers that the type lets in. ``definition`` is the server's own line, of which the characters
     from ``type_start`` to ``type_end`` are the type.
     """
 
@@ -44,10 +50,13 @@ class StoredColumn:
     type_start: int
     type_end: int
     collation: str | None = None
+    takes: range | None = None
 
     @property
     def is_exact(self) -> bool:
         """Whether the collation tells apart all texts; that of an ENUM need not mind trailing spaces."""
+        if self.takes is not None:
+            return True
         name = self.collation or ""
         ends = ("_bin",) if self.storage == "enum" else ("nopad_bin", "0900_bin")
         return name == "binary" or name.endswith(ends)
@@ -80,7 +89,7 @@ class StoredColumn:
 
 
 def mysql_column(lines: Sequence[str], column: str, check: str) -> StoredColumn | None:
-    """The state column that the *lines* of SHOW CREATE TABLE tell of; None when it is no ENUM and no VARCHAR."""
+    """The state column in the *lines* of SHOW CREATE TABLE; None when it is no ENUM, VARCHAR or whole number."""
     name = f"`{column.replace('`', '``')}`"
     definition = next((line.strip().removesuffix(",") for line in lines if line.strip().startswith(f"{name} ")), None)
     found = _TYPE.match(definition, len(name) + 1) if definition else None
@@ -91,19 +100,33 @@ def mysql_column(lines: Sequence[str], column: str, check: str) -> StoredColumn 
     if found["values"] is None:
         start = f"CONSTRAINT `{check.replace('`', '``')}` CHECK "
         clause = next((line for line in lines if line.strip().startswith(start)), None)
-        values = strings(clause.split(" CHECK ", 1)[1]) if clause else ()
-        storage = "varchar" if clause else "text"
+        condition = clause.split(" CHECK ", 1)[1] if clause else ""
+        values = numbers_in(condition) if found["number"] else strings(condition)
+        storage = _STORAGES[bool(found["number"]), bool(clause)]
     return StoredColumn(
         definition,
         storage,
         values,
-        unquoted(default["default"]) if default else None,
+        _value(default["default"]) if default else None,
         int(found["length"]) if found["length"] else None,
-        check if storage == "varchar" else None,
+        check if storage in ("varchar", "integer") else None,
         found.start(),
         found.end(),
         _collation(found[0], lines),
+        _range(found) if found["number"] else None,
     )
+
+
+_STORAGES = {(False, True): "varchar", (False, False): "text", (True, True): "integer", (True, False): "number"}
+
+
+def _range(type_: re.Match[str]) -> range:
+    bits = _BITS[type_["bits"].lower() if type_["bits"] else None]
+    return range(2**bits) if type_["unsigned"] else range(-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+
+def _value(literal: str) -> str:
+    return unquoted(literal) if literal.startswith("'") else literal
 
 
 def _collation(type_: str, lines: Sequence[str]) -> str | None:
@@ -140,12 +163,12 @@ class SQLiteTable:
 
     def default_of(self, column: str) -> str | None:
         """The column's default, when it is a string."""
-        found = re.search(_varchar_default(column), self.sql, flags=re.IGNORECASE)
-        return None if found is None else found["default"][1:-1].replace("''", "'")
+        found = re.search(_default(column), self.sql, flags=re.IGNORECASE)
+        return None if found is None else found["default"].strip("'").replace("''", "'")
 
     def with_default(self, column: str, default: str) -> str:
         """The statement with another default for *column*, when it has one that is a string."""
-        found = re.search(_varchar_default(column), self.sql, flags=re.IGNORECASE)
+        found = re.search(_default(column), self.sql, flags=re.IGNORECASE)
         if found is None:
             return self.sql
         literal = "'" + default.replace("'", "''") + "'"
@@ -171,17 +194,22 @@ def sqlite_table(sql: str, check: str) -> SQLiteTable:
             end = found.end() + token.end()
             break
     literals = re.findall(_PLAIN_STRING, sql[found.end() : end])
-    states = tuple(literal[1:-1].replace("''", "'") for literal in literals)
+    states = tuple(literal[1:-1].replace("''", "'") for literal in literals) or numbers_in(sql[found.end() : end])
     return SQLiteTable(sql, states, found.start(), end)
 
 
 def _varchar(column: str) -> str:
+    return rf"{_named(column)}\s+VARCHAR\("
+
+
+def _default(column: str) -> str:
+    type_ = r"(?:VARCHAR\(\d+\)|SMALLINT|INTEGER|INT|TINYINT|BIGINT)"
+    return rf"{_named(column)}\s+{type_}\s+DEFAULT\s+(?P<default>{_PLAIN_STRING}|-?\d+)"
+
+
+def _named(column: str) -> str:
     names = f"{re.escape(_double_quoted(column))}|{re.escape(column)}"
-    return rf"(?<=[\s(,])(?:{names})\s+VARCHAR\("
-
-
-def _varchar_default(column: str) -> str:
-    return rf"{_varchar(column)}\d+\)\s+DEFAULT\s+(?P<default>{_PLAIN_STRING})"
+    return rf"(?<=[\s(,])(?:{names})"
 
 
 def _double_quoted(name: str) -> str:

@@ -89,7 +89,7 @@ def _enforced(
     type_ = column.type
     assert isinstance(type_, StateType)
     where: dict[str, Any] = {"table_name": column.table.name, "column_name": column.name, "schema": schema}
-    machine: dict[str, Any] = {"machine": type_.machine.to_json(), "initial_states": _stored(type_)}
+    machine = _machine_of(type_)
     label = f"{column.table.name}.{column.name}"
     found = [] if stored is None else own_triggers(connection, column, survey)
     if not found:
@@ -124,6 +124,13 @@ def _enforced(
     elif not _is_current(connection, column, type_.rules, survey):
         log.info("Detected triggers of an earlier name of '%s'", label)
         yield EnforceMachineOp(**where, **machine, previous=edges_of(before))
+
+
+def _machine_of(type_: StateType) -> dict[str, Any]:
+    """The machine as the operation's arguments: its text, or edges where the column stores numbers, which it lacks."""
+    if type_.numbers is not None:
+        return {"machine": edges_of(type_.rules)}
+    return {"machine": type_.machine.to_json(), "initial_states": _stored(type_)}
 
 
 def _is_current(connection: Connection, column: Column[Any], rules: Rules, survey: Survey | None) -> bool:

@@ -23,15 +23,15 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place)
+    held = required(place, is_number=op.storage == "integer")
     missing = [state for state in dict.fromkeys(op.states) if state not in held.states]
     if not missing:
         log.info("%s: has %s already", place.label, _listed(op.states))
         return
-    if held.storage == "text":
+    if held.storage in ("text", "number"):
         raise MigrationRefused(place.label, "nothing limits what the column holds", "see op.convert_states()")
     require_distinct(place, held, missing)
-    if place.storage(op.storage) == "varchar" or op.algorithm == "COPY":
+    if place.storage(op.storage) != "enum" or op.algorithm == "COPY":
         _require_consent(place, op)
     wanted = Wanted((*held.states, *missing), algorithm=op.algorithm)
     try:
@@ -52,7 +52,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place)
+    held = required(place, is_number=op.storage == "integer")
     gone = [state for state in op.states if state in held.states]
     if not gone:
         log.info("%s: takes %s no more already", place.label, _listed(op.states))
@@ -75,7 +75,7 @@ def convert_states(operations: Operations, op: ConvertStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place)
+    held = required(place, is_number=op.storage == "integer")
     wanted = place.storage(op.storage)
     is_as_new = held.is_exact and not held.is_nullable
     if held.storage == wanted and set(held.states) == set(op.states) and is_as_new:
@@ -99,8 +99,10 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place)
-    strange = [target for target in op.targets.values() if held.storage != "text" and target not in held.states]
+    held = required(place, is_number=op.is_number)
+    strange = [
+        target for target in op.targets.values() if held.storage not in ("text", "number") and target not in held.states
+    ]
     if strange:
         raise MigrationRefused(place.label, f"the column does not take {_listed(strange)}", "op.add_states() first")
     if held.default is not None and held.default in op.targets and op.condition is None:
@@ -115,6 +117,7 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
             op.actor,
             op.details,
             where=op.condition,
+            names=op.names,
             keeps_timestamps=op.keeps_timestamps,
         )
         migrate(_place(operations, op), migration)

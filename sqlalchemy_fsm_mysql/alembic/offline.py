@@ -34,6 +34,7 @@ from ..databases.exact import AsBytes
 from ..databases.mysql.ddl import both_dialects, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
+from ..databases.types import integer_type
 from ..errors import MigrationRefused
 from ..errors.texts import escaped
 from ..machine.states import FORCED
@@ -116,9 +117,10 @@ class _Writer:
     def compiled(self, element: Any) -> str:
         return str(element.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
 
-    def check(self, op: StatesOp, states: Sequence[str]) -> str:
+    def check(self, op: AlterStatesOp, states: Sequence[str]) -> str:
         """``CONSTRAINT … CHECK (…)``."""
-        constraint = states_check(state_table(op.table_name, op.column_name, op.schema).c[op.column_name], states)
+        column = state_table(op.table_name, op.column_name, op.schema).c[op.column_name]
+        constraint = states_check(column, states, is_number=op.storage == "integer")
         return constraint_text(constraint, self.dialect)
 
     def type(self, states: Sequence[str], storage: str) -> str:
@@ -185,7 +187,7 @@ def _enum_type() -> str:
 
 def _add(writer: _Writer, op: AddStatesOp) -> Iterator[str]:
     yield PIN.format(op.lock_wait_timeout)
-    if op.storage == "varchar":
+    if op.storage != "enum":
         yield from _swap_check(writer, op, (*op.existing, *op.states))
     else:
         yield from _read_enum(writer, op)
@@ -200,7 +202,7 @@ def _add(writer: _Writer, op: AddStatesOp) -> Iterator[str]:
 
 def _drop(writer: _Writer, op: DropStatesOp) -> Iterator[str]:
     yield PIN.format(op.lock_wait_timeout)
-    if op.storage == "varchar":
+    if op.storage != "enum":
         left = [state for state in op.existing if state not in op.states]
         yield from _swap_check(writer, op, left, op.server_default)
     else:
@@ -215,8 +217,15 @@ def _drop(writer: _Writer, op: DropStatesOp) -> Iterator[str]:
 def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], default: str | None = None) -> Iterator[str]:
     if not op.existing:
         raise MigrationRefused(
-            op.label, "--sql cannot read what the CHECK of a VARCHAR lets in", "say existing=[…], all states before"
+            op.label, "--sql cannot read what the CHECK of the column lets in", "say existing=[…], all states before"
         )
+    name = writer.preparer.quote(check_name(op.table_name, op.column_name))
+    then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
+    if op.storage == "integer":
+        what = f"{_number_type(op, states)},\n    {writer.attributes(default=default)}"
+        yield from _look(what, "@fsm_states, @fsm_attributes", f"{writer.where(op)} AND DATA_TYPE LIKE '%int'")
+        yield from _alter(writer, op, "@fsm_states", then)
+        return
     is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
     # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
     longest, before = max(map(len, states)), max(map(len, op.existing))
@@ -224,16 +233,17 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
     length = f"IF({held} = {before:d}, {longest:d}, GREATEST({held}, {longest:d}))"
     what = f"CONCAT('varchar(', {length}, ')'),\n    {writer.attributes(default=default)}"
     yield from _look(what, "@fsm_states, @fsm_attributes", is_varchar)
-    name = writer.preparer.quote(check_name(op.table_name, op.column_name))
-    then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
     yield from _alter(writer, op, "@fsm_states", then)
 
 
 def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
     yield PIN.format(op.lock_wait_timeout)
     # A number, or a text of another kind, would be converted in the server's own way.
-    is_state = f"{writer.where(op)} AND DATA_TYPE IN ('enum', 'varchar')"
+    kinds = "LIKE '%int'" if op.storage == "integer" else "IN ('enum', 'varchar')"
+    is_state = f"{writer.where(op)} AND DATA_TYPE {kinds}"
     type_ = writer.type(op.states, op.storage)
+    if op.storage == "integer":
+        type_ = _number_type(op, op.states)
     if op.storage == "varchar":
         longest = max(map(len, op.states))
         length = f"GREATEST({longest:d}, IF(DATA_TYPE = 'varchar', CHARACTER_MAXIMUM_LENGTH, 0))"
@@ -241,10 +251,21 @@ def _convert(writer: _Writer, op: ConvertStatesOp) -> Iterator[str]:
     what = f"{type_},\n    {writer.attributes(is_new=True)}"
     yield from _look(what, "@fsm_states, @fsm_attributes", is_state)
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
-    then = f", DROP CONSTRAINT {name}" if op.existing_storage == "varchar" else ""
-    then += f", ADD {writer.check(op, op.states)}" if op.storage == "varchar" else ""
+    then = f", DROP CONSTRAINT {name}" if op.existing_storage in ("varchar", "integer") else ""
+    then += f", ADD {writer.check(op, op.states)}" if op.storage != "enum" else ""
     yield from _alter(writer, op, "@fsm_states", then)
     yield UNPIN
+
+
+def _number_type(op: AlterStatesOp, states: Sequence[str]) -> str:
+    """The column's own type if it takes all numbers, else the one of a new column, as a SQL expression."""
+    least, most = min(map(int, states)), max(map(int, states))
+    unsigned = "COLUMN_TYPE LIKE '%unsigned%'"
+    bits = "ELT(FIELD(DATA_TYPE, 'tinyint', 'smallint', 'mediumint', 'int', 'bigint'), 8, 16, 24, 32, 63)"
+    highest = f"POW(2, IF({unsigned}, {bits}, {bits} - 1)) - 1"
+    lowest = f"IF({unsigned}, 0, -POW(2, {bits} - 1))"
+    new = str(integer_type(states).compile(dialect=both_dialects()[0]))
+    return f"IF({least:d} >= {lowest} AND {most:d} <= {highest}, COLUMN_TYPE, {quoted(new)})"
 
 
 def _entry(state: str) -> str:
@@ -319,13 +340,20 @@ def _records(op: MigrateStatesOp, own: Table, sources: Any, target: Any) -> Any:
         *(own.c[part] for part in op.record.values()),
         latest.scalar_subquery(),
         literal(FORCED, String()),
-        func.coalesce(own.c[op.column_name], ""),
-        target,
+        _named(op, func.coalesce(own.c[op.column_name], "")),
+        _named(op, target),
         utc_now(),
         literal(op.actor, String()),
     ]
     rows = select(*values).where(sources).with_for_update()
     return insert(history).from_select(list(names), rows, include_defaults=False)
+
+
+def _named(op: MigrateStatesOp, state: ColumnElement[Any]) -> ColumnElement[Any]:
+    """*state* as a history has it: by its name, where the column stores numbers."""
+    if not op.names:
+        return state
+    return case({number: literal(name, String()) for number, name in op.names.items()}, value=state, else_=state)
 
 
 _SCRIPTS: dict[type[StatesOp], Callable[[_Writer, Any], Iterator[str]]] = {

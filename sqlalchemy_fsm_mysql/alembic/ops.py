@@ -4,7 +4,7 @@
 ``op.add_states``         the column takes more states; appended in the database's order, so that nothing is copied
 ``op.migrate_states``     rows go from one state to another, in committed batches; past the machine
 ``op.drop_states``        the column takes these states no more; refused while a row is in one
-``op.convert_states``     the column is stored in another way: ENUM, or VARCHAR with a CHECK
+``op.convert_states``     the column is stored in another way: ENUM, or VARCHAR or a number with a CHECK
 ========================  ============================================================================================
 
 All of them can be run again after a failure in the middle: what is done already is left alone.
@@ -64,8 +64,8 @@ class AlterStatesOp(StatesOp):
     remark: str = ""  # for the revision: how long a copy takes on the table at hand
 
     def __post_init__(self) -> None:
-        if self.storage not in ("enum", "varchar"):
-            raise ValueError(f"storage={self.storage!r}; a state column is stored as 'enum' or 'varchar'")
+        if self.storage not in ("enum", "varchar", "integer"):
+            raise ValueError(f"storage={self.storage!r}; a state column is stored as 'enum', 'varchar' or 'integer'")
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm={self.algorithm!r}; there are {', '.join(map(repr, ALGORITHMS))}")
         for name in ("lock_wait_timeout", "attempts"):
@@ -91,11 +91,11 @@ class AddStatesOp(AlterStatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        states: Sequence[str],
+        states: Sequence[str | int],
         *,
         schema: str | None = None,
         storage: Storage = "enum",
-        existing: Sequence[str] = (),
+        existing: Sequence[str | int] = (),
         algorithm: Algorithm | None = "INSTANT",
         lock_wait_timeout: int = 1,
         attempts: int = 5,
@@ -119,7 +119,7 @@ class AddStatesOp(AlterStatesOp):
                 states=_names(states),
                 schema=schema,
                 storage=storage,
-                existing=tuple(existing),
+                existing=tuple(map(str, existing)),
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -154,12 +154,12 @@ class DropStatesOp(AlterStatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        states: Sequence[str],
+        states: Sequence[str | int],
         *,
         schema: str | None = None,
         storage: Storage = "enum",
-        existing: Sequence[str] = (),
-        server_default: str | None = None,
+        existing: Sequence[str | int] = (),
+        server_default: str | int | None = None,
         algorithm: Algorithm | None = None,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
@@ -181,8 +181,8 @@ class DropStatesOp(AlterStatesOp):
                 states=_names(states),
                 schema=schema,
                 storage=storage,
-                existing=tuple(existing),
-                server_default=server_default,
+                existing=tuple(map(str, existing)),
+                server_default=None if server_default is None else str(server_default),
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -216,6 +216,8 @@ class MigrateStatesOp(StatesOp):
     actor: str | None = "alembic"
     details: Any = None
     condition: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    is_number: bool = False  # whether the states are numbers
     keeps_timestamps: bool = False
     reversible: bool = True
 
@@ -228,6 +230,10 @@ class MigrateStatesOp(StatesOp):
         if chained:
             raise ValueError(f"{chained[0]!r} is both a source and a target; do one step after the other")
         _require_number("batch_size", self.batch_size)
+        used = dict.fromkeys([*self.targets, *self.targets.values()])
+        unnamed = [one for one in used if one and one not in self.names]
+        if self.history is not None and self.is_number and unnamed:
+            raise ValueError(f"names= lacks {_listed(unnamed)}: a history has the names of states, not their numbers")
 
     @classmethod
     def migrate_states(
@@ -235,7 +241,7 @@ class MigrateStatesOp(StatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        targets: Mapping[str | None, str],
+        targets: Mapping[Any, Any],
         *,
         schema: str | None = None,
         batch_size: int = 5000,
@@ -244,6 +250,7 @@ class MigrateStatesOp(StatesOp):
         actor: str | None = "alembic",
         details: Any = None,
         where: str | None = None,
+        names: Mapping[Any, str] | None = None,
         keeps_timestamps: bool = False,
     ) -> None:
         """Set the rows that hold a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default, too.
@@ -253,6 +260,9 @@ class MigrateStatesOp(StatesOp):
         table, in the same schema: each row gets a record of the event ``force_state``, by *actor* and with *details*
         (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
         are taken in order. With ``--sql`` it is one transaction.
+
+        In a column of numbers, *targets* are numbers, ``{2: 3}``, and *names* are those that the history has for them:
+        ``{2: "PAID", 3: "SENT"}``.
 
         Effects of `on_enter` and `on_exit` are not written, and neither is a `StateSinceColumn`, because a revision
         knows no machine: a timed event counts from the change before.
@@ -268,7 +278,7 @@ class MigrateStatesOp(StatesOp):
             cls(
                 table_name=table_name,
                 column_name=column_name,
-                targets=targets,
+                targets=_texts(targets),
                 schema=schema,
                 batch_size=batch_size,
                 history=history,
@@ -276,6 +286,8 @@ class MigrateStatesOp(StatesOp):
                 actor=actor,
                 details=details,
                 condition=where,
+                names={str(number): name for number, name in (names or {}).items()},
+                is_number=_has_numbers(targets),
                 keeps_timestamps=keeps_timestamps,
             )
         )
@@ -290,6 +302,8 @@ class MigrateStatesOp(StatesOp):
             batch_size=self.batch_size,
             history=self.history,
             record=self.record,
+            names=self.names,
+            is_number=self.is_number,
             keeps_timestamps=self.keeps_timestamps,
         )
 
@@ -311,7 +325,7 @@ class ConvertStatesOp(AlterStatesOp):
         operations: Operations,
         table_name: str,
         column_name: str,
-        states: Sequence[str],
+        states: Sequence[str | int],
         *,
         storage: Storage,
         existing_storage: Storage | None = None,
@@ -320,7 +334,10 @@ class ConvertStatesOp(AlterStatesOp):
         attempts: int = 5,
         copies_table: bool = False,
     ) -> None:
-        """Store the column as *storage*, ``"enum"`` or ``"varchar"``, with *states*, as the model would make it.
+        """Store the column as *storage*, ``"enum"``, ``"varchar"`` or ``"integer"``, with *states*, as a model does.
+
+        A column of numbers stays one: with ``"integer"`` it gets the CHECK over *states*, which are numbers, and keeps
+        its type if that takes them all.
 
         Storage, collation and NOT NULL become those of a new column of this kind; default and comment stay. The server
         copies the table and blocks writers, so the operation is refused until *copies_table* is true. It is refused
@@ -378,11 +395,39 @@ def _require_number(name: str, value: object) -> None:
 
 
 def _names(states: Collection[object]) -> tuple[str, ...]:
-    """*states*, which are to be names; one string is not a list of one."""
-    names = tuple(state for state in states if isinstance(state, str) and state)
+    """*states* as texts; one string is not a list of one."""
+    names = tuple(
+        str(state)
+        for state in states
+        if (isinstance(state, str) and state) or (isinstance(state, int) and not isinstance(state, bool))
+    )
     if isinstance(states, str) or len(names) != len(states) or not names:
-        raise TypeError(f"states are a list of names, not {states!r}")
+        raise TypeError(f"states are a list of names, or of numbers with storage='integer', not {states!r}")
     return names
+
+
+def is_number(text: str) -> bool:
+    """Whether *text* can be a state of a column with ``storage="integer"``.
+
+    >>> is_number("-3"), is_number("new")
+    (True, False)
+    """
+    return text.removeprefix("-").isdecimal()
+
+
+def _has_numbers(targets: Any) -> bool:
+    return isinstance(targets, Mapping) and any(isinstance(target, int) for target in targets.values())
+
+
+def _texts(targets: Any) -> Any:
+    """*targets* with numbers as texts."""
+
+    def text(value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    if not isinstance(targets, Mapping):  # refused by the operation
+        return targets
+    return {text(source): text(target) for source, target in targets.items()}
 
 
 def _listed(names: Iterable[object]) -> str:

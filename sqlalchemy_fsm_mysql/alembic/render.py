@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -31,17 +31,21 @@ def _add_states(context: AutogenContext, op: AddStatesOp) -> list[str]:
     copies = op.algorithm == "COPY" and bool(op.remark)
     if copies:
         options["copies_table"] = op.copies_table
-    return [f"# {EXPAND}", *(_copy(op) if copies else []), _call(context, "add_states", op, list(op.states), options)]
+    return [
+        f"# {EXPAND}",
+        *(_copy(op) if copies else []),
+        _call(context, "add_states", op, spelled(op.states, op.storage), options),
+    ]
 
 
 @renderers.dispatch_for(DropStatesOp)
 def _drop_states(context: AutogenContext, op: DropStatesOp) -> list[str]:
     options = _alter_options(op, None)
     if op.server_default is not None:
-        options["server_default"] = op.server_default
+        options["server_default"] = op.server_default  # a text, as in SQLAlchemy's own DDL
     if op.remark:
         options["copies_table"] = op.copies_table
-    return [f"# {CONTRACT}", *_copy(op), _call(context, "drop_states", op, list(op.states), options)]
+    return [f"# {CONTRACT}", *_copy(op), _call(context, "drop_states", op, spelled(op.states, op.storage), options)]
 
 
 @renderers.dispatch_for(ConvertStatesOp)
@@ -51,7 +55,7 @@ def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> list[str]:
         options["existing_storage"] = op.existing_storage
     if op.remark:
         options["copies_table"] = op.copies_table
-    return [*_copy(op), _call(context, "convert_states", op, list(op.states), options)]
+    return [*_copy(op), _call(context, "convert_states", op, spelled(op.states, op.storage), options)]
 
 
 def _copy(op: AlterStatesOp) -> list[str]:
@@ -69,7 +73,15 @@ def _migrate_states(context: AutogenContext, op: MigrateStatesOp) -> list[str]:
     options: dict[str, Any] = {"batch_size": op.batch_size}
     if op.history is not None:
         options |= {"history": op.history, "record": dict(op.record)}
-    return [f"# {DATA}", _call(context, "migrate_states", op, dict(op.targets), options)]
+    if op.names:
+        options["names"] = dict(op.names)
+    return [f"# {DATA}", _call(context, "migrate_states", op, _targets(op), options)]
+
+
+def _targets(op: MigrateStatesOp) -> dict[Any, Any]:
+    if not op.is_number:
+        return dict(op.targets)
+    return {None if source is None else int(source): int(target) for source, target in op.targets.items()}
 
 
 @renderers.dispatch_for(IrreversibleOp)
@@ -77,10 +89,15 @@ def _irreversible(context: AutogenContext, op: IrreversibleOp) -> str:
     return f"raise NotImplementedError({op.reason!r})"
 
 
+def spelled(states: Sequence[str], storage: str) -> list[Any]:
+    """*states* as a revision has them."""
+    return [int(state) for state in states] if storage == "integer" else list(states)
+
+
 def _alter_options(op: AlterStatesOp, usual: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if op.storage != "enum":
-        options |= {"storage": op.storage, "existing": list(op.existing)}
+        options |= {"storage": op.storage, "existing": spelled(op.existing, op.storage)}
     if op.algorithm != usual:
         options["algorithm"] = op.algorithm
     return options
@@ -105,7 +122,7 @@ Render = Callable[[str, Any, AutogenContext], "str | bool"]
 def render_type(type_: TypeEngine[Any], context: AutogenContext) -> str | None:
     """*type_* as a revision writes it, when it is one of ours: with its states in the place of a machine."""
     if isinstance(type_, StateType):
-        text = repr(States(*type_.stored_states, storage=type_.storage))
+        text = repr(States(*spelled(type_.stored_states, type_.storage), storage=type_.storage))
     elif isinstance(type_, States):
         text = repr(type_)
     elif isinstance(type_, (RecordedState, ExactText)):

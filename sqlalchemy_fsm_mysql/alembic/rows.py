@@ -12,6 +12,8 @@ from ..databases.mysql.shape import column_shape, table_kind
 from ..errors import MigrationRefused
 from .databases import Held, Place, ServerPlace
 
+NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
+
 __all__ = ["Value", "is_among", "required", "rows_by_value", "rows_in", "rows_outside", "shown_rows"]
 
 Value = str | None
@@ -55,21 +57,27 @@ def shown_rows(rows: dict[Value, int]) -> dict[str, int]:
     return {"NULL (no value)" if value is None else value: number for value, number in rows.items()}
 
 
-def required(place: Place) -> Held:
-    """A value of the column.
+def required(place: Place, *, is_number: bool = False) -> Held:
+    """The values that the column allows. With *is_number*, the states are numbers.
 
     Raises: MigrationRefused when there is no such column, or when it is of a kind that the server would convert in its
     own way: a number by position in the ENUM, a text without regard to unknown values.
     """
     if isinstance(place, ServerPlace):
-        _require_column(place)
+        _require_column(place, NUMBERS if is_number else ("enum", "varchar"))
     held = place.held()
     if held is None:
         raise MigrationRefused(place.label, "there is no such column", "name a column that the table has")
+    if is_number != (held.storage in ("integer", "number")):  # on SQLite
+        raise MigrationRefused(
+            place.label,
+            f"the column stores {'texts' if is_number else 'numbers'}",
+            "add a column of the other storage, and copy the states by op.batch_alter_table(); nothing was changed",
+        )
     return held
 
 
-def _require_column(place: ServerPlace) -> None:
+def _require_column(place: ServerPlace, kinds: tuple[str, ...]) -> None:
     where = (place.connection, place.table.name)
     kind = table_kind(*where, place.schema)
     if kind != "BASE TABLE":
@@ -82,7 +90,7 @@ def _require_column(place: ServerPlace) -> None:
         raise MigrationRefused(
             place.label, "the column is generated", "alter the column that it is computed from; nothing was changed"
         )
-    if shape.kind not in ("enum", "varchar"):
+    if shape.kind not in kinds:
         raise MigrationRefused(
             place.label,
             f"the column is {shape.type}, which the server would convert to states in its own way",

@@ -17,24 +17,25 @@ class States(TypeDecorator[str]):
     """A state column's type with its states written out, for ``op.create_table`` and ``op.add_column``.
 
     It makes what ``StateMachineColumn`` makes of a machine: ENUM on MySQL and MariaDB, VARCHAR with a named CHECK with
-    ``storage="varchar"`` and on other databases.
+    ``storage="varchar"`` and on other databases. With ``storage="integer"`` the states are numbers.
 
-    >>> States("new", "paid")
-    States('new', 'paid')
+    >>> States("new", "paid"), States(1, 2, storage="integer")
+    (States('new', 'paid'), States(1, 2, storage='integer'))
     """
 
     impl = String
     cache_ok = True
 
-    def __init__(self, *states: str, storage: Storage = "enum") -> None:
-        if not states or not all(isinstance(state, str) for state in states):
-            raise TypeError("States takes the states' names, as strings")
-        super().__init__(max(map(len, states)))
-        self.stored_states, self.storage = states, storage
+    def __init__(self, *states: str | int, storage: Storage = "enum") -> None:
+        wanted: type[Any] = int if storage == "integer" else str
+        if not states or not all(isinstance(state, wanted) for state in states):
+            raise TypeError(f"States takes {'numbers' if wanted is int else 'the names of states, as strings'}")
+        self.states, self.stored_states, self.storage = states, tuple(map(str, states)), storage
+        super().__init__(max(map(len, self.stored_states)))
         event.listen(self, "after_parent_attach", add_check)
 
     def copy(self, **_: Any) -> States:
-        return States(*self.stored_states, storage=self.storage)
+        return States(*self.states, storage=self.storage)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         type_ = types_of(dialect).state(dialect, self.stored_states, self.storage)
@@ -42,4 +43,4 @@ class States(TypeDecorator[str]):
 
     def __repr__(self) -> str:
         storage = "" if self.storage == "enum" else f", storage={self.storage!r}"
-        return f"States({', '.join(map(repr, self.stored_states))}{storage})"
+        return f"States({', '.join(map(repr, self.states))}{storage})"

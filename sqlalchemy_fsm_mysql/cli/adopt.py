@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from ..databases.mysql.adoption import OldValue
 from ..operations.adoption import Look, look_at, shown
 from ..operations.lookup import state_at
+from ..orm.column import StateType
 from ..orm.mapped import MappedState
 from .database import UrlOption, database
 from .output import JsonOption, fail, print_json, print_table, print_text, tell
@@ -73,15 +75,16 @@ def adopt(
             schema=mapped.column.table.schema,
         )
     missing = found.unspelled(mapped.machine.stored_states)
-    is_done = found.fits and old == new
+    is_done = old == new and _fits(found, mapped)
     if is_json:
-        print_json(_document(found, missing))
+        print_json(_document(found, missing, fits=_fits(found, mapped)))
     else:
         _print(found, missing)
     if is_done:
+        exactly, storage = ("", "integer") if _numbers(mapped) else (", to the byte", found.shape.kind)
         tell(
-            f"{found.label} fits as it is: each value is a state, to the byte. Declare it with"
-            f' storage="{found.shape.kind}"; no column is added.'
+            f"{found.label} fits as it is: each value is a state{exactly}. Declare it with"
+            f' storage="{storage}"; no column is added.'
         )
         return
     if old == new:
@@ -102,6 +105,22 @@ def adopt(
     elif not is_json:
         tell("")
         print_text(revision.rstrip())
+
+
+def _numbers(mapped: MappedState) -> Mapping[str, int] | None:
+    """The number of each state, where the model stores numbers."""
+    numbers: Mapping[str, int] | None = mapped.column.type.numbers  # type: ignore[attr-defined]  # a StateType
+    return numbers
+
+
+def _fits(found: Look, mapped: MappedState) -> bool:
+    """Whether the column can be declared as it is: its values are those that the model stores."""
+    numbers = _numbers(mapped)
+    if numbers is None:
+        return found.fits
+    return found.shape.kind.endswith("int") and all(
+        one.state is not None and numbers[one.state] == one.value for one in found.values
+    )
 
 
 def _mapping(given: list[str], mapped: MappedState) -> dict[OldValue, str]:
@@ -134,7 +153,7 @@ def _print(found: Look, missing: list[str]) -> None:
         tell(f"Note: {note}.")
 
 
-def _document(found: Look, missing: list[str]) -> dict[str, Any]:
+def _document(found: Look, missing: list[str], *, fits: bool) -> dict[str, Any]:
     return {
         "column": found.label,
         "type": found.shape.full_type,
@@ -142,7 +161,7 @@ def _document(found: Look, missing: list[str]) -> dict[str, Any]:
         "values": [{"value": one.value, "rows": one.rows, "state": one.state} for one in found.values],
         "mapping": [{"value": value, "state": state} for value, state in found.adoption.mapping],
         "without_value": missing,
-        "fits": found.fits,
+        "fits": fits,
         "phases": [{"what": p.what, "seconds": round(p.seconds, 1), "writers": p.writers} for p in found.phases()],
         "notes": found.notes,
     }
@@ -158,16 +177,20 @@ def _revision(found: Look, mapped: MappedState, down_revision: str | None) -> st
         from ..alembic.adoption import AdoptColumnOp
     except ImportError:
         fail("The revision needs Alembic: pip install 'sqlalchemy-fsm-mysql[alembic]'.", Status.USAGE)
-    storage = mapped.column.type.storage  # type: ignore[attr-defined]  # a mapped state has a StateType
+    type_: StateType = mapped.column.type  # type: ignore[assignment]  # of a mapped state
+
+    def stored(state: str) -> str:
+        return state if type_.numbers is None else str(type_.numbers[state])
+
     op = AdoptColumnOp(
         table_name=found.adoption.table,
         column_name=found.adoption.old,
         new=found.adoption.new,
         schema=found.schema,
-        states=mapped.machine.stored_states,
-        mapping=dict(found.adoption.mapping),
-        unknown=found.adoption.unknown,
-        storage=storage,
+        states=type_.stored_states,
+        mapping={value: stored(state) for value, state in found.adoption.mapping},
+        unknown=None if found.adoption.unknown is None else stored(found.adoption.unknown),
+        storage=type_.storage,
         remarks=[
             line
             for phase in found.phases()[:3]

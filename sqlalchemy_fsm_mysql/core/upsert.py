@@ -119,7 +119,7 @@ def fire_then_create(
     machine, row = fire.target.machine, fire.event.row
     with savepoint(connection, "fsm_create") as before:
         try:
-            connection.execute(insert(row.table).values({**values, row.state.key: machine.stored(machine.initial)}))
+            connection.execute(insert(row.table).values({**values, row.state.key: machine.initial}))
         except IntegrityError as error:
             before.roll_back()
             if meaning(error) is not Meaning.DUPLICATE:  # a foreign key, or a value that is missing

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import Column, Connection, String, Table, inspect
+from sqlalchemy import Column, Connection, Integer, String, Table, inspect
 from sqlalchemy.engine import Inspector
+from sqlalchemy.types import TypeEngine
+
+_BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "integer": 32, "bigint": 64}
 
 # A string literal of standard SQL, and a name, which may contain a quote.
 _PLAIN = re.compile(r"'((?:[^']|'')*)'")
@@ -20,7 +23,7 @@ class ColumnFacts:
     """A column as the database has it. `states` are the texts that it takes, None when nothing limits them.
 
     `length` is that of a VARCHAR, `collation` and `default` are None where there is none, or it is not known. `kind` is
-    the name of the type in lower case: ``"tinyint"``.
+    the name of the type in lower case: ``"tinyint"``; `takes` is the range of a whole number.
     """
 
     states: tuple[str, ...] | None
@@ -31,6 +34,7 @@ class ColumnFacts:
     default: str | None
     kind: str = "varchar"
     is_text: bool = True
+    takes: range | None = None
     is_generated: bool = False
 
     @property
@@ -146,6 +150,8 @@ class Catalogue:
         enums = [self.enum_value(value) for value in getattr(type_, "enums", None) or ()]
         states = tuple(enums) if enums else self._checked(inspector, column.table.name, schema, checks)
         default = found.get("default")
+        if default is not None and isinstance(type_, Integer):
+            default = str(default).strip("'()")
         return ColumnFacts(
             states=states,
             is_enum=bool(enums),
@@ -155,6 +161,7 @@ class Catalogue:
             default=None if default is None else next(iter(self.strings(str(default))), str(default)),
             kind=str(getattr(type_, "__visit_name__", "")).lower(),
             is_text=isinstance(type_, String),
+            takes=_range_of(type_),
             is_generated=bool(found.get("computed")),
         )
 
@@ -172,7 +179,8 @@ class Catalogue:
         """The texts that the first CHECK of *names* lists; None when there is none."""
         checks = inspector.get_check_constraints(table, schema=schema) if names else ()
         by_name = {str(check["name"]): str(check["sqltext"]) for check in checks}
-        return next((self.strings(by_name[name]) for name in names if name in by_name), None)
+        found = next((by_name[name] for name in names if name in by_name), None)
+        return None if found is None else self.strings(found) or numbers_in(found)
 
     def checks(self, connection: Connection, table: Table) -> dict[str, str]:
         """The CHECKs of *table* that have a name, each as the database writes it."""
@@ -207,3 +215,22 @@ class Catalogue:
     def may_see_triggers(self, connection: Connection, table: Table) -> bool:
         """Whether the account would see a trigger on *table*, if there was one."""
         return True
+
+
+def numbers_in(condition: str) -> tuple[str, ...]:
+    """The numbers that *condition*, a CHECK as the database writes it, lists behind IN.
+
+    >>> numbers_in("(`state` in (1,2,-3))"), numbers_in("(`state` in (-(3)))")  # MariaDB, MySQL
+    (('1', '2', '-3'), ('-3',))
+    """
+    condition = re.sub(r"-\((\d+)\)", r"-\1", condition)
+    found = re.search(r"\bin\s*\(\s*((?:-?\d+[\s,]*)+)\)", condition, re.IGNORECASE)
+    return () if found is None else tuple(re.findall(r"-?\d+", found[1]))
+
+
+def _range_of(type_: TypeEngine[Any]) -> range | None:
+    """The whole numbers that a column of *type_* takes; None for another type."""
+    bits = _BITS.get(str(getattr(type_, "__visit_name__", "")).lower())
+    if bits is None:
+        return None
+    return range(2**bits) if getattr(type_, "unsigned", False) else range(-(2 ** (bits - 1)), 2 ** (bits - 1))

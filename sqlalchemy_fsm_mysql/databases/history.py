@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, bindparam, insert,
 
 from ..sql.clock import utc_now
 from ..sql.events import EventSQL, StateRow
+from ..sql.exact import recorded
 from ..sql.history import ATTRIBUTION, HistorySQL
 from .ready import built_once
 from .sets import among, bindable
@@ -50,7 +51,9 @@ class HistoryStatements:
         for name in ATTRIBUTION:
             if parameters[f"fsm_{name}"] is None and history.table.c[name].server_default is None:
                 del values[history.table.c[name]]
-        values |= {history.table.c.source: event.row.state, history.table.c.target: event.after()}
+        state = event.row.state
+        values[history.table.c.source] = recorded(state, state)
+        values[history.table.c.target] = recorded(state, event.after())
         rows = select(*values.values()).where(criterion).with_for_update()
         statement = insert(history.table).from_select(list(values), rows)
         return connection.execute(statement, parameters, execution_options=KEEP_ROWCOUNT).rowcount

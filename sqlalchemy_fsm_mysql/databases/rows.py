@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import FSMError, RefusedByDatabase
 from ..sql.code import NO_ROW, Reading, Taken
 from ..sql.events import EventSQL
+from ..sql.exact import stored_text
 from ..sql.locks import locked_aggregates
 from .messages import refusal_in
 from .ready import built_once
@@ -73,7 +74,9 @@ class RowStatements:
                 if refusal_in(error) is None:
                     raise
                 text = connection.execute(self.read_text(event), parameters).scalar_one()
-                with self.enforcer.permitted(connection, event.row.state, text or "", target, rows=1):
+                state = event.row.state
+                before_text, after_text = "" if text is None else str(text), stored_text(state, target)
+                with self.enforcer.permitted(connection, state, before_text, after_text, rows=1):
                     connection.execute(put, parameters)
             return before
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy import DateTime, Dialect, Integer, SmallInteger, String
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["ColumnTypes"]
+__all__ = ["ColumnTypes", "integer_type"]
+
+_SMALLINT = range(-(2**15), 2**15)
 
 
 class ColumnTypes:
@@ -17,8 +19,10 @@ class ColumnTypes:
     has_enum: ClassVar[bool] = False
     """Whether the database has a type that stores one of a list of texts as a number."""
 
-    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
-        """The type of a state column with *states*."""
+    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[Any]:
+        """The type of a state column with *states*, the values that it stores; numbers are texts of digits."""
+        if storage == "integer":
+            return integer_type(states)
         return String(max(map(len, states)))
 
     def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
@@ -32,3 +36,12 @@ class ColumnTypes:
     def needs_check(self, storage: str) -> bool:
         """Whether the column needs a CHECK, because its type accepts undeclared states."""
         return storage != "enum" or not self.has_enum
+
+
+def integer_type(numbers: Sequence[str]) -> TypeEngine[int]:
+    """SMALLINT where it takes all *numbers*, else INT.
+
+    >>> integer_type(["1", "-3"]), integer_type(["40000"])
+    (SmallInteger(), Integer())
+    """
+    return SmallInteger() if all(int(number) in _SMALLINT for number in numbers) else Integer()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +26,7 @@ __all__ = ["Rules"]
 
 # Goes into the fingerprint: a release that writes other triggers for the same rules has another number here.
 TRIGGER_FORMAT = 2
+_NUMBER = re.compile(r"-?[0-9]+")
 _DIGITS = 16
 
 
@@ -67,11 +69,17 @@ class Rules:
     def of_edges(cls, edges: Mapping[str | None, Iterable[str]]) -> Rules:
         """The rules that allow *edges*, ``{"new": ["paid"]}``; those from None are the texts of a new row.
 
+        The states of a column of numbers may be given as numbers.
+
         >>> Rules.of_edges({"new": ["paid"], None: ["new"]})
         Rules(moves={'new': ('paid',), 'paid': ()}, begins=('new',))
         """
-        moves = {source: tuple(dict.fromkeys(targets)) for source, targets in edges.items() if source is not None}
-        begins = tuple(dict.fromkeys(edges.get(None, ())))
+        moves = {
+            str(source): tuple(dict.fromkeys(map(str, targets)))
+            for source, targets in edges.items()
+            if source is not None
+        }
+        begins = tuple(dict.fromkeys(map(str, edges.get(None, ()))))
         for text in dict.fromkeys(chain(chain.from_iterable(moves.values()), begins)):
             moves.setdefault(text, ())
         return cls(moves, begins)
@@ -85,6 +93,15 @@ class Rules:
         begins = dict.fromkeys(chain.from_iterable(rules.begins for rules in (self, *others)))
         return Rules({text: tuple(targets) for text, targets in moves.items()}, tuple(begins))
 
+    def spelled(self, texts: Mapping[str, str]) -> Rules:
+        """The same rules with another text for each state: *texts* maps those here to them; others are left out."""
+        moves = {
+            texts[text]: tuple(texts[target] for target in targets if target in texts)
+            for text, targets in self.moves.items()
+            if text in texts
+        }
+        return Rules(moves, tuple(texts[text] for text in self.begins if text in texts))
+
     def lacks(self, other: Rules) -> Rules | None:
         """The edges of *other* that these rules do not allow; None when they allow all."""
         moves = {
@@ -94,6 +111,11 @@ class Rules:
         moves = {text: targets for text, targets in moves.items() if targets}
         begins = tuple(text for text in other.begins if text not in self.begins)
         return Rules(moves, begins) if moves or begins else None
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the texts are the numbers of a column with ``storage="integer"``."""
+        return bool(self.moves) and all(map(_NUMBER.fullmatch, self.moves))
 
     @property
     def edges(self) -> list[tuple[str, str]]:

@@ -90,7 +90,7 @@ def enforce_machine(
     if mode not in ("refuse", "watch"):
         raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
     own = state_column(column)
-    rules = rules_of(own).union(*map(rules_also, also))
+    rules = rules_of(own).union(*(rules_also(own.type, other) for other in also))
     with connected(bind) as connection:
         install_triggers(connection, own, rules, mode=mode, lock_wait_timeout=lock_wait_timeout)
 
@@ -123,11 +123,12 @@ def permitted(
     return database_of(connection).enforcer.permitted(connection, state_column(column), source, target, rows=rows)
 
 
-def rules_also(other: AlsoAllowed) -> Rules:
-    """The rules of a machine, of the text of one, or of edges."""
+def rules_also(type_: Any, other: AlsoAllowed) -> Rules:
+    """The rules of a machine, of the text of one, or of edges, in the values that a column of *type_* stores."""
     if isinstance(other, Mapping):
         return Rules.of_edges(other)
-    return Rules.of(other if isinstance(other, Machine) else Machine.from_json(other))
+    rules: Rules = type_.rules_of(other if isinstance(other, Machine) else Machine.from_json(other))
+    return rules
 
 
 def state_column(column: Any) -> Column[Any]:

@@ -6,7 +6,7 @@ on a mapped class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
     event,
     literal,
+    literal_column,
 )
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import conv
@@ -29,13 +30,15 @@ from sqlalchemy.types import TypeEngine
 from ..databases import enforcer_of, require_database, types_of
 from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identifier
 from ..errors import InvalidMachine
-from ..errors.texts import State, shown
+from ..errors.texts import State, listed, shown
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
 from .attribute import StateMapped
 from .comparator import EQUALITIES, StateComparator
 
-Storage = Literal["enum", "varchar"]
+Storage = Literal["enum", "varchar", "integer"]
+
+_INT = range(-(2**31), 2**31)
 
 
 def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like mapped_column's Column
@@ -50,8 +53,9 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
 
     The column is NOT NULL, and the machine's initial state is its default, in Python and in the DDL. *storage* is
-    ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant) or ``"varchar"`` (VARCHAR with a
-    named CHECK); a database without ENUM has VARCHAR and CHECK either way. While *protected*, assigning the attribute
+    ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant), ``"varchar"`` (VARCHAR with a
+    named CHECK), or ``"integer"``: the values of the machine's Enum class, which are ints, in SMALLINT or INT with a
+    named CHECK. A database without ENUM has VARCHAR and CHECK in its place. While *protected*, assigning the attribute
     of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``, and so do
     the positional *arguments*: the column's name, and parts such as ``ForeignKey("states.name")``.
 
@@ -60,17 +64,18 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     ``fire_or_create`` creates one, and in *initial_states*: more states, or ``ANY`` for all.
 
     Raises: TypeError when *machine* is no Machine, or another type is given; ValueError for another *storage*, for
-    ``nullable=True``, or an undeclared one of *initial_states*. InvalidMachine when the class is mapped and the column
-    cannot be moved by events: in the primary key, as the discriminator, with ``onupdate`` or a default that is no
-    state, or where ``use_existing_column=True`` finds a column of another machine.
+    ``"integer"`` where a state has no int, for ``nullable=True``, or an undeclared one of *initial_states*.
+    InvalidMachine when the class is mapped and the column cannot be moved by events: in the primary key, as the
+    discriminator, with ``onupdate`` or a default that is no state, or where ``use_existing_column=True`` finds a column
+    of another machine.
     """
     if not isinstance(machine, Machine):
         raise TypeError(f"StateMachineColumn takes a Machine first, not {shown(machine)}")
     if options.get("nullable"):
         raise ValueError("a state column cannot be nullable: every row is in some state")
     default = {} if "insert_default" in options else {"default": machine.initial}
-    options = {**default, "server_default": machine.stored(machine.initial), **options}
     type_ = StateType(machine, storage=storage, protected=protected, enforced=enforced, initial_states=initial_states)
+    options = {**default, "server_default": type_.stored_value(machine.initial), **options}
     if "type_" in options or any(_is_type(argument) for argument in arguments):
         raise TypeError("StateMachineColumn makes the column's type itself, from the machine and storage=")
     names, parts = (
@@ -80,6 +85,26 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     # mapped_column() has no argument for its class. The subclass adds no attributes, so the instance can change to it.
     column.__class__ = StateColumn
     return cast("StateColumn", column)
+
+
+def numbers_of(machine: Machine) -> dict[str, int]:
+    """The number of each state of *machine*, by its name: the value of the member.
+
+    Raises: ValueError when a state is no member of an Enum class, or its value is no int that INT can store.
+    """
+    numbers = {machine.stored(state): state.value for state in machine.states if isinstance(state, Enum)}
+    unfit = [state for state in machine.states if not _is_number(numbers.get(machine.stored(state)))]
+    if unfit or len(set(numbers.values())) < len(numbers):
+        what = listed(map(shown, unfit)) + " has no such number" if unfit else "two states have the same one"
+        raise ValueError(
+            f'storage="integer" stores the value of an Enum member, an int from {_INT.start:,} to {_INT.stop - 1:,},'
+            f" and {what}: declare the machine over an Enum class with ints, Machine(states=…)"
+        )
+    return numbers
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in _INT
 
 
 def _is_type(argument: Any) -> bool:
@@ -134,12 +159,14 @@ class StateType(TypeDecorator[Any]):
         enforced: bool = False,
         initial_states: Iterable[State] | AnyState = (),
     ) -> None:
-        if storage not in ("enum", "varchar"):
-            raise ValueError(f"storage={storage!r}; a state column is stored as 'enum' or 'varchar'")
+        if storage not in ("enum", "varchar", "integer"):
+            raise ValueError(f"storage={shown(storage)}; a state column is stored as 'enum', 'varchar' or 'integer'")
         super().__init__(max(map(len, machine.stored_states)))
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
-        self.rules = Rules.of(machine, self.initial_states)
+        self.numbers: Mapping[str, int] | None = numbers_of(machine) if storage == "integer" else None
+        self._named = {number: name for name, number in (self.numbers or {}).items()}
+        self.rules = self.rules_of(machine, self.initial_states)
         self.is_placed = False  # whether the type belongs to a table's column
         event.listen(self, "after_parent_attach", add_check)
         event.listen(self, "after_parent_attach", _add_triggers)
@@ -153,8 +180,39 @@ class StateType(TypeDecorator[Any]):
 
     @property
     def stored_states(self) -> tuple[str, ...]:
-        """All stored values that the column takes."""
-        return self.machine.stored_states
+        """All stored values that the column takes, as texts: those of ``storage="integer"`` are numbers."""
+        return self.machine.stored_states if self.numbers is None else tuple(map(str, self.numbers.values()))
+
+    def stored_value(self, state: State) -> str:
+        """The value of *state* in the column, as a text.
+
+        Raises: ValueError for an undeclared state.
+        """
+        name = self.machine.stored(state)
+        return name if self.numbers is None else str(self.numbers[name])
+
+    def spellings(self, state: State) -> tuple[str, ...]:
+        """The values that the column may have for *state*, as texts: that of :meth:`stored_value`, and its aliases'."""
+        return self.machine.spellings(state) if self.numbers is None else (self.stored_value(state),)
+
+    def rules_of(self, machine: Machine, initial_states: Iterable[State] | AnyState = ()) -> Rules:
+        """The rules of *machine*, one that the column has in this or another release, in the column's stored values.
+
+        Raises: ValueError where the column stores numbers, and a state of *machine* has none.
+        """
+        rules = Rules.of(machine, initial_states)
+        if self.numbers is None:
+            return rules
+        # The text of a machine, from to_json(), has the names of states and not their numbers.
+        given = {machine.stored(state): state.value for state in machine.states if isinstance(state, Enum)}
+        numbers = {**self.numbers, **{name: value for name, value in given.items() if _is_number(value)}}
+        unknown = [state for state in map(machine.stored, machine.states) if state not in numbers]
+        if unknown:
+            raise ValueError(
+                f"the column stores numbers, and {listed(map(shown, unknown))} has none: give a machine over an Enum of"
+                " ints, or edges of numbers, such as {'1': ['2']}"
+            )
+        return rules.spelled({name: str(number) for name, number in numbers.items()})
 
     def copy(self, **_: Any) -> StateType:
         copied = StateType(
@@ -170,22 +228,34 @@ class StateType(TypeDecorator[Any]):
         return copied
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        type_ = types_of(dialect).state(dialect, self.machine.stored_states, self.storage)
+        type_ = types_of(dialect).state(dialect, self.stored_states, self.storage)
         return dialect.type_descriptor(type_)
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else self.machine.stored(value)
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | int | None:
+        if value is None:
+            return None
+        name = self.machine.stored(value)
+        return name if self.numbers is None else self.numbers[name]
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | int | None]:
         return lambda value: self.process_bind_param(value, dialect)
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
         # SQLAlchemy leaves String's literal_processor without types.
         plain: Callable[[str], str] = String().literal_processor(dialect)  # type: ignore[no-untyped-call]
+        if self.numbers is not None:
+            return self.stored_value
         return lambda value: plain(self.machine.stored(value))
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        loaded = self.machine.loaded
+        loaded, named = self.machine.loaded, self._named
+
+        def load_number(value: Any) -> Any:
+            # A driver may return a number as a Decimal or as bytes, as for a CASE.
+            return None if value is None else loaded(named.get(int(value), str(int(value))))
+
+        if self.numbers is not None:
+            return load_number
 
         def load(value: Any) -> Any:
             # Some drivers return bytes for a CASE or a function over a column in a binary collation.
@@ -215,7 +285,7 @@ def add_check(type_: Any, column: Column[Any]) -> None:
         if not isinstance(table, Table):
             return
 
-        check = states_check(column, type_.stored_states)
+        check = states_check(column, type_.stored_states, is_number=type_.storage == "integer")
         # As sqlalchemy.Enum marks its CHECK. Table.to_metadata() skips a type-bound CHECK, because the copied type
         # makes a new one. Alembic evaluates a create rule when it adds a column, and does not evaluate ddl_if().
         check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
@@ -241,9 +311,9 @@ class _CheckRule:
         return types_of(compiler.dialect).needs_check(self.target.storage)
 
 
-def states_check(column: Column[Any], states: Iterable[str]) -> CheckConstraint:
-    """The named CHECK that limits *column*, a column of a table, to *states*."""
-    is_one = column.in_([literal(state, String()) for state in states])
+def states_check(column: Column[Any], states: Iterable[str], *, is_number: bool = False) -> CheckConstraint:
+    """The named CHECK that limits *column*, a column of a table, to *states*; with *is_number*, these are numbers."""
+    is_one = column.in_([literal_column(str(int(s))) if is_number else literal(s, String()) for s in states])
     return CheckConstraint(is_one, name=conv(check_name(column.table.name, column.name)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +24,7 @@ from ..core.payload import check_value
 from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
-from ..sql.exact import only_exactly
+from ..sql.exact import only_exactly, storable
 from ..sql.locks import without_locks
 
 EQUALITIES: dict[Any, Any] = {
@@ -89,7 +89,7 @@ class StateComparator(String.Comparator[Any]):
             targets = {
                 text: machine.stored(target)
                 for source, target in machine.targets(event).items()
-                for text in machine.spellings(source)
+                for text in storable(self.expr, machine.spellings(source))
             }
             return type_coerce(after(self.expr, targets), self.expr.type)
         built = self._event(event)
@@ -127,8 +127,12 @@ class StateComparator(String.Comparator[Any]):
         return inside
 
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-        """The operator, as on sqlalchemy.Enum; a state with aliases is compared with each of its spellings."""
+        """The operator, as on sqlalchemy.Enum; a state with aliases is compared with each of its spellings.
+
+        Raises: TypeError for an operator of text where the column stores numbers.
+        """
         if op in _OF_TEXT:
+            self._require_text(op)
             return type_coerce(self.expr, StateText()).operate(op, *other, **options)
         machine = self._own_machine()
         if machine.aliases and other:
@@ -145,8 +149,19 @@ class StateComparator(String.Comparator[Any]):
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
         """As :meth:`operate`, with the column on the right of the operator."""
         if op in _OF_TEXT:
+            self._require_text(op)
             return type_coerce(self.expr, StateText()).reverse_operate(op, other, **options)
         return super().reverse_operate(op, other, **options)
+
+    def _require_text(self, op: Any) -> None:
+        if self._numbers() is not None:
+            raise TypeError(
+                f"{op.__name__} searches in a text, and {self.expr} stores numbers: compare it with states, as by in_()"
+            )
+
+    def _numbers(self) -> Mapping[str, int] | None:
+        numbers: Mapping[str, int] | None = getattr(self.expr.type, "numbers")  # noqa: B009 - as in _own_machine
+        return numbers
 
     def _spellings_of(self, state: Any) -> list[Any]:
         return self._bound([state]) if self._own_machine().declares(state) else [state]
@@ -160,7 +175,7 @@ class StateComparator(String.Comparator[Any]):
         machine = self._own_machine()
         bound: list[ColumnElement[Any]] = []
         for state in states:
-            text, *aliases = machine.spellings(state)
+            text, *aliases = storable(self.expr, machine.spellings(state))
             bound += [literal(machine.loaded(text), self.expr.type), *(literal(alias, String()) for alias in aliases)]
         return bound
 

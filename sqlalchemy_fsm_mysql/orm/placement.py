@@ -7,14 +7,15 @@ mapped, or when the event is built.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, String, literal
+from sqlalchemy import Column, ColumnElement
 from sqlalchemy.orm import Mapper
 
 from ..core.target import EXTRAS, Extras
 from ..errors import InvalidMachine
 from ..errors.texts import shown
+from ..sql.exact import bound_state
 from .column import StateType
 
 __all__ = ["other_state", "require_place", "require_unset"]
@@ -48,13 +49,16 @@ def _problems(mapper: Mapper[Any], column: Column[Any]) -> Iterator[str]:
 
 
 def _default_problems(column: Column[Any]) -> Iterator[str]:
-    machine = column.type.machine  # type: ignore[attr-defined]  # a StateType
+    type_ = cast("StateType", column.type)
+    machine = type_.machine
     for name, default in (("default", column.default), ("server_default", column.server_default)):
         given = getattr(default, "arg", None)
         # The value of a function or a SQL expression is only known at the INSERT.
         is_state = isinstance(given, str) or getattr(default, "is_scalar", False)
-        if is_state and given is not None and given not in machine.stored_states and not machine.declares(given):
-            states = ", ".join(map(repr, machine.stored_states))
+        takes = type_.stored_states if name == "server_default" else machine.stored_states
+        is_declared = machine.declares(given) and (name == "default" or type_.numbers is None)
+        if is_state and given is not None and given not in takes and not is_declared:
+            states = ", ".join(map(repr, takes))
             yield f"has the {name} {shown(given)}, which is no state of its machine; its states are {states}"
 
 
@@ -86,7 +90,7 @@ def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:
     if not machine.declares(value):
         known = ", ".join(map(repr, machine.stored_states))
         raise ValueError(f"sets {column.name!r} to {shown(value)}; its own machine declares {known}")
-    return literal(machine.stored(value), String())
+    return bound_state(column, machine.stored(value))
 
 
 def require_unset(extras: Extras, what: str) -> None:

@@ -18,13 +18,11 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Integer,
-    String,
     Table,
     Update,
     and_,
     bindparam,
     case,
-    literal,
     literal_column,
     or_,
     type_coerce,
@@ -36,7 +34,7 @@ from sqlalchemy.types import TypeEngine
 from ..errors import InvalidMachine
 from ..errors.texts import State
 from . import code as codes
-from .exact import ExactName, compared, folds, name_in, only_exactly, state_literal
+from .exact import ExactName, bound_state, compared, folds, name_in, only_exactly, storable, written_state
 from .locks import without_locks
 
 # Names of bound parameters. A payload name cannot begin with fsm_: machine.payload refuses it.
@@ -56,7 +54,10 @@ def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[
     """
     is_folding = folds(column)
     whens = [
-        (ExactName(source) if is_folding else _name(source), _name(target) if isinstance(target, str) else target)
+        (
+            ExactName(source) if is_folding else bound_state(column, source),
+            bound_state(column, target) if isinstance(target, str) else target,
+        )
         for source, target in targets.items()
     ]
     return case(*whens, value=compared(column), else_=column) if whens else column
@@ -64,17 +65,13 @@ def after(column: ColumnElement[Any], targets: Mapping[str, str | ColumnElement[
 
 def is_in(state: Column[Any], *sources: str) -> ColumnElement[bool]:
     """Whether the column *state* holds one of *sources*, stored states; an index on it serves the criterion."""
-    names = [_name(source) for source in sources]
+    names = [bound_state(state, source) for source in sources]
     return only_exactly(state == names[0] if len(names) == 1 else state.in_(names), state, sources)
 
 
 def number(value: int) -> ColumnElement[int]:
     """*value* as a literal in the statement."""
     return literal_column(str(int(value)), Integer())
-
-
-def _name(state: str) -> ColumnElement[str]:
-    return literal(state, String())
 
 
 @dataclass(frozen=True)
@@ -189,10 +186,11 @@ class EventSQL:
         The guards are in this CASE and not in the WHERE: MariaDB evaluates LAST_INSERT_ID(code), and remembers its
         value, also when another condition of the WHERE is false.
         """
-        sources = self.from_source()
+        sources, stored = self.from_source(), set(storable(self.row.state, self.states))
         whens = [
             (name_in(self.row.state, state), self._code_in(i, sources.get(state, ())))
             for i, state in enumerate(self.states)
+            if state in stored
         ]
         code: ColumnElement[int] = case(*whens, value=compared(self.row.state), else_=number(codes.UNDECLARED))
         if self.row.visible is not None:
@@ -250,11 +248,11 @@ class EventSQL:
         state = self.row.state
         free = [s for s, branches in self.from_source().items() if any(b.guard is None for b in branches)]
         guarded = [
-            and_(state == _name(source), or_(*(b.guard for b in branches if b.guard is not None)))
+            and_(state == bound_state(state, source), or_(*(b.guard for b in branches if b.guard is not None)))
             for source, branches in self.from_source().items()
             if source not in free
         ]
-        can = or_(state.in_([_name(s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
+        can = or_(state.in_([bound_state(state, s) for s in free]), *guarded) if free or not guarded else or_(*guarded)
         return only_exactly(can, state, self.from_source())
 
     def is_due(self, *sources: str) -> ColumnElement[bool]:
@@ -269,7 +267,7 @@ class EventSQL:
         """The state after the event, with the column's own type; the other rows that it reads are not locked."""
         state = self.row.state
         targets = {
-            source: _first_true(branches, [_name(b.target) for b in branches], state)
+            source: _first_true(branches, [bound_state(state, b.target) for b in branches], state)
             for source, branches in self.from_source().items()
         }
         return type_coerce(without_locks(after(state, targets)), state.type)
@@ -288,7 +286,9 @@ class EventSQL:
             pairs = [(b, b.effects[column]) for b in self.branches if column in b.effects]
             values[column] = self._choose(pairs, self.row.implied.get(column, column), chosen)
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
-        targets = [(b, target(b) if target is not None else state_literal(b.target)) for b in self.branches]
+        targets = [
+            (b, target(b) if target is not None else written_state(self.row.state, b.target)) for b in self.branches
+        ]
         values[self.row.state] = self._choose(targets, self.row.state, chosen)
         return list(values.items())
 
@@ -300,7 +300,9 @@ class EventSQL:
             kept = self.row.implied.get(column, column)
             otherwise = self.outside.get(column, kept)
             pairs = [(branch.source, branch.effects.get(column, kept)) for branch in self.branches]
-            whens = [(state_literal(source), value) for source, value in pairs if value is not otherwise]
+            whens = [
+                (written_state(self.row.state, source), value) for source, value in pairs if value is not otherwise
+            ]
             values[column] = case(*whens, value=self.row.state, else_=otherwise) if whens else otherwise
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
         return [*values.items(), (self.row.state, target)]
@@ -309,7 +311,7 @@ class EventSQL:
         """The SET of an UPDATE of a row that takes *branch*."""
         values = {column: branch.effects[column] for column in _in_order(self.row, [branch])}
         values |= {column: value for column, value in self.row.implied.items() if column not in values}
-        return [*values.items(), (self.row.state, state_literal(branch.target))]
+        return [*values.items(), (self.row.state, written_state(self.row.state, branch.target))]
 
     def _choose(
         self,

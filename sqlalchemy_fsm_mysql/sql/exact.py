@@ -1,4 +1,7 @@
-"""Comparing states byte by byte, whatever the collation of their column.
+"""How statements write and compare states: exactly, whatever the storage and the collation of their column.
+
+A column with ``storage="integer"`` has a number for each state. All other code deals with the states' names, and this
+module writes the numbers in their place.
 
 ``CASE state WHEN 'paid'`` follows the column's collation, in which 'Paid', 'paid ' and 'pàid' may be equal to 'paid'. A
 column that this library creates as an ENUM has a binary collation. A VARCHAR is often older than the machine, and has
@@ -8,14 +11,24 @@ any collation. The text of these expressions is the database's: `databases/synta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, literal, literal_column
+from sqlalchemy import ColumnElement, Integer, String, and_, case, literal, literal_column
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-__all__ = ["ExactName", "exact_text", "needs_no_quoting", "state_literal"]
+__all__ = [
+    "ExactName",
+    "bound_state",
+    "exact_text",
+    "needs_no_quoting",
+    "recorded",
+    "state_literal",
+    "storable",
+    "stored_text",
+    "written_state",
+]
 
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 
@@ -80,6 +93,43 @@ def only_exactly(
     return and_(criterion, exact_text(state).in_([ExactName(name) for name in names]))
 
 
-def name_in(state: ColumnElement[Any], name: str) -> ColumnElement[str]:
+def name_in(state: ColumnElement[Any], name: str) -> ColumnElement[Any]:
     """The name of a state as a WHEN of a CASE over the column *state*."""
-    return ExactName(name) if folds(state) else state_literal(name)
+    return ExactName(name) if folds(state) else written_state(state, name)
+
+
+def numbers_of(state: ColumnElement[Any]) -> Mapping[str, int] | None:
+    """The number of each state's name in the column *state*; None for a column of texts."""
+    numbers: Mapping[str, int] | None = getattr(state.type, "numbers", None)
+    return numbers
+
+
+def storable(state: ColumnElement[Any], names: Iterable[str]) -> list[str]:
+    """Those of *names* that the column *state* can store: an alias, which is another name, has no number."""
+    numbers = numbers_of(state)
+    return [name for name in names if numbers is None or name in numbers]
+
+
+def stored_text(state: ColumnElement[Any], name: str) -> str:
+    """The value of the state *name* in the column *state*, as a text: its number, or the name itself."""
+    numbers = numbers_of(state)
+    return name if numbers is None or name not in numbers else str(numbers[name])
+
+
+def written_state(state: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    """The state *name* as a value of the column *state* in a cached statement; see :func:`state_literal`."""
+    numbers = numbers_of(state)
+    return state_literal(name) if numbers is None else literal_column(str(numbers[name]), Integer())
+
+
+def bound_state(state: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    """The state *name* as a value of the column *state*, as a bound parameter where it is a text."""
+    return literal(name, String()) if numbers_of(state) is None else written_state(state, name)
+
+
+def recorded(state: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """*value*, a state of the column *state*, as a history row has it: by its name."""
+    numbers = numbers_of(state)
+    if numbers is None:
+        return value
+    return case(*((written_state(state, name), state_literal(name)) for name in numbers), value=value, else_=None)

@@ -42,6 +42,7 @@ from ..machine.payload import Takes as Payload
 from ..machine.states import FORCED
 from .clock import utc_ago, utc_now
 from .events import PAYLOAD, Branch, Due, EventSQL, StateRow
+from .exact import storable
 from .locks import for_share
 from .unfit import unfit_calls
 
@@ -101,7 +102,11 @@ class _Builder:
             own = common | self._effects(transition.effect, "effect")
             parts.append((transition, guards, self._crossing(transition.source, transition.target, own) | own))
         # A source state has one branch for each of its spellings: a row may have an alias as its stored value.
-        by_spelling = [(text, *part) for part in parts for text in machine.spellings(cast(State, part[0].source))]
+        by_spelling = [
+            (text, *part)
+            for part in parts
+            for text in storable(self.row.state, machine.spellings(cast(State, part[0].source)))
+        ]
         branches = tuple(
             Branch(
                 source,
@@ -145,7 +150,9 @@ class _Builder:
                 f"forcing {stored_form(target)!r} writes an effect of on_enter or on_exit that needs"
                 f" {listed(map(repr, self.payload.required))}, which force_state cannot give: give it a default there"
             )
-        sources = [(text, state) for state in machine.states for text in machine.spellings(state)]
+        sources = [
+            (text, state) for state in machine.states for text in storable(self.row.state, machine.spellings(state))
+        ]
         branches = tuple(
             Branch(
                 text,

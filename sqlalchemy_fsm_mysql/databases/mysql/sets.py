@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from ...sql.code import OFFSET
 from ...sql.events import Branch, EventSQL, number
-from ...sql.exact import state_literal
+from ...sql.exact import written_state
 from ..sets import SetStatements
 from ..transactions import Transactions
 from .rows import REMEMBERED
@@ -69,11 +69,12 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
     For a guarded event the first assignment computes the row's code, before an effect changes what the guards read.
     """
 
-    def counted(branch: Branch) -> ColumnElement[str]:
+    def counted(branch: Branch) -> ColumnElement[Any]:
+        target = written_state(event.row.state, branch.target)
         if branch.number == 0:
-            return state_literal(branch.target)
+            return target
         counter = counters[branch.number - 1]
-        return case((counter.op(":=")(counter + number(1)).is_(None), null()), else_=state_literal(branch.target))
+        return case((counter.op(":=")(counter + number(1)).is_(None), null()), else_=target)
 
     if not event.is_guarded:
         return event.assignments(target=counted)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Dialect
 from sqlalchemy.types import TypeEngine
 
-from ..types import ColumnTypes
+from ..types import ColumnTypes, integer_type
 
 __all__ = ["MariaDBTypes", "MySQLTypes"]
 
@@ -29,7 +29,9 @@ class MySQLTypes(ColumnTypes):
     state_charset: ClassVar[tuple[str, str]] = ("utf8mb4", "utf8mb4_0900_bin")
     exact_collation: ClassVar[str] = "utf8mb4_0900_bin"
 
-    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[str]:
+    def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[Any]:
+        if storage == "integer":
+            return integer_type(states)
         from sqlalchemy.dialects import mysql
 
         is_ascii = all(map(str.isascii, states))

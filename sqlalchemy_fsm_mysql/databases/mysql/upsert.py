@@ -12,7 +12,7 @@ from ...errors import FireError
 from ...errors.texts import row_label, shown
 from ...sql.code import CREATED, HIDDEN, NONCE_BITS, OFFSET, TAKEN, Created, Reading, answered, is_cut, nonce
 from ...sql.events import KEY, VALUE, EventSQL, number
-from ...sql.exact import state_literal
+from ...sql.exact import written_state
 from ..history import KEEP_ROWCOUNT
 from ..ready import built_once
 from ..transactions import Transactions
@@ -81,7 +81,7 @@ class MySQLUpsert:
         values: dict[Column[Any], ColumnElement[Any]] = {
             row.table.c[name]: bindparam(VALUE.format(name), type_=row.table.c[name].type) for name in names
         }
-        values[row.state] = state_literal(target)
+        values[row.state] = written_state(row.state, target)
         mark = bindparam("fsm_nonce", type_=BigInteger())
         code = case((row.is_key(), event.code()), else_=number(HIDDEN)) + mark + number(OFFSET)
         least = mark + number(OFFSET + TAKEN)

@@ -73,8 +73,9 @@ class SQLiteEnforcer(Enforcer):
         }
         quoted = connection.dialect.identifier_preparer.quote(column.name)
         source_text, target_text = (f"CAST(X'{text.encode().hex()}' AS TEXT)" for text in (source, target))
-        leaves = f"COALESCE(OLD.{quoted}, '') COLLATE BINARY = {source_text}"
-        edge = f"({leaves} AND NEW.{quoted} COLLATE BINARY = {target_text})"
+        # As text: a number would equal no text, because COALESCE() has not the affinity of its column.
+        leaves = f"CAST(COALESCE(OLD.{quoted}, '') AS TEXT) COLLATE BINARY = {source_text}"
+        edge = f"({leaves} AND CAST(NEW.{quoted} AS TEXT) COLLATE BINARY = {target_text})"
         opened = {name: body.replace(_WHEN, f"{_WHEN}NOT {edge} AND ", 1) for name, body in own.items()}
         connection.exec_driver_sql("SAVEPOINT fsm_permit")
         try:
@@ -90,13 +91,23 @@ class SQLiteEnforcer(Enforcer):
                 connection.exec_driver_sql("RELEASE SAVEPOINT fsm_permit")
 
 
+class _Spelling(Spelling):
+    def __init__(self, compiler: Any, *, is_numeric: bool) -> None:
+        super().__init__(compiler)
+        self._is_numeric = is_numeric
+
+    def value(self, state: str) -> str:
+        """*state* as OLD and NEW have it: in a trigger, the number 1 equals no text, whatever the column's type."""
+        return state if self._is_numeric else self.plain(state)
+
+
 @compiles(CreateTrigger, "sqlite")
 def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     column = compiler.preparer.quote(element.column.name)
     # Not by the column's collation, which may be NOCASE.
     old, new = f"OLD.{column} COLLATE BINARY", f"NEW.{column} COLLATE BINARY"
     of_column, build = (f" OF {column}", _sqlite_update) if element.kind == "update" else ("", _sqlite_insert)
-    when, body = build(element, old, new, Spelling(compiler))
+    when, body = build(element, old, new, _Spelling(compiler, is_numeric=element.rules.is_numeric))
     if element.mode == "watch":
         body = _watch(element, compiler)
     return "\n".join(
@@ -126,10 +137,10 @@ def _watch(element: CreateTrigger, compiler: Any) -> Iterator[str]:
     yield f"INSERT INTO {WATCHED} (at, table_name, column_name, source, target) VALUES ({values})"  # noqa: S608 - quoted
 
 
-def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: Spelling) -> tuple[str, Iterator[str]]:
+def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: _Spelling) -> tuple[str, Iterator[str]]:
     moves, label = element.rules.moves, element.label
     whens = [
-        f"WHEN {spelling.plain(source)} THEN {new} IN ({', '.join(map(spelling.plain, targets))})"
+        f"WHEN {spelling.value(source)} THEN {new} IN ({', '.join(map(spelling.value, targets))})"
         for source, targets in moves.items()
         if targets
     ]
@@ -140,18 +151,18 @@ def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: Spellin
             others = [text for text in moves if text != source and text not in targets]
             named = others if len(moves) ** 2 <= _MOST_PAIRS else []
             messages = {target: _no_move(label, source, target) for target in (*named, None)}
-            yield f"SELECT {_raised(new, messages, spelling)} WHERE {old} = {spelling.plain(source)}"
+            yield f"SELECT {_raised(new, messages, spelling)} WHERE {old} = {spelling.value(source)}"
         messages = {target: _no_move(label, None, target) for target in (*moves, None)}
         yield f"SELECT {_raised(new, messages, spelling)}"
 
     return f"{old} IS NOT {new} AND NOT {allowed}", body()
 
 
-def _sqlite_insert(element: CreateTrigger, old: str, new: str, spelling: Spelling) -> tuple[str, Iterator[str]]:
+def _sqlite_insert(element: CreateTrigger, old: str, new: str, spelling: _Spelling) -> tuple[str, Iterator[str]]:
     begins, label = element.rules.begins, element.label
     others = [text for text in element.rules.moves if text not in begins]
     messages = {target: f"{label}: {_quoted(target)} is no initial state" for target in (*others, None)}
-    allowed = f"COALESCE({new} IN ({', '.join(map(spelling.plain, begins))}), 0)"
+    allowed = f"COALESCE({new} IN ({', '.join(map(spelling.value, begins))}), 0)"
     return f"NOT {allowed}", iter([f"SELECT {_raised(new, messages, spelling)}"])
 
 
@@ -163,13 +174,13 @@ def _quoted(state: str | None) -> str:
     return UNDECLARED if state is None else f"'{state}'"
 
 
-def _raised(value: str, messages: dict[str | None, str], spelling: Spelling) -> str:
+def _raised(value: str, messages: dict[str | None, str], spelling: _Spelling) -> str:
     """The SQL that raises the message for each *value*; that of None for any other."""
     raises = {state: f"RAISE(ABORT, {spelling.plain(message)})" for state, message in messages.items()}
     otherwise = raises.pop(None)
     if not raises:
         return otherwise
-    whens = [f"WHEN {spelling.plain(str(state))} THEN {raised}" for state, raised in raises.items()]
+    whens = [f"WHEN {spelling.value(str(state))} THEN {raised}" for state, raised in raises.items()]
     return f"CASE {value} {' '.join(whens)} ELSE {otherwise} END"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, LargeBinary, String, func, select
 from sqlalchemy import cast as sql_cast
@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ...databases import database_of
 from ...databases.catalogue import ColumnFacts, TableFacts
 from ...errors.texts import listed, shown
-from ...orm.column import check_name, check_names
+from ...orm.column import StateType, check_name, check_names
 from ...orm.mapped import MappedState
 from ..findings import Finding, label_of, named, names_of
 
@@ -22,21 +22,47 @@ __all__ = ["of_checks", "of_column", "of_engine", "of_rights", "of_rows", "of_ta
 
 
 def of_column(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
-    machine, label = mapped.machine, label_of(mapped.column)
-    wanted = machine.stored_states
+    type_, label = type_of(mapped), label_of(mapped.column)
     if column.is_generated:
         what = f"{label} is a generated column, and nothing can be written to it"
         yield Finding("error", "generated column", what, "give the machine a column of its own: op.adopt_column()")
         return
-    if not column.is_text and getattr(mapped.column.type, "storage", "") != "integer":
+    unfit = list(_of_kind(type_, column, label))
+    yield from unfit
+    if any(finding.kind == "wrong type" for finding in unfit):
+        return
+    yield from _of_states(mapped, column)
+    yield from _of_definition(mapped, column)
+
+
+def _of_kind(type_: StateType, column: ColumnFacts, label: str) -> Iterator[Finding]:
+    """Whether the column stores what the model does: texts, or numbers."""
+    if type_.numbers is None and not column.is_text:
         what = f"{label} is {column.kind.upper()}, and the machine's states are texts: in strict mode no event fires"
+        advice = 'declare it with storage="integer", or take the column over by op.adopt_column()'
+        yield Finding("error", "wrong type", what, advice)
+        return
+    if type_.numbers is not None and column.takes is None:
+        what = f"{label} is {column.kind.upper()}, and the machine's states are stored as whole numbers"
         yield Finding("error", "wrong type", what, "take the column over by op.adopt_column()")
         return
+    if type_.numbers is not None and column.takes is not None:
+        beyond = [str(number) for number in type_.numbers.values() if number not in column.takes]
+        if beyond:
+            what = f"{label} is {column.kind.upper()}, which takes no {listed(beyond)}"
+            yield Finding("error", "too short", what, "give the column a larger type, such as INT")
+
+
+def _of_states(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
+    """Whether the column takes the states of the machine, and no others."""
+    type_, label = type_of(mapped), label_of(mapped.column)
+    wanted = type_.stored_states
     if column.states is None:
         yield Finding(
             "warning",
             "any state",
-            f"{label} takes any text: it is no ENUM, and has no CHECK {check_name(*names_of(mapped.column))}",
+            f"{label} takes any {'text: it is no ENUM, and' if type_.numbers is None else 'number: it'} has no CHECK"
+            f" {check_name(*names_of(mapped.column))}",
             "give it one, as by op.convert_states()",
         )
     else:
@@ -53,6 +79,12 @@ def of_column(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
                 f"{label} also takes {named(more)}, which the machine does not declare",
                 "that is as it should be while a release is rolled out; later take them out by op.drop_states()",
             )
+
+
+def _of_definition(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
+    """Whether length, nullability, default and collation fit."""
+    type_, label = type_of(mapped), label_of(mapped.column)
+    wanted = type_.stored_states
     longest = max(map(len, wanted))
     if column.length is not None and column.length < longest:
         what = f"{label} holds {column.length} characters, and the longest state has {longest}"
@@ -60,13 +92,18 @@ def of_column(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
     if column.is_nullable:
         what = f"{label} may be NULL, and a row without a state is refused by every event"
         yield Finding("warning", "nullable", what, "make it NOT NULL")
-    initial = machine.spellings(machine.initial)
+    initial = type_.spellings(mapped.machine.initial)
     if column.default is not None and column.default not in initial:
         what = f"the default of {label} is {shown(column.default)}, and rows begin in {shown(initial[0])}"
         yield Finding("warning", "default", what, "change the column's default")
     if column.collation is not None and not column.is_exact:
         what = f"{label} has the collation {column.collation}, in which different texts are equal"
         yield Finding("warning", "collation", what, "use ascii_bin for an ENUM; a VARCHAR needs one that pads nothing")
+
+
+def type_of(mapped: MappedState) -> StateType:
+    """The type of the column as the model declares it."""
+    return cast("StateType", mapped.column.type)
 
 
 def of_engine(table: str, facts: TableFacts) -> Iterator[Finding]:
@@ -112,9 +149,10 @@ def _refused_by(mapped: MappedState, connection: Connection, condition: str) -> 
     column = quote(mapped.column.name)
     if mapped.column.name.lower() not in condition.lower():
         return []
-    states = mapped.machine.stored_states
+    type_ = type_of(mapped)
+    states = type_.stored_states
     plain: Any = String().literal_processor(connection.dialect)  # type: ignore[no-untyped-call]  # SQLAlchemy's
-    texts = [plain(state) for state in states]
+    texts = [plain(state) for state in states] if type_.numbers is None else states
     rows = " UNION ALL ".join(f"SELECT {number} AS fsm_number, {text} AS {column}" for number, text in enumerate(texts))
     # The condition comes from the database's catalogue. One that reads other columns is an error, and says nothing.
     query = f"SELECT fsm_number FROM ({rows}) AS fsm_states WHERE NOT ({condition})"  # noqa: S608 - as above
@@ -141,13 +179,13 @@ def of_rights(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
 
 
 def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
-    machine, label = mapped.machine, label_of(mapped.column)
+    machine, type_, label = mapped.machine, type_of(mapped), label_of(mapped.column)
     # As bytes: a collation would count 'ready' among 'READY'.
     text = sql_cast(mapped.column, LargeBinary)
     counted = connection.execute(select(text, func.count()).group_by(text))
     rows = {_decoded(value): int(number) for value, number in counted}
-    undeclared = {state: number for state, number in rows.items() if state not in machine.stored_states}
-    retired = {machine.stored(state) for state in machine.retired}
+    undeclared = {state: number for state, number in rows.items() if state not in type_.stored_states}
+    retired = {type_.stored_value(state) for state in machine.retired}
     left = {state: number for state, number in rows.items() if state in retired}
     spelled = {state: number for state, number in rows.items() if state in machine.aliases}
     if undeclared:
