@@ -12,8 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import nox
@@ -109,7 +111,7 @@ def alembic_example(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The quick profile; --all: all tests and doctests on the newest SQLAlchemy, in CI with branch coverage."""
+    """The quick profile; --all: all tests and doctests on the newest SQLAlchemy, in .ci/run as a run for each server."""
     run_tests(session, NEWEST)
 
 
@@ -135,12 +137,59 @@ def run_tests(session: nox.Session, sqlalchemy: str) -> None:
     if session.name == "tests" and not session.posargs:
         session.log(QUICK)
         arguments = ["--quick"]
-    # Measured once, and not for every pair of the matrix: it takes half as long again.
-    if arguments or "CI" not in os.environ or session.name != "tests":
+    servers = len([url for url in os.environ.get("FSM_TEST_URLS", "").split(",") if url.strip()])
+    if arguments or "FSM_SHARES" not in os.environ:
         session.run("python", "-m", "pytest", *arguments)
+    elif session.name == "tests":
+        run_shares(session, range(servers + 1), measured=(0, 1) if "CI" in os.environ else ())
+    else:
+        # The oldest and the newest server: those between differ from them for the newest SQLAlchemy only.
+        run_shares(session, sorted({0, 1, servers}), measured=())
+
+
+# Runs of the tests side by side; more than the CPUs of a small machine would make the tests of races slow.
+AT_ONCE = 2
+
+
+def run_shares(session: nox.Session, shares: Iterable[int], *, measured: Collection[int]) -> None:
+    """The tests of each server as a run of its own, two at a time: a test waits a third of its time for its server.
+
+    The share 0 is SQLite, and every test without a target. Branch coverage is that of the *measured* shares: it takes
+    half as long again, and another server adds no line to it.
+    """
+    first, *others = shares
+    if not others:  # the tests find a server by themselves, or start one
+        session.run("python", "-m", "pytest")
         return
-    session.run("python", "-m", "coverage", "run", "-m", "pytest")
-    session.run("python", "-m", "coverage", "report")
+    python = Path(session.bin_paths[0] if session.bin_paths else Path(sys.executable).parent) / "python"
+    environment = {name: value for name, value in {**os.environ, **session.env}.items() if value is not None}
+    # SQLite's share is the shortest: it fills up the end.
+    waiting, running, failed = [*others, first], {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                share = waiting.pop(0)
+                coverage = ["-m", "coverage", "run", f"--data-file=.coverage.{share}"] if share in measured else []
+                command = [str(python), *coverage, "-m", "pytest", f"--server={share}"]
+                session.log(f"server {share} (0 is SQLite): {' '.join(command[1:])}")
+                log = (Path(folder) / str(share)).open("w+", encoding="utf-8", errors="replace")
+                process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+                running[share] = process, log, time.monotonic()
+            time.sleep(1)
+            for share, (process, log, begin) in [*running.items()]:
+                if process.poll() is None:
+                    continue
+                log.seek(0)
+                session.log(f"server {share} ended with {process.returncode} after {time.monotonic() - begin:.0f} s:")
+                sys.stdout.write(log.read())
+                log.close()
+                del running[share]
+                failed += [share] if process.returncode else []
+    if measured:
+        session.run("python", "-m", "coverage", "combine", *(f".coverage.{share}" for share in measured))
+        session.run("python", "-m", "coverage", "report")
+    if failed:
+        session.error(f"tests failed on server {', '.join(map(str, failed))}")
 
 
 def install_mysqlclient(session: nox.Session) -> None:

@@ -7,7 +7,9 @@ other driver that is installed, those for asyncio through `tests.bridge`, and co
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,7 @@ selected = pytest.StashKey[dict[str, URL]]()
 failure = pytest.StashKey[str]()
 mended = pytest.StashKey[str | None]()
 skipped = pytest.StashKey[Counter[str]]()
+real_stderr = pytest.StashKey[int]()
 by_driver = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
@@ -69,6 +72,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="each test function once on each target, without races, faults and other long runs: tests/quick.py",
     )
     parser.addoption(
+        "--server",
+        action="append",
+        type=int,
+        default=[],
+        metavar="N",
+        help="only the tests on the N-th server; 0 is SQLite, and all tests without a target; repeatable",
+    )
+    parser.addoption(
         "--every-pair",
         action="store_true",
         default=is_set("FSM_EVERY_PAIR"),
@@ -80,6 +91,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=is_set("FSM_ALL_DRIVERS"),
         help="every driver that is installed, those for asyncio too; as FSM_ALL_DRIVERS=1",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before pytest captures what goes to the descriptor 2; in a run within a run it may be captured already.
+    config.stash[real_stderr] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[real_stderr])
 
 
 def is_set(variable: str) -> bool:
@@ -104,7 +124,8 @@ def selected_targets(config: pytest.Config) -> dict[str, URL]:
     """The targets that --target leaves, by name. For SQLite alone no server is looked for."""
     wanted: list[str] = config.getoption("--target")
     every = every_sqlite(config)
-    if not wanted or not all(any(part in name for name in every) for part in wanted):
+    is_for_sqlite = wanted and all(any(part in name for name in every) for part in wanted)
+    if not is_for_sqlite and config.getoption("--server") != [0]:
         # An installation by apt-get is announced on the terminal before it begins.
         with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             config.stash[found] = servers()
@@ -113,7 +134,19 @@ def selected_targets(config: pytest.Config) -> dict[str, URL]:
     chosen = {name: url for name, url in every.items() if not wanted or any(part in name for part in wanted)}
     if not chosen:
         raise NoServer(f"--target {' '.join(wanted)} fits none of {', '.join(every)}.")
+    if numbers := config.getoption("--server"):
+        chosen = {name: url for name, url in chosen.items() if number_of(config, url) in numbers}
+        if not chosen:
+            raise NoServer(f"--server {numbers} is none of the {len(config.stash[found])} that were found.")
     return chosen
+
+
+def number_of(config: pytest.Config, url: URL) -> int:
+    """The place of the URL's server among those that were found, from 1; 0 for SQLite."""
+    if url.get_backend_name() == "sqlite":
+        return 0
+    addresses = [(server.url.host, server.url.port, server.url.query) for server in config.stash[found]]
+    return addresses.index((url.host, url.port, url.query)) + 1
 
 
 def is_usual(config: pytest.Config, url: URL) -> bool:
@@ -161,6 +194,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick"):
         items[:], left_out = quick(items)
         config.hook.pytest_deselected(items=left_out)
+    leave_to_other_shares(config, items)
     expect_limits(items)
     if needs_bridge(config):
         from tests.bridge import bridge_threads
@@ -168,6 +202,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         bridge_threads()
     if any(url.get_driver_name() == "aiomysql" for url in config.stash.get(selected, {}).values()):
         config.stash[mended] = let_aiomysql_bind_bytes()
+
+
+def leave_to_other_shares(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --server 1, the tests without a target are left to the run with --server 0."""
+    numbers = config.getoption("--server")
+    if not numbers or 0 in numbers:
+        return
+    without = [item for item in items if not has_target(item)]
+    items[:] = [item for item in items if has_target(item)]
+    config.hook.pytest_deselected(items=without)
+
+
+def has_target(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return "url" in parameters or "asyncio_url" in parameters
 
 
 # Not pytest_report_header: servers are looked for only once a collected test needs them.
@@ -184,6 +233,24 @@ def missing_drivers(config: pytest.Config) -> list[str]:
     if config.getoption("--all-drivers") and not is_installed("aiosqlite"):
         missing.append("aiosqlite")
     return missing
+
+
+# --- a test that hangs
+
+# Seconds; more than `timeout` in pyproject.toml. That raises an exception in the main thread, and Python drops one that is
+# raised in the callback of a weak reference, or in __del__: the test then goes on, without a limit. This timer is a
+# thread of C, which writes where every thread is, and ends the process.
+HANGS_AFTER = 400
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=item.config.stash[real_stderr])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 # --- drivers for asyncio

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from tests.servers import make_engine
 THREADS = 4
 ORDERS = 12
 DOCS = 8
+SECONDS = 100  # for the racers to end; less than the time that a test may take
 
 
 @pytest.fixture
@@ -45,9 +49,29 @@ def factory(url: URL) -> Iterator[Callable[[Any], sessionmaker[Session]]]:
 
 
 def raced(work: Callable[[int], Counter[str]]) -> Counter[str]:
-    """What *work* counts in each of several threads, together."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return sum(pool.map(work, range(THREADS)), Counter())
+    """The counts of *work* in several threads, added up. A thread that hangs is an error that shows where it is."""
+    queue: SimpleQueue[Counter[str] | BaseException] = SimpleQueue()
+
+    def run(seed: int) -> None:
+        try:
+            queue.put(work(seed))
+        except BaseException as error:  # noqa: BLE001 - raised by the main thread
+            queue.put(error)
+
+    # Daemons, and no pool: a pool's exit waits for its threads without a limit.
+    for seed in range(THREADS):
+        threading.Thread(target=run, args=(seed,), daemon=True).start()
+    total, deadline = Counter[str](), time.monotonic() + SECONDS
+    for _ in range(THREADS):
+        try:
+            counts = queue.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            faulthandler.dump_traceback(all_threads=True)
+            pytest.fail(f"a racer has not ended after {SECONDS} s")
+        if isinstance(counts, BaseException):
+            raise counts
+        total += counts
+    return total
 
 
 def test_shop_is_raced(factory: Any) -> None:
