@@ -3,8 +3,8 @@
 In this order:
 
 1. ``FSM_TEST_URLS``: SQLAlchemy URLs, separated by commas. One that does not answer is an error.
-2. Docker, if an engine really answers: the images of ``IMAGES``, through testcontainers.
-3. A ``mysqld`` or ``mariadbd`` of this machine, started privately in a temporary folder. Root is not needed.
+2. Docker, if an engine really answers: the image of each of ``KINDS``, through testcontainers.
+3. A server program of this machine (``mysqld``, ``mariadbd``), started privately in a temporary folder. Root is not needed.
 4. On Debian and Ubuntu, as root: MariaDB from apt-get, then as before.
 
 Else `NoServer` says what each way lacked. What was started here is stopped when the process ends.
@@ -22,7 +22,6 @@ import atexit
 import gc
 import importlib.util
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -42,17 +41,11 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-IMAGES = ("mysql:9", "mariadb:11")
+from tests.kinds import KINDS, MARIADB, Kind, kind_of, server_name
+
 # Drivers of the usual run, and those that --all-drivers adds; each with the module that has to be there.
-DRIVERS = ("mysqldb", "pymysql")
-MODULES = {
-    "mysqldb": "MySQLdb",
-    "pymysql": "pymysql",
-    "mysqlconnector": "mysql.connector",
-    "mariadbconnector": "mariadb",
-    "asyncmy": "asyncmy",
-    "aiomysql": "aiomysql",
-}
+DRIVERS = tuple(dict.fromkeys(driver for kind in KINDS for driver in kind.drivers))
+MODULES = {driver: module for kind in KINDS for driver, module in {**kind.drivers, **kind.further_drivers}.items()}
 ASYNCIO_DRIVERS = ("asyncmy", "aiomysql")
 SQLITE = URL.create("sqlite")
 AIOSQLITE = URL.create("sqlite+aiosqlite")
@@ -150,8 +143,7 @@ def own_database(url: URL) -> Iterator[URL]:
     try:
         yield url.set(database=name)
     finally:
-        # A transaction that a test left open holds its tables. The default is to wait for it a whole year.
-        execute(url, "SET SESSION lock_wait_timeout = 20", f"DROP DATABASE {name}")
+        execute(url, *kind_of(url).dropping(name))
 
 
 def make_engine(url: URL | str, **options: Any) -> Engine:
@@ -202,7 +194,7 @@ def inspect(urls: Sequence[URL], found: str) -> tuple[Server, ...]:
     result = []
     for url in urls:
         try:
-            version = str(execute(url, "SELECT VERSION()"))
+            version = str(execute(url, kind_of(url).version))
         except SQLAlchemyError as error:
             raise NoServer(f"{url} does not answer ({found}): {error}\n{ADVICE}") from error
         name = server_name(version)
@@ -212,24 +204,9 @@ def inspect(urls: Sequence[URL], found: str) -> tuple[Server, ...]:
     return tuple(result)
 
 
-def server_name(version: str) -> str:
-    """A short name for test ids.
-
-    >>> server_name("9.7.4-2"), server_name("10.11.18-MariaDB-0+deb12u1"), server_name("5.5.5-10.6.1-MariaDB")
-    ('mysql97', 'mariadb1011', 'mariadb106')
-    """
-    # MariaDB 10 puts 5.5.5- in front for clients of replication.
-    numbers = re.match(r"(?:5\.5\.5-(?=.*MariaDB))?(\d+)\.(\d+)", version)
-    if not numbers:
-        return "unknown"
-    kind = "mariadb" if "MariaDB" in version else "mysql"
-    return f"{kind}{numbers[1]}{numbers[2]}"
-
-
 def execute(url: URL, *statements: str) -> object:
     """Run *statements* in autocommit, on a connection of their own; the last one's scalar, if it has rows."""
-    # PyMySQL is always installed with the tests; the server's own database need not exist yet.
-    url = url.set(drivername=f"{url.get_backend_name()}+pymysql", database=None)
+    url = kind_of(url).administration(url)
     options = {"connect_timeout": 10}
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
     with engine.connect() as connection:
@@ -262,16 +239,16 @@ def from_environment(_: ExitStack) -> list[URL]:
     urls = [make_url(part.strip()) for part in text.split(",") if part.strip()]
     if not urls:
         raise Unavailable("not set")
-    strange = [url for url in urls if url.get_backend_name() not in {"mysql", "mariadb"}]
+    known = dict.fromkeys(backend for kind in KINDS for backend in kind.backends)
+    strange = [url for url in urls if url.get_backend_name() not in known]
     if strange:
-        raise NoServer(
-            f"FSM_TEST_URLS names {strange[0]}: only mysql+… and mariadb+… belong there, SQLite is always in."
-        )
+        which_ones = " and ".join(f"{backend}+…" for backend in known)
+        raise NoServer(f"FSM_TEST_URLS names {strange[0]}: only {which_ones} belong there, SQLite is always in.")
     return urls
 
 
 def from_docker(stack: ExitStack) -> list[URL]:
-    """A container of each of `IMAGES`."""
+    """A container of each of `KINDS`."""
     with warnings.catch_warnings():
         # What testcontainers and docker deprecate is not ours to mend, and must not fail the run.
         warnings.simplefilter("ignore")
@@ -286,7 +263,7 @@ def from_docker(stack: ExitStack) -> list[URL]:
         if reason:
             raise Unavailable(reason)
         try:
-            return [start_container(DockerContainer(image), stack) for image in IMAGES]
+            return [start_container(DockerContainer(kind.image), kind, stack) for kind in KINDS]
         except (docker.errors.DockerException, OSError) as error:
             raise Unavailable(f"the engine answers, but: {error}") from error
 
@@ -302,72 +279,73 @@ def docker_silence(docker: ModuleType) -> str:
     return ""
 
 
-def start_container(container: Any, stack: ExitStack) -> URL:
-    """Start it, and return its URL. Both images know the variable."""
-    container.with_env("MYSQL_ALLOW_EMPTY_PASSWORD", "1").with_exposed_ports(3306)
+def start_container(container: Any, kind: Kind, stack: ExitStack) -> URL:
+    """Start it, and return its URL."""
+    for name, value in kind.environment.items():
+        container.with_env(name, value)
+    container.with_exposed_ports(kind.port)
     stack.callback(container.stop)
     container.start()
     host = container.get_container_host_ip()
     # To MySQL's C client the name localhost means the Unix socket, whatever the port.
     host = "127.0.0.1" if host == "localhost" else host
-    url = URL.create("mysql+pymysql", "root", host=host, port=int(container.get_exposed_port(3306)))
+    url = kind.url(host, int(container.get_exposed_port(kind.port)))
     wait_until_ready(url, is_alive=lambda: True)
     return url
 
 
 def from_this_machine(stack: ExitStack) -> list[URL]:
-    """A private server in a temporary folder, from the binaries that are installed here."""
-    binary = which("mysqld") or which("mariadbd")
-    if not binary:
-        raise Unavailable("neither mysqld nor mariadbd is installed")
+    """A private server in a temporary folder, from the first program of `KINDS` that is installed here."""
+    for kind in KINDS:
+        if program_of(kind) is not None:
+            return [private_server(kind, stack)]
+    names = [name for kind in KINDS for name in kind.programs]
+    raise Unavailable(f"neither {' nor '.join(names)} is installed")
+
+
+def program_of(kind: Kind) -> str | None:
+    """The program that serves this *kind*, if it is installed here."""
+    found = (which(name, *kind.folders) for name in kind.programs)
+    return next((path for path in found if path is not None), None)
+
+
+def private_server(kind: Kind, stack: ExitStack) -> URL:
+    """A server of this *kind* in a temporary folder, until *stack* closes.
+
+    Raises:
+        Unavailable: its program is not installed, or it does not start.
+    """
+    program = program_of(kind)
+    if program is None:
+        raise Unavailable(f"{' and '.join(kind.programs)} is not installed")
+    # mysqld may be a name for MariaDB's server.
+    if kind in KINDS and "MariaDB" in output_of([program, "--version"]):
+        kind = MARIADB
     folder = Path(tempfile.mkdtemp(prefix="fsm-"))
+    folder.chmod(0o777)  # the server may run as another user than root
     try:
-        return [start_server(binary, folder, stack)]
+        return start_server(kind, program, folder, stack)
     except Unavailable as error:
         log = folder / "log"
         lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
         shutil.rmtree(folder, ignore_errors=True)
-        raise Unavailable("\n    ".join([f"{binary}: {error}", *lines])) from error
+        raise Unavailable("\n    ".join([f"{program}: {error}", *lines])) from error
 
 
-def start_server(binary: str, folder: Path, stack: ExitStack) -> URL:
-    """Initialise a data folder and serve it on a free port of 127.0.0.1: user root, no password."""
-    is_mariadb = "MariaDB" in output_of([binary, "--version"])
-    # Run by root, both servers refuse unless told the user.
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    data = [f"--datadir={folder / 'data'}", *user]
-    if is_mariadb:
-        script = which("mariadb-install-db") or which("mysql_install_db")
-        if not script:
-            raise Unavailable("mariadb-install-db is not installed")
-        output_of([script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data])
-    else:
-        output_of([binary, "--no-defaults", "--initialize-insecure", *data])
-
+def start_server(kind: Kind, program: str, folder: Path, stack: ExitStack) -> URL:
+    """Initialise a data folder and serve it on a free port of 127.0.0.1."""
+    output_of(kind.initialise(program, folder))
     port = free_port()
-    options = [
-        *data,
-        "--bind-address=127.0.0.1",
-        f"--port={port}",
-        f"--socket={folder / 'socket'}",
-        f"--pid-file={folder / 'pid'}",
-        f"--log-error={folder / 'log'}",
-        "--skip-log-bin",
-        "--max-connections=300",
-        "--innodb-flush-log-at-trx-commit=0",
-        # MySQL's second port, and a folder that a packaged server insists on, are not needed.
-        *([] if is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
-    ]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [binary, "--no-defaults", *options],
+            kind.serve(program, folder, port),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     guard(process, folder, stack)
-    url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
+    url = kind.url("127.0.0.1", port)
     wait_until_ready(url, is_alive=lambda: process.poll() is None)
     return url
 
@@ -418,9 +396,9 @@ WAYS: dict[str, Way] = {
 }
 
 
-def which(name: str) -> str | None:
-    """Where the program *name* is, also where only root's PATH leads."""
-    return shutil.which(name, path=os.pathsep.join(PLACES))
+def which(name: str, *folders: str) -> str | None:
+    """Where the program *name* is, in one of *folders* or where only root's PATH leads."""
+    return shutil.which(name, path=os.pathsep.join((*folders, *PLACES)))
 
 
 def output_of(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
