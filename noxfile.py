@@ -111,7 +111,7 @@ def alembic_example(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The quick profile; --all: all tests and doctests on the newest SQLAlchemy, in .ci/run as a run for each server."""
+    """The quick profile; --all: all tests on the newest SQLAlchemy; in .ci/run they are a run for each server."""
     run_tests(session, NEWEST)
 
 
@@ -124,7 +124,7 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
 
 
 QUICK = (
-    "quick profile: each test once on each database that is found, without races, faults and migrations, in two minutes."
+    "quick profile: each test once on each database found, without races, faults and migrations, in two minutes."
     " ./dev tests --all runs everything, in about half an hour."
 )
 

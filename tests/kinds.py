@@ -1,5 +1,6 @@
 """All that the tests know of one kind of server: one `Kind` for each. For another database, write one and enter it in `KINDS`.
 
+>>> from sqlalchemy import make_url
 >>> kind_of(make_url("mysql+pymysql://root@127.0.0.1/shop")).name
 'mysql'
 """
