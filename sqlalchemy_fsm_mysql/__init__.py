@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from .orm.hooks import on_committed as on_committed
     from .orm.hooks import on_moved as on_moved
     from .orm.hooks import remove_hook as remove_hook
+    from .orm.leases import Leased as Leased
+    from .orm.leases import extend_lease as extend_lease
     from .orm.sets import fire_where as fire_where
     from .orm.since import StateSinceColumn as StateSinceColumn
     from .orm.stateful import Stateful as Stateful
@@ -125,6 +127,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "on_committed",
         "on_moved",
         "remove_hook",
+    ),
+    "orm.leases": (
+        "Leased",
+        "extend_lease",
     ),
     "orm.sets": ("fire_where",),
     "orm.since": ("StateSinceColumn",),

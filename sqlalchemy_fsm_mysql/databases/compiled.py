@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.compiler import compiles
 
-from ..sql.clock import utc_ago, utc_now
+from ..sql.clock import utc_ago, utc_in, utc_now
 from ..sql.exact import ExactName, exact_text, state_literal
 from .database import syntax_of
 from .exact import AsBytes
@@ -20,6 +20,11 @@ def _now(element: utc_now, compiler: Any, **_: Any) -> str:
 @compiles(utc_ago)
 def _ago(element: utc_ago, compiler: Any, **_: Any) -> str:
     return syntax_of(compiler.dialect).ago(element.interval)
+
+
+@compiles(utc_in)
+def _in(element: utc_in, compiler: Any, **options: Any) -> str:
+    return syntax_of(compiler.dialect).after(compiler.process(element.clauses, **options))
 
 
 @compiles(exact_text)

@@ -26,6 +26,10 @@ class Syntax:
         """The time in UTC, *interval* ago."""
         return f"({self.now()} - INTERVAL '{interval.total_seconds():.6f}' SECOND)"
 
+    def after(self, seconds: str) -> str:
+        """The time in UTC, so many *seconds* from now; a SQL expression."""
+        return f"({self.now()} + INTERVAL '1' SECOND * ({seconds}))"
+
     def exact_text(self, column: str) -> str:
         """The text of *column*, which is SQL, as it is compared byte by byte whatever the collation."""
         return column

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import ColumnElement, Connection, TextClause, inspect, select
@@ -19,6 +20,8 @@ from ..observation import Attempt, watching
 from ..sql.keys import is_among
 from .hooks import announce_all
 from .instances import show_columns, unedited
+from .leases import leased, note_leases
+from .mapped import mapped_event
 from .sessions import AnySession, shown_instance, within
 from .sets import SessionSweep, is_number_of_rows, session_sweep_of
 
@@ -45,6 +48,7 @@ def claim(
     column: Any = ...,
     actor: str | None = ...,
     details: Any = ...,
+    lease: timedelta | None = ...,
     **payload: Any,
 ) -> list[M]: ...
 @overload
@@ -59,6 +63,7 @@ def claim(
     column: Any = ...,
     actor: str | None = ...,
     details: Any = ...,
+    lease: timedelta | None = ...,
     **payload: Any,
 ) -> Coroutine[Any, Any, list[M]]: ...
 def claim(
@@ -72,6 +77,7 @@ def claim(
     column: Any = None,
     actor: str | None = None,
     details: Any = None,
+    lease: timedelta | None = None,
     **payload: Any,
 ) -> Any:
     """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
@@ -79,6 +85,10 @@ def claim(
     Rows that another transaction has locked are skipped (``FOR UPDATE SKIP LOCKED``), so workers do not wait for each
     other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
     the primary key when left out). The claim is committed with the transaction; until then the rows are only locked.
+
+    With *lease*, a timedelta, the rows belong to ``worker="…"``, which is then needed, until so long from now by the
+    database's clock: the same UPDATE writes the columns of :class:`Leased`, and :func:`extend_lease` extends the lease.
+    An event with a payload named ``worker`` gets it as well.
 
     An instance that is in the session already is read again, except for edits that are not flushed (autoflush is off).
 
@@ -88,7 +98,7 @@ def claim(
     if not is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
     attribution = Attribution(actor, details)
-    return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution)
+    return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution, lease)
 
 
 def _claim(
@@ -101,9 +111,15 @@ def _claim(
     order_by: Any,
     payload: Mapping[str, Any],
     attribution: Attribution,
+    lease: timedelta | None,
 ) -> list[Any]:
     order = _ordering(model, order_by)
+    worker = payload.get("worker")
+    if lease is not None and "worker" not in mapped_event(model, event, column)[1].payload:
+        payload = {name: value for name, value in payload.items() if name != "worker"}
     sweep = session_sweep_of(session, model, event, column, criteria, payload, attribution)
+    if lease is not None:
+        sweep = leased(sweep, lease, worker)
     with watching(Attempt("claim", model, sweep.mapped.table_name, sweep.event.name)) as attempt:
         # 1. Claims need locks that last until COMMIT.
         connection = sweep.connection()
@@ -125,6 +141,8 @@ def _claim(
             # 4. Otherwise the instances are loaded after the move.
             if not loads_first:
                 instances = _load(sweep, connection, [row.key for row in rows])
+        if lease is not None:
+            note_leases(sweep, instances, rows, lease, str(worker))
         attempt.result = moved_rows(sweep, moved)
         # 5. Call the hooks.
         if sweep.mapped.extras.hooks:

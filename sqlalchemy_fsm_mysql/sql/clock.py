@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime
+from sqlalchemy import ColumnElement, DateTime, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-__all__ = ["utc_ago", "utc_default", "utc_now"]
+__all__ = ["utc_ago", "utc_default", "utc_in", "utc_now"]
 
 
 class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written like func.now
@@ -55,3 +55,23 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
 
     def __init__(self, interval: timedelta) -> None:
         self.interval = interval
+
+
+class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
+    """The moment that lies *after* from now, by the clock of :class:`utc_now`: a timedelta, or seconds as SQL.
+
+    For effects: ``{"run_at": utc_in(timedelta(minutes=5))}``, ``{"run_at": utc_in(10 * job.attempts)}``.
+
+    >>> import sqlalchemy_fsm_mysql.databases  # where the text is
+    >>> from sqlalchemy import column
+    >>> from sqlalchemy.dialects import mysql
+    >>> print(utc_in(column("wait")).compile(dialect=mysql.dialect()))
+    (UTC_TIMESTAMP(6) + INTERVAL (wait) * 1000000 MICROSECOND)
+    """
+
+    type = DateTime()
+    inherit_cache = True
+    name = "utc_in"
+
+    def __init__(self, after: timedelta | ColumnElement[Any]) -> None:
+        super().__init__(literal(after.total_seconds()) if isinstance(after, timedelta) else after)

@@ -23,6 +23,9 @@ class MySQLSyntax(Syntax):
     def ago(self, interval: timedelta) -> str:
         return f"({self.now()} - INTERVAL {interval // _MICROSECOND} MICROSECOND)"
 
+    def after(self, seconds: str) -> str:
+        return f"({self.now()} + INTERVAL ({seconds}) * 1000000 MICROSECOND)"
+
     def exact_text(self, column: str) -> str:
         return self.as_bytes(column)
 

@@ -21,3 +21,6 @@ class SQLiteSyntax(Syntax):
         # A part of a millisecond is rounded up, so that nothing is due too early.
         seconds, thousandths = divmod(-(-interval // _MILLISECOND), 1000)
         return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds}.{thousandths:03} seconds') || '000')"
+
+    def after(self, seconds: str) -> str:
+        return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({seconds}) || ' seconds') || '000')"
