@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .orm.hooks import remove_hook as remove_hook
     from .orm.leases import Leased as Leased
     from .orm.leases import extend_lease as extend_lease
+    from .orm.many_keys import fire_keys as fire_keys
     from .orm.sets import fire_where as fire_where
     from .orm.since import StateSinceColumn as StateSinceColumn
     from .orm.stateful import Stateful as Stateful
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from .orm.stateful import StateType as StateType
     from .orm.units import run_transaction as run_transaction
     from .orm.upsert import fire_or_create as fire_or_create
+    from .outcomes import Missing as Missing
     from .outcomes import Moved as Moved
     from .outcomes import MovedRows as MovedRows
     from .outcomes import Refused as Refused
@@ -132,6 +134,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Leased",
         "extend_lease",
     ),
+    "orm.many_keys": ("fire_keys",),
     "orm.sets": ("fire_where",),
     "orm.since": ("StateSinceColumn",),
     "orm.stateful": (
@@ -142,6 +145,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "orm.units": ("run_transaction",),
     "orm.upsert": ("fire_or_create",),
     "outcomes": (
+        "Missing",
         "Moved",
         "MovedRows",
         "Refused",

@@ -26,15 +26,16 @@ __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
 
 log = logging.getLogger(__package__)
 
-Operation: TypeAlias = Literal["fire", "fire_where", "fire_due", "claim", "force_state"]
+Operation: TypeAlias = Literal["fire", "fire_keys", "fire_where", "fire_due", "claim", "force_state"]
 
 
 @dataclass(slots=True)
 class Attempt:
     """One call that may move rows: its arguments, and once it has ended, its outcome.
 
-    `key` is None for sets of rows. `result` is the call's return value, with a refusal as a value; for a claim it is a
-    ``MovedRows``. `error` is the exception that the call raised instead. Both are None until the call has ended.
+    `key` is None for sets of rows. `result` is the call's return value, with a refusal as a value; for a claim and for
+    ``fire_keys`` it is a ``MovedRows``. `error` is the exception that the call raised instead. Both are None until the
+    call has ended.
     """
 
     operation: Operation

@@ -44,7 +44,7 @@ from typing_extensions import Self
 
 from ..databases import database_of
 from ..errors import FireError, RefusedByDatabase
-from ..errors.texts import counted, shown
+from ..errors.texts import State, counted
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
 from ..sql.code import Taken
 from ..sql.events import NEXT_VERSION, Branch, EventSQL
@@ -83,7 +83,7 @@ _STEADY = (
 )
 
 
-S = TypeVar("S", bound="Sweep")
+T = TypeVar("T")
 
 
 class Locked(NamedTuple):
@@ -123,8 +123,8 @@ class Sweep:
         """
         raise NotImplementedError
 
-    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
-        """Call the hooks for *rows*, which have moved."""
+    def announce(self, moves: Sequence[Moved[Any]], connection: Connection) -> None:
+        """Call the hooks for *moves*."""
         raise NotImplementedError
 
     @contextmanager
@@ -135,7 +135,7 @@ class Sweep:
         except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, model=self.target.model, event=self.event.name)
 
-    # orm.sets.SessionSweep overrides these four.
+    # orm.sets.SessionSweep overrides these six.
 
     def is_filtered(self) -> bool:
         """Whether a listener of the session may hide rows, besides the criterion."""
@@ -144,6 +144,13 @@ class Sweep:
     def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
         """The rows of *query*, a SELECT that locks them."""
         return connection.execute(query, self.parameters).all()
+
+    def instance(self, key: tuple[Any, ...]) -> Any:
+        """The instance of the row with this *key* that exists already, if any."""
+        return None
+
+    def know_refused(self, key: tuple[Any, ...], state: State) -> None:
+        """Bring the row's instance up to date: the row is in *state*, which has refused the event."""
 
     def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
         """Bring the instances of the rows with these *keys* up to date: the rows have taken *branch*."""
@@ -156,17 +163,6 @@ class Sweep:
     def is_set(self) -> bool:
         """Whether one UPDATE can move the rows, without their keys coming here."""
         return not self.target.makes_versions and not self.reads_itself() and not self.is_filtered()
-
-    def is_steady(self) -> bool:
-        """Whether a locked row that matches will match until it is moved, and take the same branch.
-
-        It does when the criterion and the guards read nothing but the row: no subquery, no function such as NOW() or
-        RAND(), no SQL text.
-        """
-        conditions = [self.criterion, *(branch.guard for branch in self.event.branches if branch.guard is not None)]
-        return all(
-            isinstance(element, _STEADY) for expression in conditions for element in visitors.iterate(expression)
-        )
 
     def reads_itself(self) -> bool:
         """Whether a criterion selects from the table itself.
@@ -184,19 +180,20 @@ class Sweep:
     def locked(self, values: Sequence[Any]) -> Locked:
         """The :class:`Locked` of one row of a SELECT of :meth:`columns`."""
         parts = len(self.event.row.key)
-        return Locked(tuple(values[:parts]), self.branch(values[parts]), *values[parts + 1 :])
+        return Locked(tuple(values[:parts]), taken_branch(self.event, values[parts]), *values[parts + 1 :])
 
-    def branch(self, code: int) -> Branch:
-        """The branch that *code* names.
 
-        Raises: AssertionError for a row that the event does not move: the criterion lets none through.
-        """
-        reading = self.event.read(int(code))
-        if not isinstance(reading, Taken):
-            raise AssertionError(  # noqa: TRY004 - no argument is of a wrong type
-                f"{self.event.name!r} does not move a row that its criterion let through: {reading}"
-            )
-        return reading.branch
+def taken_branch(event: EventSQL, code: int) -> Branch:
+    """The branch that *code* names, of a row that *event* moves.
+
+    Raises: AssertionError for a row that it does not move: the criterion lets none through.
+    """
+    reading = event.read(int(code))
+    if not isinstance(reading, Taken):
+        raise AssertionError(  # noqa: TRY004 - no argument is of a wrong type
+            f"{event.name!r} does not move a row that its criterion let through: {reading}"
+        )
+    return reading.branch
 
 
 @dataclass
@@ -209,23 +206,31 @@ class ConnectionSweep(Sweep):
         prepare(self.on, self.target, self.event.name)
         return self.on
 
-    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
-        hooks = self.target.extras.hooks
-        if hooks:
-            announce(hooks, [moved_row(self, row) for row in rows], connection)
+    def announce(self, moves: Sequence[Moved[Any]], connection: Connection) -> None:
+        announce(self.target.extras.hooks, moves, connection)
 
 
 def run(sweep: Sweep, connection: Connection) -> Counter[int]:
     """Move the rows that match, all or none; how many took which branch."""
-    # The plans, the cheapest first. The recorded set needs is_steady(), because it reads the criterion twice.
+    # The plans, the cheapest first. The recorded set needs _is_steady(), because it reads the criterion twice.
     is_set = database_of(connection).sets.can_sweep and sweep.is_set()
     if is_set and sweep.history is None:
         return _as_set(sweep, connection)
-    if is_set and sweep.is_steady():
+    if is_set and _is_steady(sweep):
         moved = _as_recorded_set(sweep, connection)
         if moved is not None:
             return moved
     return _by_keys(sweep, connection)
+
+
+def _is_steady(sweep: Sweep) -> bool:
+    """Whether a locked row that matches will match until it is moved, and take the same branch.
+
+    It does when the criterion and the guards read nothing but the row: no subquery, no function such as NOW() or
+    RAND(), no SQL text.
+    """
+    conditions = [sweep.criterion, *(branch.guard for branch in sweep.event.branches if branch.guard is not None)]
+    return all(isinstance(element, _STEADY) for expression in conditions for element in visitors.iterate(expression))
 
 
 def _as_set(sweep: Sweep, connection: Connection) -> Counter[int]:
@@ -258,66 +263,105 @@ def _as_recorded_set(sweep: Sweep, connection: Connection) -> Counter[int] | Non
 
 def _by_keys(sweep: Sweep, connection: Connection) -> Counter[int]:
     with all_or_none(sweep, connection):
-        # Such a criterion must not run again after rows have moved, so all keys are read before the first move.
-        if sweep.reads_itself():
-            return take(sweep, connection, pick(sweep, connection, None))
         moved: Counter[int] = Counter()
-        rest = sweep
-        while True:
-            rows = pick(rest, connection, CHUNK)
+        for rows in picks(sweep, connection):
             moved += take(sweep, connection, rows)
-            if len(rows) < CHUNK:
-                return moved
-            # A target state may match the criterion again; beyond the last key, no row has been moved yet.
-            rest = sweep.narrowed(is_beyond(sweep.event.row.key, rows[-1].key))
+        return moved
 
 
-def pick(sweep: Sweep, connection: Connection, limit: int | None) -> list[Locked]:
-    """Lock up to *limit* of the rows, in the order of their keys, and read the branch that each takes."""
-    key = sweep.event.row.key
-    query = select(*sweep.columns()).where(sweep.criterion).order_by(*key).limit(limit).with_for_update()
+def picks(sweep: Sweep, connection: Connection) -> Iterator[list[Locked]]:
+    """Lock all rows that match, chunk after chunk; the caller moves each before it takes the next."""
+    # A criterion that reads its own table must not run again after rows have moved, so it is read once, whole.
+    if sweep.reads_itself():
+        yield pick(sweep, connection, None)
+        return
+    rest = sweep
+    while True:
+        rows = pick(rest, connection, CHUNK)
+        yield rows
+        if len(rows) < CHUNK:
+            return
+        # A target state may match the criterion again; beyond the last key, no row has been moved yet.
+        rest = sweep.narrowed(is_beyond(sweep.event.row.key, rows[-1].key))
+
+
+def pick(sweep: Sweep, connection: Connection, limit: int | None, order_by: Sequence[Any] = ()) -> list[Locked]:
+    """Lock up to *limit* of the rows, in the given order or that of their keys, and read the branch that each takes."""
+    order = order_by or sweep.event.row.key
+    query = select(*sweep.columns()).where(sweep.criterion).order_by(*order).limit(limit).with_for_update()
     return [sweep.locked(values) for values in sweep.read(connection, query)]
 
 
 def is_one_update(sweep: Sweep, rows: int) -> bool:
-    """Whether :func:`take` moves so many rows by a single statement."""
-    return sweep.history is None and len(sweep.event.branches) == 1 and sweep.is_set() and rows <= CHUNK
+    """Whether :func:`take` moves so many rows by a single statement, whose failure leaves nothing to undo."""
+    can_be_one = len(sweep.event.branches) == 1 or not sweep.event.is_guarded
+    return sweep.history is None and can_be_one and sweep.is_set() and rows <= CHUNK
 
 
-def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked]) -> Counter[int]:
-    """Move locked rows: one UPDATE for each branch, and one INSERT when there is a history."""
-    database, history, target = database_of(connection), sweep.history, sweep.target
-    moved: Counter[int] = Counter()
-    # Rows of one branch, and of one version where Python makes the next, get the same UPDATE.
-    keys: dict[tuple[int, Any], list[tuple[Any, ...]]] = {}
+def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked], *, is_saved: bool = True) -> Counter[int]:
+    """Move locked rows: one UPDATE, and one INSERT when there is a history.
+
+    *is_saved* is whether the caller undoes the UPDATE when the INSERT fails, as :func:`all_or_none` does.
+
+    Each chunk has its own, and each version where Python makes the next one. So have the branches of a guarded event on
+    databases where one UPDATE cannot take them all.
+    """
+    target, moved = sweep.target, Counter[int]()
+    by_version: dict[Any, list[Locked]] = {}
     for row in rows:
-        keys.setdefault((row.branch.number, row.version), []).append(row.key)
-    for (number, version), alike in keys.items():
-        branch = sweep.event.branches[number]
+        by_version.setdefault(row.version, []).append(row)
+    for version, alike in by_version.items():
         parameters = dict(sweep.parameters)
         if target.makes_versions:
             parameters[NEXT_VERSION] = target.next_version(version)
         for some in chunks(alike):
-            if history is not None:
-                names = {"fsm_event": sweep.event.name, "fsm_source": branch.source, "fsm_target": branch.target}
-                values = {**parameters, **names, **sweep.attribution.parameters()}
-                database.history.record_keys(connection, history, sweep.event.row, some, values)
-            # Each row is locked in the source state. A smaller count means that the lock was on another database.
-            count = database.sets.take_keys(connection, sweep.event, number, some, parameters)
-            if count != len(some):
-                database.transactions.abandon(connection)
-                raise FireError(_not_there(sweep, branch, len(some), count), model=target.model, event=sweep.event.name)
-        sweep.know_moved(branch, alike)
-        moved[number] += len(alike)
+            taken: dict[int, list[tuple[Any, ...]]] = {}
+            for row in some:
+                taken.setdefault(row.branch.number, []).append(row.key)
+            _take_chunk(sweep, connection, taken, parameters, is_saved=is_saved)
+            for number, keys in taken.items():
+                sweep.know_moved(sweep.event.branches[number], keys)
+                moved[number] += len(keys)
     return moved
 
 
-def _not_there(sweep: Sweep, branch: Branch, locked: int, count: int) -> str:
-    what = f"{sweep.event.name!r} of {sweep.target.label} locked {counted(locked, 'row')} in {shown(branch.source)}"
+def _take_chunk(
+    sweep: Sweep,
+    connection: Connection,
+    taken: Mapping[int, Sequence[tuple[Any, ...]]],
+    parameters: Mapping[str, Any],
+    *,
+    is_saved: bool,
+) -> None:
+    database, locked = database_of(connection), sum(map(len, taken.values()))
+    # Each row is locked in the source state. A smaller count means that the lock was on another database.
+    count = database.sets.take_rows(connection, sweep.event, taken, parameters)
+    if count != locked:
+        database.transactions.abandon(connection)
+        raise FireError(_not_there(sweep, locked, count), model=sweep.target.model, event=sweep.event.name)
+    if sweep.history is None:
+        return
+    values = {**parameters, **sweep.attribution.parameters(), "fsm_event": sweep.event.name}
+    try:
+        database.history.record_taken(connection, sweep.history, sweep.event, taken, values)
+    except Exception:
+        if not is_saved:  # rows have moved, and must not be committed without their history rows
+            database.transactions.abandon(connection)
+        raise
+
+
+def _not_there(sweep: Sweep, locked: int, count: int) -> str:
+    what = f"{sweep.event.name!r} of {sweep.target.label} locked {counted(locked, 'row')} in a source state"
     return (
         f"{what}, and found {count:,} of them there when it moved them: the rows were read in another database than "
         "they are written in, or without a lock; nothing can be committed, roll back"
     )
+
+
+def announce_rows(sweep: Sweep, rows: Sequence[Locked], connection: Connection) -> None:
+    """Call the hooks for *rows*, which have moved."""
+    if sweep.target.extras.hooks:
+        sweep.announce([moved_row(sweep, row, sweep.instance(row.key)) for row in rows], connection)
 
 
 @contextmanager
@@ -339,10 +383,10 @@ def all_or_none(sweep: Sweep, connection: Connection, *, is_locked: bool = False
                 raise
 
 
-def chunks(keys: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """*keys* in parts of :data:`CHUNK`."""
-    for i in range(0, len(keys), CHUNK):
-        yield keys[i : i + CHUNK]
+def chunks(several: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*several* in parts of :data:`CHUNK`."""
+    for i in range(0, len(several), CHUNK):
+        yield several[i : i + CHUNK]
 
 
 def moved_row(sweep: Sweep, row: Locked, instance: Any = None) -> Moved[Any]:
@@ -360,10 +404,12 @@ def moved_row(sweep: Sweep, row: Locked, instance: Any = None) -> Moved[Any]:
     )
 
 
-def moved_rows(sweep: Sweep, moved: Counter[int]) -> MovedRows[Any]:
-    """The outcome of the set, where *moved* counts the rows of each branch."""
+def moved_rows(
+    sweep: Sweep, moved: Counter[int], keys: Mapping[Any, tuple[State, State]] | None = None
+) -> MovedRows[Any]:
+    """The outcome of the set: *moved* counts the rows of each branch, *keys* has the transition of each row."""
     by_transition: Counter[tuple[Any, Any]] = Counter()
     for number, rows in moved.items():
         branch = sweep.event.branches[number]
         by_transition[branch.leaves, branch.leads_to] += rows
-    return MovedRows(sweep.target.model, sweep.event.name, moved.total(), dict(+by_transition))
+    return MovedRows(sweep.target.model, sweep.event.name, moved.total(), dict(+by_transition), keys=keys)

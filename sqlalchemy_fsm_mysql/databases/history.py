@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, Executable, String, bindparam, case, insert, literal, select
 
 from ..sql.clock import utc_now
 from ..sql.events import EventSQL, StateRow
@@ -18,6 +18,9 @@ __all__ = ["KEEP_ROWCOUNT", "HistoryStatements"]
 
 # SQLAlchemy closes the result of an INSERT at once, and the cursor with it; some drivers then forget the row count.
 KEEP_ROWCOUNT = {"preserve_rowcount": True}
+
+KEYS_OF = "fsm_keys_{}"
+"""The parameter with the keys of the rows that take the branch with this number."""
 
 
 class HistoryStatements:
@@ -72,6 +75,36 @@ class HistoryStatements:
             rows = select(*values.values()).where(among(row.key))
             history.cache["record_keys"] = insert(history.table).from_select(list(values), rows)
         connection.execute(history.cache["record_keys"], {**parameters, "fsm_keys": bindable(keys)})
+
+    def record_taken(
+        self,
+        connection: Connection,
+        history: HistorySQL,
+        event: EventSQL,
+        taken: Mapping[int, Sequence[tuple[Any, ...]]],
+        parameters: Mapping[str, Any],
+    ) -> None:
+        """Add a history row for each row that *event* has moved; *taken* has the keys of each branch."""
+        lists = {KEYS_OF.format(branch): bindable(keys) for branch, keys in taken.items()}
+        if len(taken) == 1:
+            (branch,) = (event.branches[number] for number in taken)
+            lists = {"fsm_source": branch.source, "fsm_target": branch.target}  # type: ignore[dict-item]  # no lists
+        every = [key for keys in taken.values() for key in bindable(keys)]
+        key = "insert_taken", history.table, tuple(taken)
+        if key not in event.cache:
+            event.cache[key] = self.insert_taken(event, history, tuple(taken))
+        connection.execute(event.cache[key], {**parameters, **lists, "fsm_keys": every})
+
+    def insert_taken(self, event: EventSQL, history: HistorySQL, branches: tuple[int, ...]) -> Executable:
+        """The INSERT of the history rows of moved rows that have taken *branches*."""
+        row, columns = event.row, history.table.c
+        values = {**history.values(), **history.own(row, are_locked=True), columns.at: utc_now()}
+        if len(branches) > 1:  # the rows show their targets by now, and not their sources
+            for name in ("source", "target"):
+                whens = [(among(row.key, KEYS_OF.format(i)), getattr(event.branches[i], name)) for i in branches]
+                values[columns[name]] = case(*((here, literal(state, String())) for here, state in whens))
+        rows = select(*values.values()).where(among(row.key))
+        return insert(history.table).from_select(list(values), rows)
 
     @built_once
     def read_number(self, history: HistorySQL) -> Executable:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Executable,
+    and_,
     bindparam,
     case,
     or_,
@@ -22,7 +23,7 @@ from ..sql.events import EventSQL, number
 from ..sql.exact import compared, name_in
 from .ready import built_once
 
-__all__ = ["SetStatements", "among", "bindable"]
+__all__ = ["SetStatements", "among", "bindable", "is_in_source"]
 
 
 class SetStatements:
@@ -40,6 +41,22 @@ class SetStatements:
     ) -> dict[int, int]:
         """Move all rows under *criterion* by one UPDATE; how many rows took which branch. Only where ``can_sweep``."""
         raise NotImplementedError
+
+    def take_rows(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        taken: Mapping[int, Sequence[tuple[Any, ...]]],
+        parameters: Mapping[str, Any],
+    ) -> int:
+        """Move locked rows, by one UPDATE if possible; *taken* has the keys of each branch.
+
+        Returns how many rows were in a source state of the event.
+        """
+        if len(taken) == 1 or event.is_guarded:
+            return sum(self.take_keys(connection, event, branch, keys, parameters) for branch, keys in taken.items())
+        keys = [key for alike in taken.values() for key in alike]
+        return connection.execute(self.take_by_state(event), {**parameters, "fsm_keys": bindable(keys)}).rowcount
 
     def take_keys(
         self,
@@ -64,10 +81,22 @@ class SetStatements:
             is_source = or_(is_source, event.row.state.is_(None))
         return update(event.row.table).where(among(event.row.key), is_source).ordered_values(*assignments)
 
+    @built_once
+    def take_by_state(self, event: EventSQL) -> Executable:
+        """The UPDATE of locked rows, by their keys, whose state alone decides which branch each takes."""
+        is_here = and_(among(event.row.key), is_in_source(event))
+        return update(event.row.table).where(is_here).ordered_values(*event.assignments())
 
-def among(key: Sequence[Column[Any]]) -> ColumnElement[bool]:
-    """Whether a row's key is one of the parameter ``fsm_keys``."""
-    keys: BindParameter[Any] = bindparam("fsm_keys", expanding=True)
+
+def is_in_source(event: EventSQL) -> ColumnElement[bool]:
+    """Whether a row is in a source state of *event*, by CASE, which uses no index."""
+    whens = [(name_in(event.row.state, source), number(1)) for source in event.from_source()]
+    return case(*whens, value=compared(event.row.state), else_=number(0)) == number(1)
+
+
+def among(key: Sequence[Column[Any]], name: str = "fsm_keys") -> ColumnElement[bool]:
+    """Whether a row's key is one of the parameter *name*."""
+    keys: BindParameter[Any] = bindparam(name, expanding=True)
     return key[0].in_(keys) if len(key) == 1 else tuple_(*key).in_(keys)
 
 

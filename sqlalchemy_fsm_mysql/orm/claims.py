@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, TextClause, inspect, select
-from sqlalchemy.orm import QueryableAttribute, Session
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
 
 from ..core.attribution import Attribution
-from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take
+from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take, taken_branch
 from ..databases import database_of, is_autocommit
 from ..errors import InstanceStateError, TransactionRequired
 from ..errors.texts import shown
@@ -23,7 +23,7 @@ from .instances import show_columns, unedited
 from .leases import leased, note_leases
 from .mapped import mapped_event
 from .sessions import AnySession, shown_instance, within
-from .sets import SessionSweep, is_number_of_rows, session_sweep_of
+from .sets import SessionSweep, is_number_of_rows, ordering, session_sweep_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -113,7 +113,7 @@ def _claim(
     attribution: Attribution,
     lease: timedelta | None,
 ) -> list[Any]:
-    order = _ordering(model, order_by)
+    order = ordering(model, order_by)
     worker = payload.get("worker")
     if lease is not None and "worker" not in mapped_event(model, event, column)[1].payload:
         payload = {name: value for name, value in payload.items() if name != "worker"}
@@ -151,19 +151,6 @@ def _claim(
     return instances
 
 
-def _ordering(model: type[Any], order_by: Any) -> Sequence[Any]:
-    """The expressions of *order_by*, which is one or several; none when it is left out.
-
-    Raises: TypeError for what orders no rows.
-    """
-    order = () if order_by is None else tuple(order_by) if isinstance(order_by, (tuple, list)) else (order_by,)
-    for one in order:
-        is_name = isinstance(one, str) and isinstance(getattr(model, one, None), QueryableAttribute)
-        if not is_name and not isinstance(one, (ColumnElement, TextClause)) and not hasattr(one, "__clause_element__"):
-            raise TypeError(f"order_by={shown(one)}; it is an SQL expression, such as an attribute of the model")
-    return order
-
-
 def _lock_free(
     sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
 ) -> tuple[list[Any], list[Locked]]:
@@ -175,7 +162,9 @@ def _lock_free(
     results = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
     if not loads:
         return [], [sweep.locked(values) for values in results]
-    rows = [Locked(instance_state(instance).identity or (), sweep.branch(code)) for instance, code in results]
+    rows = [
+        Locked(instance_state(instance).identity or (), taken_branch(sweep.event, code)) for instance, code in results
+    ]
     return [instance for instance, _ in results], rows
 
 

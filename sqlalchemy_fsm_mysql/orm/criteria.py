@@ -11,6 +11,7 @@ from typing import Any, cast
 from sqlalchemy import Column, ColumnElement, TextClause, literal_column, select
 from sqlalchemy.sql import visitors
 
+from ..sql.expressions import outside_subqueries
 from ..sql.locks import for_share
 from ..sql.unfit import unfit_calls
 from .mapped import MappedState
@@ -38,6 +39,18 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
     return [for_share(criterion) for criterion in (matches, *here)]
 
 
+def order_on_row(table: Any, order: Sequence[Any]) -> Sequence[Any]:
+    """The expressions of *order* in Core terms, checked to read nothing but a row of *table*.
+
+    Raises: TypeError for a column of another table, outside of a subquery.
+    """
+    core = [_plain(table, one) for one in order]
+    for element in (element for one in core for element in outside_subqueries(one)):
+        if isinstance(element, Column) and element.table is not table:
+            raise TypeError(f"order_by= reads {element}, and the rows that are moved are of the table {table.name!r}")
+    return core
+
+
 def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     """*criterion* with the columns of the table itself in the place of the model's attributes."""
     table = mapped.row.table
@@ -47,11 +60,16 @@ def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
         raise TypeError(
             f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
         )
+    for problem in unfit_calls(expression, table):
+        raise TypeError(f"a criterion {problem}")
+    return cast("ColumnElement[bool]", _plain(table, expression))
+
+
+def _plain(table: Any, expression: Any) -> Any:
+    """*expression* with the columns of *table* in the place of a model's attributes."""
+    clause = getattr(expression, "__clause_element__", None)
 
     def replaced(element: Any, **_: Any) -> Any:
         return table.c[element.key] if isinstance(element, Column) and element.table is table else None
 
-    for problem in unfit_calls(expression, table):
-        raise TypeError(f"a criterion {problem}")
-    result: Any = visitors.replacement_traverse(expression, {}, replaced)
-    return cast("ColumnElement[bool]", result)
+    return visitors.replacement_traverse(clause() if callable(clause) else expression, {}, replaced)

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from ..core.attribution import Attribution
 from ..core.failures import is_of_a_row, row_failed
-from ..core.sets import Locked, Sweep, all_or_none, moved_rows, take
+from ..core.sets import Locked, Sweep, all_or_none, announce_rows, moved_rows, take
 from ..core.target import plain_key
 from ..databases import database_of, is_autocommit
 from ..errors import FireError, RefusedByDatabase, TransactionRequired
@@ -151,7 +151,7 @@ class _Look:
 
             _by_halves(rows, take_some, lambda row, error: self._failed(row.key, error))
         if taken:
-            sweep.announce(taken, connection)
+            announce_rows(sweep, taken, connection)
         self.lane.is_over = found < limit
         return Batch(found, moved, lateness)
 

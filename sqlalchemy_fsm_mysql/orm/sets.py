@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Select, and_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_
+from sqlalchemy.orm import QueryableAttribute, Session
 
 from ..core import where
 from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..core.payload import payload_parameters
-from ..core.sets import ConnectionSweep, Locked, Sweep, moved_row, moved_rows
+from ..core.sets import ConnectionSweep, Sweep, moved_rows
 from ..core.where import Progress, Sizes
-from ..errors.texts import shown
+from ..errors.texts import State, shown
 from ..observation import Attempt, watching
-from ..outcomes import NO_PAYLOAD, MovedRows, ReadOnlyMapping
+from ..outcomes import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping
 from ..sql.events import Branch, EventSQL
-from .criteria import on_row
+from .criteria import on_row, order_on_row
 from .hooks import announce_all
-from .instances import show_row
+from .instances import show_row, show_state
 from .journal import note
 from .mapped import MappedState, mapped_event
 from .sessions import AsyncPlace, SyncPlace, Writer, checked_attribution, flush_first, has_filters, within
@@ -39,6 +39,9 @@ def fire_where(
     /,
     *criteria: Any,
     column: Any = ...,
+    limit: int | None = ...,
+    order_by: Any = ...,
+    keys: bool = ...,
     batch_size: int | None = ...,
     max_rows: int | None = ...,
     progress: Progress | None = ...,
@@ -54,6 +57,9 @@ def fire_where(
     /,
     *criteria: Any,
     column: Any = ...,
+    limit: int | None = ...,
+    order_by: Any = ...,
+    keys: bool = ...,
     batch_size: int | None = ...,
     max_rows: int | None = ...,
     progress: Progress | None = ...,
@@ -68,6 +74,9 @@ def fire_where(
     /,
     *criteria: Any,
     column: Any = None,
+    limit: int | None = None,
+    order_by: Any = None,
+    keys: bool = False,
     batch_size: int | None = None,
     max_rows: int | None = None,
     progress: Progress | None = None,
@@ -81,8 +90,11 @@ def fire_where(
     the call is one UPDATE. With *batch_size*, it processes that many rows at a time, in primary-key order, and does
     not commit between batches; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
     With *max_rows*, it counts and locks first, and refuses before anything is changed. Rows that are not moved are
-    neither counted nor an error. Hooks are not called. The session's instances of the rows are brought up to date
-    or expired. *session* may be a Core ``Connection``.
+    neither counted nor an error. With *limit*, it moves at most so many rows: the first in the order of *order_by* (one
+    expression or several; the primary key when left out), which may wait for rows that others have locked. With *keys*,
+    the outcome's ``.keys`` is ``{key: (source, target)}`` of the rows that were moved. Both lock the rows and read
+    their keys first, which costs a statement more. Hooks are not called. The session's instances of the rows are
+    brought up to date or expired. *session* may be a Core ``Connection``.
 
     Raises: TypeError without criteria or for a payload that does not fit; ValueError for sizes below 1; UnknownEvent;
     TooManyRows; and the errors of the server, as ``fire()``.
@@ -90,19 +102,39 @@ def fire_where(
     if not criteria:
         name = getattr(model, "__name__", "of the")
         raise TypeError(f"fire_where() needs criteria: which {name} rows? true() stands for all of them")
-    for name, size in (("batch_size", batch_size), ("max_rows", max_rows)):
+    for name, size in (("limit", limit), ("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not is_number_of_rows(size):
             raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress={shown(progress)}; it is a function of the rows moved so far and their total")
+    if limit is None and order_by is not None:
+        raise TypeError("order_by= says which rows limit= chooses, and there is no limit=")
+    if limit is not None and (batch_size is not None or max_rows is not None):
+        raise TypeError("limit= moves the first rows at once: give neither batch_size= nor max_rows= with it")
+    if not isinstance(keys, bool):
+        raise TypeError(f"keys={shown(keys)}; it is True or False")
     attribution = Attribution(actor, details)
-    sizes = Sizes(batch_size, max_rows, progress)
+    order = ordering(model, order_by)
+    sizes = Sizes(batch_size, max_rows, limit, order, progress, {} if keys else None)
     work = within(session, _fire_where, on_connection=_fire_where)
     return work(model, event, column, criteria, sizes, payload, attribution)
 
 
 def is_number_of_rows(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT
+
+
+def ordering(model: Any, order_by: Any) -> Sequence[Any]:
+    """The expressions of *order_by*, which is one or several; none when it is left out.
+
+    Raises: TypeError for what orders no rows.
+    """
+    order = () if order_by is None else tuple(order_by) if isinstance(order_by, (tuple, list)) else (order_by,)
+    for one in order:
+        is_name = isinstance(one, str) and isinstance(getattr(model, one, None), QueryableAttribute)
+        if not is_name and not isinstance(one, (ColumnElement, TextClause)) and not hasattr(one, "__clause_element__"):
+            raise TypeError(f"order_by={shown(one)}; it is an SQL expression, such as an attribute of the model")
+    return tuple(getattr(model, one) if isinstance(one, str) else one for one in order)
 
 
 @dataclass
@@ -161,10 +193,16 @@ class SessionSweep(Sweep):
         if self.writer.session.in_nested_transaction():
             note(self.writer.session, model=self.mapped.model)
 
-    def announce(self, rows: Sequence[Locked], connection: Connection) -> None:
-        if self.mapped.extras.hooks:
-            moves = [moved_row(self, row, self.writer.instance(row.key)) for row in rows]
-            announce_all(self.mapped, moves, self.writer.session, connection)
+    def announce(self, moves: Sequence[Moved[Any]], connection: Connection) -> None:
+        announce_all(self.mapped, moves, self.writer.session, connection)
+
+    def instance(self, key: tuple[Any, ...]) -> Any:
+        return self.writer.instance(key) if self.writer.session.identity_map else None
+
+    def know_refused(self, key: tuple[Any, ...], state: State) -> None:
+        instance = self.instance(key)
+        if instance is not None and instance.__dict__.get(self.mapped.attribute, state) != state:
+            show_state(self.writer, instance, state)
 
 
 def sweep_of(
@@ -225,7 +263,9 @@ def _fire_where(
     attribution: Attribution,
 ) -> MovedRows[Any]:
     sweep = sweep_of(place, model, event, column, criteria, payload, attribution)
+    if sizes.order_by:
+        sizes = replace(sizes, order_by=order_on_row(sweep.target.row.table, sizes.order_by))
     with watching(Attempt("fire_where", model, sweep.target.table_name, sweep.event.name)) as attempt:
         moved = where.fire_where(sweep, sizes)
-        attempt.result = rows = moved_rows(sweep, moved)
+        attempt.result = rows = moved_rows(sweep, moved, sizes.edges)
     return rows

@@ -1,4 +1,4 @@
-"""Return values of a fire: ``Moved``, ``Refused``, and ``MovedRows`` for a set of rows.
+"""Return values of a fire: ``Moved``, ``Refused``, ``Missing``, and ``MovedRows`` for a set of rows.
 
 All are values: frozen, comparable, picklable. As a condition, an outcome answers "did it move?":
 
@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from ..errors import FireError, GuardNotSatisfied, TransitionNotAllowed
+from ..errors import FireError, GuardNotSatisfied, RowNotFound, TransitionNotAllowed
 from ..errors.texts import State, stored_form
-from .data import MovedData, MovedRowsData, RefusedData, RowErrorData, plain_key
+from .data import MissingData, MovedData, MovedRowsData, RefusedData, RowErrorData, plain_key
 from .schema import Data
 from .states import Ends, Seen
 
@@ -216,13 +216,45 @@ class Refused(Seen[M_co]):
 
 
 @dataclass(frozen=True, slots=True)
+class Missing(Data[M_co]):
+    """There is no row with the primary key `key`, a tuple when it is composite; nothing was changed."""
+
+    model: type[M_co]
+    key: Any  # Any: a primary key has the type that its model gives it
+    event: str
+
+    def error(self, table: str) -> RowNotFound:
+        """The error that ``fire_key`` raises for this key of *table*."""
+        return RowNotFound(table=table, key=self.key, event=self.event, model=self.model)
+
+    def to_dict(self) -> MissingData:
+        """This outcome for JSON.
+
+        >>> Missing(object, 42, "Stop").to_dict()
+        {'moved': False, 'model': 'object', 'key': 42, 'event': 'Stop', 'state': None, 'reason': 'missing'}
+        """
+        return {
+            "moved": False,
+            "model": self.model.__name__,
+            "key": plain_key(self.key),
+            "event": self.event,
+            "state": None,
+            "reason": "missing",
+        }
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class MovedRows(Data[M_co]):
     """The outcome of one event on a set of rows.
 
     `moved` is the number of rows that took a transition, and `by_transition` the number for each transition:
     ``{(source, target): rows}``, read-only and equal to a dict. `errors` are those of single rows that stay as they
     are, because the server failed on them: each is a ``FireError`` with the row's `.key`. Only ``fire_due`` goes on
-    after them, so for all others it is empty.
+    after them, so for all others it is empty. `keys` has the transition of each row that moved,
+    ``{primary key: (source, target)}``, where ``fire_where`` was given ``keys=True``, and is None otherwise.
 
     >>> rows = MovedRows(object, "Stop", 5, {("Running", "Stopped"): 3, ("Stopped", "Stopped"): 2})
     >>> rows.moved, rows.changed
@@ -234,9 +266,12 @@ class MovedRows(Data[M_co]):
     moved: int
     by_transition: Mapping[tuple[State, State], int]
     errors: tuple[FireError, ...] = field(default=(), hash=False, compare=False)
+    keys: Mapping[Any, tuple[State, State]] | None = None  # Any: a primary key has the type that its model gives it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_transition", ReadOnlyMapping(self.by_transition))
+        if self.keys is not None:
+            object.__setattr__(self, "keys", ReadOnlyMapping(self.keys))
 
     @property
     def changed(self) -> int:
@@ -244,7 +279,7 @@ class MovedRows(Data[M_co]):
         return sum(rows for (source, target), rows in self.by_transition.items() if source != target)
 
     def to_dict(self) -> MovedRowsData:
-        """This outcome for JSON; states as they are stored. The key ``"errors"`` is there when there are errors."""
+        """This outcome for JSON; states as they are stored. ``"errors"`` and ``"keys"`` are there when it has them."""
         data: MovedRowsData = {
             "model": self.model.__name__,
             "event": self.event,
@@ -257,6 +292,11 @@ class MovedRows(Data[M_co]):
         }
         if self.errors:
             data["errors"] = [_row_error(one) for one in self.errors]
+        if self.keys is not None:
+            data["keys"] = [
+                {"key": plain_key(key), "source": stored_form(source), "target": stored_form(target)}
+                for key, (source, target) in self.keys.items()
+            ]
         return data
 
     def __bool__(self) -> bool:

@@ -12,7 +12,17 @@ if sys.version_info >= (3, 12):
 else:
     from typing_extensions import TypedDict
 
-__all__ = ["JSON", "MovedData", "MovedRowsData", "RefusedData", "RowErrorData", "TransitionData", "plain_key"]
+__all__ = [
+    "JSON",
+    "KeyData",
+    "MissingData",
+    "MovedData",
+    "MovedRowsData",
+    "RefusedData",
+    "RowErrorData",
+    "TransitionData",
+    "plain_key",
+]
 
 JSON = Any  # Any: what JSON can hold, and no type checker can spell a recursive type in every framework's schema
 
@@ -49,12 +59,31 @@ class RefusedData(TypedDict):
     sentences: list[str]
 
 
+class MissingData(TypedDict):
+    """A :class:`Missing` as data."""
+
+    moved: Literal[False]
+    model: str
+    key: JSON
+    event: str
+    state: None
+    reason: Literal["missing"]
+
+
 class TransitionData(TypedDict):
     """The number of rows that took one transition."""
 
     source: str
     target: str
     rows: int
+
+
+class KeyData(TypedDict):
+    """The transition that one row took."""
+
+    key: JSON
+    source: str
+    target: str
 
 
 class RowErrorData(TypedDict):
@@ -74,9 +103,10 @@ class _MovedRowsData(TypedDict):
 
 
 class MovedRowsData(_MovedRowsData, total=False):
-    """A :class:`MovedRows` as data; ``errors`` is there when there are errors."""
+    """A :class:`MovedRows` as data; ``errors`` and ``keys`` are there when it has them."""
 
     errors: list[RowErrorData]
+    keys: list[KeyData]
 
 
 def plain_key(key: object) -> JSON:

@@ -44,6 +44,12 @@ _PROPERTIES: Mapping[str, Mapping[str, JSON]] = {
         "failed": _TEXTS,
         "sentences": _TEXTS,
     },
+    "Missing": {
+        "moved": {"type": "boolean", "const": False},
+        **_ROW,
+        "state": {"type": "null"},
+        "reason": {"type": "string", "const": "missing"},
+    },
     "MovedRows": {
         "model": _TEXT,
         "event": "event",
@@ -51,11 +57,12 @@ _PROPERTIES: Mapping[str, Mapping[str, JSON]] = {
         "changed": _COUNT,
         "by_transition": "transitions",
         "errors": "errors",
+        "keys": "keys",
     },
 }
 
-# MovedRows has it when there are errors.
-_OPTIONAL = frozenset({"errors"})
+# MovedRows has them when there are any.
+_OPTIONAL = frozenset({"errors", "keys"})
 
 
 def json_schema(kind: type[Any], model: object = None) -> dict[str, JSON]:
@@ -76,6 +83,7 @@ def json_schema(kind: type[Any], model: object = None) -> dict[str, JSON]:
         "states": {"type": "array", "items": state},
         "transitions": {"type": "array", "items": _object(transition)},
         "errors": {"type": "array", "items": _object(row_error)},
+        "keys": {"type": "array", "items": _object({"key": _key(model), "source": state, "target": state})},
     }
     properties = {
         name: parts[part] if isinstance(part, str) else dict(part) for name, part in _PROPERTIES[kind.__name__].items()

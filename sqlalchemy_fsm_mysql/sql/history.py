@@ -41,18 +41,27 @@ class HistorySQL:
         *are_locked* is whether an earlier statement has locked the rows.
         """
         own: dict[Column[Any], ColumnElement[Any]] = dict(zip(self.row_key, row.key, strict=True))
+        # A plain read shows the moment when the statement began, and the statement may have waited for the rows' locks
+        # since then. Where the rows are locked already, a plain read is right; there, MariaDB refuses a locking read
+        # beside the plain read of the rows (error 1020).
+        latest = self._latest(row)
+        return {**own, self.table.c.sequence: _following(latest if are_locked else latest.with_for_update())}
+
+    def following(self, row: StateRow) -> ColumnElement[int]:
+        """The number of each row's next history row, for a SELECT that locks the rows.
+
+        FOR SHARE, because FOR UPDATE would need a right to change the history.
+        """
+        return _following(self._latest(row).with_for_update(read=True)).label("fsm_sequence")
+
+    def _latest(self, row: StateRow) -> Select[Any]:
+        """The number of each row's last history row, for a subquery beside the rows."""
         earlier = self.table.alias("fsm_earlier")
-        same = [earlier.c[part.key] == own[part] for part in self.row_key]
+        same = [earlier.c[part.key] == key for part, key in zip(self.row_key, row.key, strict=True)]
         # For a correlated MAX(), both servers read, and lock, the whole history of the row. With ORDER BY and LIMIT 1
         # they read only the last entry of the row in the primary key; MySQL needs the key's parts in the ORDER BY, too.
         order = [column.desc() for column in (*(earlier.c[part.key] for part in self.row_key), earlier.c.sequence)]
-        latest = select(earlier.c.sequence).where(*same).order_by(*order).limit(1)
-        if not are_locked:
-            # A plain read shows the moment when the statement began, and the statement may have waited for the rows'
-            # locks since then. Where the rows are locked already, a plain read is right; there, MariaDB refuses a
-            # locking read beside the plain read of the rows (error 1020).
-            latest = latest.with_for_update()
-        return {**own, self.table.c.sequence: func.coalesce(latest.scalar_subquery(), 0) + 1}
+        return select(earlier.c.sequence).where(*same).order_by(*order).limit(1)
 
     def values(self) -> dict[Column[Any], ColumnElement[Any]]:
         """The values of a new history row, besides its number."""
@@ -63,3 +72,7 @@ class HistorySQL:
         for name in RECORDED:
             values[columns[name]] = bindparam(f"fsm_{name}", type_=columns[name].type)
         return values
+
+
+def _following(latest: Select[Any]) -> ColumnElement[int]:
+    return func.coalesce(latest.scalar_subquery(), 0) + 1

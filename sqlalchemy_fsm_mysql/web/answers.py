@@ -23,12 +23,12 @@ from ..errors import (
     UnknownEvent,
 )
 from ..errors.texts import listed, stored_form
-from ..outcomes import Moved, MovedRows, Refused
+from ..outcomes import Missing, Moved, MovedRows, Refused
 
 __all__ = ["ANSWERED", "PROBLEM", "RETRY_AFTER", "Answerable", "headers_of", "problem_of", "sentence_of", "status_of"]
 
 Answerable: TypeAlias = (
-    Moved[Any] | Refused[Any] | MovedRows[Any] | BaseException  # Any: of any model
+    Moved[Any] | Refused[Any] | Missing[Any] | MovedRows[Any] | BaseException  # Any: of any model
 )
 """An outcome, or an error."""
 
@@ -78,8 +78,8 @@ def _status(answer: Answerable) -> HTTPStatus:
         return HTTPStatus.CREATED if answer.created else HTTPStatus.OK
     if isinstance(answer, MovedRows):
         return HTTPStatus.OK
-    if isinstance(answer, Refused):
-        return HTTPStatus.CONFLICT
+    if isinstance(answer, (Refused, Missing)):
+        answer = answer.error("")
     return next((status for kind, status, _ in _ANSWERS if isinstance(answer, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -93,7 +93,7 @@ def sentence_of(answer: Answerable, *, name: Callable[[str], str] = str) -> str:
         return f"'{name(answer.event)}' is done: it is '{name(stored_form(answer.target))}' now."
     if isinstance(answer, MovedRows):
         return f"'{name(answer.event)}' is done for {answer.moved:,}."
-    if isinstance(answer, Refused):
+    if isinstance(answer, (Refused, Missing)):
         answer = answer.error("")
     if isinstance(answer, TransitionNotAllowed):
         return _refusal(answer, name)
@@ -122,7 +122,7 @@ def problem_of(
     *developer*, ``developer`` is ``str(error)``, which names tables: for an API whose clients are your own.
     """
     status = _status(answer)
-    error = answer.error(answer.model.__name__) if isinstance(answer, Refused) else answer
+    error = answer.error(answer.model.__name__) if isinstance(answer, (Refused, Missing)) else answer
     problem: dict[str, Any] = {
         "title": status.phrase,
         "status": int(status),

@@ -229,7 +229,7 @@ def test_rows_that_are_not_in_their_source_when_they_are_moved_are_an_error(
 
     monkeypatch.setattr(Writer, "reading", lambda self, connection: nullcontext())
     with routing() as session:
-        with pytest.raises(FireError, match="locked 2 rows in 'queued', and found 1 of them there"):
+        with pytest.raises(FireError, match="locked 2 rows in a source state, and found 1 of them there"):
             claim(model, "Start", session, limit=5)
         with pytest.raises(Exception, match="rolled back|inactive|closed"):
             session.commit()

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
 from sqlalchemy_fsm_mysql import (
+    Missing,
     Moved,
     MovedRows,
     Refused,
     claim,
     find_by_token,
     fire_key,
+    fire_keys,
     fire_or_create,
     fire_where,
     force_state,
@@ -112,6 +114,21 @@ def sets_of_rows(session: Session) -> None:
     assert_type(fire_where(Order, "Stop", session, Order.id > 3), MovedRows[Order])
     assert_type(claim(Order, "Ready", session, Order.id > 3, limit=5), list[Order])
     assert_type(fire_or_create(Order(id=1), "Ready", session), Moved[Order])
+
+
+def on_a_connection(connection: Connection) -> None:
+    assert_type(fire_key(Order, 1, "Stop", connection), Moved[Order])
+    assert_type(try_fire_key(Order, 1, "Stop", connection), Moved[Order] | Refused[Order])
+    assert_type(fire_keys(Order, [1], "Stop", connection), list[Moved[Order] | Refused[Order] | Missing[Order]])
+    assert_type(fire_where(Order, "Stop", connection, Order.id > 3, limit=3, keys=True), MovedRows[Order])
+    assert_type(fire_or_create(Order, {"id": 1}, "Ready", connection), Moved[Order])
+    assert_type(find_by_token(Order.state, "token", connection), Moved[Any] | None)
+
+
+async def on_an_async_connection(connection: AsyncConnection) -> None:
+    assert_type(await fire_key(Order, 1, "Stop", connection), Moved[Order])
+    assert_type(await fire_keys(Order, [1], "Stop", connection), list[Moved[Order] | Refused[Order] | Missing[Order]])
+    assert_type(await fire_or_create(Order, {"id": 1}, "Ready", connection), Moved[Order])
 
 
 async def sets_of_rows_in_an_async_session(session: AsyncSession) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlalchemy_fsm_mysql import Event, Machine, Moved, MovedRows, Refused, Stateful, StateMachineColumn
-from sqlalchemy_fsm_mysql.outcomes.data import MovedData, MovedRowsData, RefusedData
+from sqlalchemy_fsm_mysql import Event, Machine, Missing, Moved, MovedRows, Refused, Stateful, StateMachineColumn
+from sqlalchemy_fsm_mysql.outcomes.data import MissingData, MovedData, MovedRowsData, RefusedData
 from sqlalchemy_fsm_mysql.outcomes.schema import json_schema
 
 
@@ -36,8 +36,9 @@ class Line(Stateful, Base):
 MOVED = Moved(Order, 1, "Pay", "new", "paid", details={"card": "visa"})
 REFUSED = Refused(Order, 1, "Pay", "paid", "state", ["new"])
 ROWS = MovedRows(Order, "Pay", 2, {("new", "paid"): 2})
-OUTCOMES = [MOVED, REFUSED, ROWS]
-DATA = [MovedData, RefusedData, MovedRowsData]
+MISSING = Missing(Order, 1, "Pay")
+OUTCOMES = [MOVED, REFUSED, MISSING, ROWS]
+DATA = [MovedData, RefusedData, MissingData, MovedRowsData]
 
 
 @pytest.mark.parametrize("outcome, data", list(zip(OUTCOMES, DATA, strict=True)))
@@ -46,7 +47,7 @@ def test_the_schema_and_the_typed_dict_name_what_to_dict_returns(outcome: Any, d
 
     assert list(outcome.to_dict()) == [name for name in get_type_hints(data) if name in schema["required"]]
     assert list(get_type_hints(data)) == list(schema["properties"])
-    assert set(schema["properties"]) - set(schema["required"]) <= {"errors"}
+    assert set(schema["properties"]) - set(schema["required"]) <= {"errors", "keys"}
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

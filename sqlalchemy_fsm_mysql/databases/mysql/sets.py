@@ -10,7 +10,9 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Executable,
     Integer,
+    and_,
     case,
     func,
     literal_column,
@@ -20,10 +22,12 @@ from sqlalchemy import (
     update,
 )
 
-from ...sql.code import OFFSET
+from ...sql.code import HIDDEN, OFFSET
 from ...sql.events import Branch, EventSQL, number
 from ...sql.exact import written_state
-from ..sets import SetStatements
+from ..history import KEYS_OF
+from ..ready import built_once
+from ..sets import SetStatements, among, bindable, is_in_source
 from ..transactions import Transactions
 from .rows import REMEMBERED
 
@@ -61,6 +65,35 @@ class MySQLSets(SetStatements):
             counted = [int(count) for count in connection.execute(select(*counters)).one()]
         # Counting costs some percent of the statement, so the first branch has no counter: it gets the remainder.
         return {i: count for i, count in enumerate([moved - sum(counted), *counted]) if count}
+
+    def take_rows(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        taken: Mapping[int, Sequence[tuple[Any, ...]]],
+        parameters: Mapping[str, Any],
+    ) -> int:
+        if len(taken) == 1 or not event.is_guarded:
+            return super().take_rows(connection, event, taken, parameters)
+        # Asked again, a guard may give another answer: it may read the clock. So the keys choose the branch.
+        lists = {KEYS_OF.format(branch): bindable(keys) for branch, keys in taken.items()}
+        every = [key for keys in lists.values() for key in keys]
+        statement = self.take_by_key(event, tuple(taken))
+        return connection.execute(statement, {**parameters, **lists, "fsm_keys": every}).rowcount
+
+    @built_once
+    def take_by_key(self, event: EventSQL, branches: tuple[int, ...]) -> Executable:
+        """The UPDATE of locked rows along *branches*, each of which has the keys of its rows in a parameter."""
+        row = event.row
+        chosen = case(
+            *((among(row.key, KEYS_OF.format(i)), number(event.branches[i].code)) for i in branches),
+            else_=number(HIDDEN),
+        )
+        (column, value), *rest = event.assignments(REMEMBERED)
+        remembered = func.last_insert_id(chosen + number(OFFSET))
+        first = case((remembered >= number(OFFSET), value), else_=column)  # as in _counting()
+        is_here = and_(among(row.key), is_in_source(event))
+        return update(row.table).where(is_here).ordered_values((column, first), *rest)
 
 
 def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[tuple[Column[Any], ColumnElement[Any]]]:

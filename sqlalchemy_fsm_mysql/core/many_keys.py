@@ -1,0 +1,202 @@
+"""One event on many rows of a Connection, named by their keys, each with an outcome of its own.
+
+:func:`fire_keys` works in rounds of up to :data:`CHUNK` rows. A round locks its rows and reads the outcome code of
+each, moves those that the event moves by one UPDATE, and adds their history rows by one INSERT. A key that was given
+twice is fired in the next round, as a second fire would be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, select
+
+from ..databases import database_of
+from ..databases.sets import among, bindable
+from ..errors import RowNotFound, UnknownState
+from ..outcomes import Missing, Moved, Refused
+from ..sql.code import NO_ROW, NoRow, Reading, Refusal, Taken, Undeclared
+from . import fires
+from .fires import Fire
+from .sets import CHUNK, Locked, Sweep, all_or_none, chunks, take
+from .target import plain_key
+
+__all__ = ["fire_keys"]
+
+Key: TypeAlias = tuple[Any, ...]
+Outcome: TypeAlias = "Moved[Any] | Refused[Any] | Missing[Any]"
+
+# Values of these types are equal in Python where they are equal in the database. Text is not: a collation may fold it.
+_EXACT: Final = (int, bytes, UUID, date, Decimal)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row that is locked: its key as it is stored, and what its code says."""
+
+    key: Key
+    reading: Reading
+    version: Any = None
+    sequence: int | None = None  # the number of the history row that a move adds
+
+
+def fire_keys(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> list[Outcome]:
+    """Fire the event of *sweep* on the rows with these *keys*: one outcome for each, in their order.
+
+    Raises: UnknownState when one of the rows is in a state that the machine does not declare; nothing has moved then.
+    """
+    outcomes: dict[int, Outcome] = {}
+    is_saved = not _is_one_update(sweep, connection, keys)
+    with all_or_none(sweep, connection) if is_saved else database_of(connection).transactions.together(connection):
+        for numbers in _rounds(keys):
+            _fire_round(sweep, connection, keys, numbers, outcomes, is_saved=is_saved)
+    return [outcomes[number] for number in range(len(keys))]
+
+
+def _rounds(keys: Sequence[Key]) -> Iterator[Sequence[int]]:
+    """The positions of *keys*, in rounds in which no key is twice, each in the order of the keys.
+
+    All servers lock in this order, so that two calls on the same rows wait for each other, and do not deadlock.
+    """
+    times: Counter[Key] = Counter()
+    rounds: list[list[int]] = []
+    for number, key in enumerate(keys):
+        if times[key] == len(rounds):
+            rounds.append([])
+        rounds[times[key]].append(number)
+        times[key] += 1
+    for numbers in rounds:
+        with suppress(TypeError):  # of types without an order
+            numbers.sort(key=keys.__getitem__)
+        yield from chunks(numbers)
+
+
+def _is_one_update(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> bool:
+    """Whether one UPDATE moves all rows. That needs no savepoint, because it moves all of them or none."""
+    event = sweep.event
+    can_be_one = len(event.branches) == 1 or not event.is_guarded or database_of(connection).sets.can_sweep
+    is_one_round = len(keys) <= CHUNK and len(set(keys)) == len(keys)
+    return is_one_round and can_be_one and not sweep.target.makes_versions
+
+
+def _fire_round(
+    sweep: Sweep,
+    connection: Connection,
+    keys: Sequence[Key],
+    numbers: Sequence[int],
+    outcomes: dict[int, Outcome],
+    *,
+    is_saved: bool,
+) -> None:
+    """Fire on the rows at these positions, and add the *outcomes*; *is_saved* is whether there is a savepoint."""
+    if not is_saved:  # all_or_none() has taken the lock
+        database_of(connection).rows.lock(connection, sweep.event)
+    # 1. Lock the rows, and read what the event does to each.
+    rows = {row.key: row for row in _read(sweep, connection, [keys[number] for number in numbers])}
+    found = {number: rows[keys[number]] for number in numbers if keys[number] in rows}
+    unfound = [number for number in numbers if number not in found and not _is_exact(keys[number])]
+    if unfound:
+        found |= _found_by_collation(sweep, connection, keys, unfound)
+    _require_declared(sweep, connection, found.values())
+    # 2. Move them. Two texts may be the key of one row: the first fires now, and the others one after the other.
+    first: dict[Key, int] = {}
+    for number in sorted(found):
+        first.setdefault(found[number].key, number)
+    again = [number for number in sorted(found) if first[found[number].key] != number]
+    with all_or_none(sweep, connection, is_locked=True) if again and not is_saved else nullcontext():
+        _move(sweep, connection, [found[number] for number in first.values()], is_saved=is_saved)
+        for number in again:
+            (found[number],) = _read(sweep, connection, [found[number].key])
+            _move(sweep, connection, [found[number]], is_saved=True)
+    # 3. Say what became of each.
+    for number in numbers:
+        outcomes[number] = _outcome(sweep, keys[number], found.get(number))
+
+
+def _read(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> list[_Row]:
+    """Lock the rows with these *keys*, and read what the event would do to each."""
+    read = replace(sweep, parameters={**sweep.parameters, "fsm_keys": bindable(keys)})
+    event, parts = sweep.event, len(sweep.event.row.key)
+    has_version = sweep.target.makes_versions
+    rows = []
+    for values in read.read(connection, _locking(sweep)):
+        version = values[parts + 1] if has_version else None
+        sequence = None if sweep.history is None else int(values[-1])
+        rows.append(_Row(tuple(values[:parts]), event.read(int(values[parts])), version, sequence))
+    return rows
+
+
+def _locking(sweep: Sweep) -> Select[Any]:
+    """The SELECT of :func:`_read`; its parameter is ``fsm_keys``."""
+    event, history = sweep.event, sweep.history
+    name = ("fire_keys", None if history is None else history.table)
+    query: Select[Any] | None = event.cache.get(name)
+    if query is None:
+        columns = [*sweep.columns(), *([] if history is None else [history.following(event.row)])]
+        query = select(*columns).where(among(event.row.key)).order_by(*event.row.key).with_for_update()
+        event.cache[name] = query
+    return query
+
+
+def _is_exact(key: Key) -> bool:
+    return all(isinstance(part, _EXACT) for part in key)
+
+
+def _found_by_collation(
+    sweep: Sweep, connection: Connection, keys: Sequence[Key], numbers: Sequence[int]
+) -> dict[int, _Row]:
+    """The rows that the database finds under keys which Python takes for others, such as 'ABC' for 'abc'."""
+    if not _read(sweep, connection, [keys[number] for number in numbers]):
+        return {}
+    one_by_one = {number: _read(sweep, connection, [keys[number]]) for number in numbers}
+    return {number: rows[0] for number, rows in one_by_one.items() if rows}
+
+
+def _require_declared(sweep: Sweep, connection: Connection, rows: Iterable[_Row]) -> None:
+    """Raises: UnknownState for a row in a state that the machine does not declare."""
+    for row in rows:
+        if isinstance(row.reading, Undeclared):
+            fire = Fire(sweep.target, sweep.event, plain_key(row.key), dict(sweep.parameters))
+            fire.parameters.update(zip(sweep.target.key_names, row.key, strict=True))
+            stored = fires.stored_state(connection, fire)
+            if stored is NO_ROW:
+                raise RowNotFound(**fire.row)
+            raise UnknownState(state=stored, declared=sweep.target.machine.states, **fire.row)
+
+
+def _move(sweep: Sweep, connection: Connection, rows: Sequence[_Row], *, is_saved: bool) -> None:
+    """Move those of the locked *rows* that the event moves."""
+    moving = [Locked(row.key, row.reading.branch, row.version) for row in rows if isinstance(row.reading, Taken)]
+    take(sweep, connection, moving, is_saved=is_saved)
+
+
+def _outcome(sweep: Sweep, key: Key, row: _Row | None) -> Outcome:
+    """The outcome of one row, once the rows that the event moves have moved."""
+    target, event, attribution = sweep.target, sweep.event.name, sweep.attribution
+    if row is None or isinstance(row.reading, NoRow):
+        return Missing(target.model, plain_key(key), event)
+    if isinstance(row.reading, Refusal):
+        refused = fires.refused(Fire(target, sweep.event, plain_key(key), {}), row.reading)
+        sweep.know_refused(row.key, refused.state)
+        return refused
+    assert isinstance(row.reading, Taken)
+    branch = row.reading.branch
+    return Moved(
+        model=target.model,
+        key=plain_key(key),
+        event=event,
+        source=branch.leaves,
+        target=branch.leads_to,
+        instance=sweep.instance(row.key),
+        payload=sweep.payload,
+        actor=attribution.actor,
+        details=attribution.details,
+        sequence=row.sequence,
+    )

@@ -1,0 +1,111 @@
+"""One event on many rows by their keys: :func:`fire_keys` gives an outcome for each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, overload
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from ..core import many_keys
+from ..core.attribution import Attribution
+from ..errors.texts import shown
+from ..observation import Attempt, watching
+from ..outcomes import Missing, Moved, MovedRows, Refused
+from .mapped import mapped_event
+from .sessions import AsyncPlace, SyncPlace, within
+from .sets import sweep_of
+
+__all__ = ["fire_keys"]
+
+M = TypeVar("M")
+
+_Outcomes: TypeAlias = "list[Moved[M] | Refused[M] | Missing[M]]"
+
+
+@overload
+def fire_keys(
+    model: type[M],
+    keys: Iterable[Any],
+    event: str,
+    session: SyncPlace,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
+) -> _Outcomes[M]: ...
+@overload
+def fire_keys(
+    model: type[M],
+    keys: Iterable[Any],
+    event: str,
+    session: AsyncPlace,
+    /,
+    *,
+    column: Any = ...,
+    actor: str | None = ...,
+    details: Any = ...,
+    **payload: Any,
+) -> Coroutine[Any, Any, _Outcomes[M]]: ...
+def fire_keys(
+    model: type[M],
+    keys: Iterable[Any],
+    event: str,
+    session: Any,
+    /,
+    *,
+    column: Any = None,
+    actor: str | None = None,
+    details: Any = None,
+    **payload: Any,
+) -> Any:
+    """Fire *event* on the rows of *model* with these primary *keys*; return one outcome for each, in their order.
+
+    An outcome is a ``Moved``, a ``Refused``, or a ``Missing`` where there is no row. On MySQL and MariaDB up to 1,000
+    keys take two statements, and with a history three: a SELECT that locks the rows and reads what the event does to
+    each, one UPDATE, one INSERT of the history rows. More keys are fired on in parts of 1,000, all or none. Keys are
+    as those of :func:`fire_key`. A key that is given twice is fired on twice, one after the other.
+
+    The rows that refuse the event stay locked until the transaction ends, too. ``on_moved`` functions are called for
+    each move, once all rows have moved. *actor* and *details* are written to each history row; a token belongs to one
+    fire, so there is none here. No instance is loaded; those that the session has are brought up to date.
+    *session* may be a Core ``Connection``.
+
+    Raises: TypeError for *keys* that are no keys; UnknownState when a row is in a state that the machine does not
+    declare, and then none has moved; else as :func:`fire_key`, but for refusals and missing rows.
+    """
+    if isinstance(keys, (str, bytes, Mapping)) or not isinstance(keys, Iterable):
+        raise TypeError(f"fire_keys() takes several keys, such as a list, and not {shown(keys)}")
+    attribution = Attribution(actor, details)
+    work = within(session, _fire_keys, "fire_keys", on_connection=_fire_keys)
+    return work(model, list(keys), event, column, payload, attribution)
+
+
+def _fire_keys(
+    place: Session | Connection,
+    model: type[Any],
+    keys: Sequence[Any],
+    event: str,
+    column: Any,
+    payload: Mapping[str, Any],
+    attribution: Attribution,
+) -> list[Any]:
+    mapped, _ = mapped_event(model, event, column)
+    plain = mapped.plain_keys
+    parts = [(key,) if type(key) in plain else mapped.key_parts(key) for key in keys]
+    sweep = sweep_of(place, model, event, column, (), payload, attribution)
+    with watching(Attempt("fire_keys", model, mapped.table_name, sweep.event.name)) as attempt:
+        outcomes: list[Any] = []
+        if parts:
+            connection = sweep.connection()
+            with sweep.explaining(connection):
+                outcomes = many_keys.fire_keys(sweep, connection, parts)
+        edges = Counter((one.source, one.target) for one in outcomes if isinstance(one, Moved))
+        attempt.result = MovedRows(mapped.model, sweep.event.name, edges.total(), edges)
+        if edges and mapped.extras.hooks:
+            sweep.announce([one for one in outcomes if isinstance(one, Moved)], connection)
+    return outcomes
