@@ -8,19 +8,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
+    Event,
     GuardNotSatisfied,
+    Machine,
     Moved,
     Refused,
     RowNotFound,
+    StateMachineColumn,
+    StateSinceColumn,
     TokenConflict,
     TooManyRows,
     TransactionAborted,
@@ -55,10 +59,21 @@ from tests.conformance.history_models import (
     VehicleTransition,
 )
 from tests.conformance.session_support import HIGHEST, create, is_sqlite, statements, stored
-from tests.conformance.test_fire_due import Base as DueBase
-from tests.conformance.test_fire_due import Order as DueOrder
 
 Place = Session | Connection
+
+
+class TimedBase(DeclarativeBase):
+    """The table of a timed event."""
+
+
+class Timer(TimedBase):
+    __tablename__ = "connection_timers"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(
+        Machine(initial="running", events=[Event("Ring", {"running": "rung"}, after=timedelta(hours=1))])
+    )
+    state_since: Mapped[datetime] = StateSinceColumn()
 
 
 @pytest.fixture(params=["session", "connection"])
@@ -269,20 +284,20 @@ def test_a_set_in_batches_and_with_a_limit(place: Place, database: Engine) -> No
 
 
 def test_timed_events(place: Place, database: Engine) -> None:
-    DueBase.metadata.create_all(database)
+    TimedBase.metadata.create_all(database)
     heard: list[Any] = []
-    key = secrets.randbelow(HIGHEST)
     try:
         with database.begin() as connection:
             since = utc_ago(timedelta(hours=2))
-            connection.execute(insert(DueOrder.__table__).values(id=key, state="pending", state_since=since))
-        with hooked(on_moved(DueOrder.state), DueOrder.state, lambda *heard_of: heard.append(heard_of)):
-            assert fire_due(DueOrder, place, DueOrder.id == key).by_transition == {("pending", "expired"): 1}
+            connection.execute(insert(Timer.__table__).values(id=1, state="running", state_since=since))
+        with hooked(on_moved(Timer.state), Timer.state, lambda *heard_of: heard.append(heard_of)):
+            assert fire_due(Timer, place).by_transition == {("running", "rung"): 1}
         place.commit()
-        assert stored(database, DueOrder, key) == "expired"
-        assert [(moved.key, where is place) for moved, where in heard] == [(key, True)]
+        assert stored(database, Timer, 1) == "rung"
+        assert [(moved.key, where is place) for moved, where in heard] == [(1, True)]
     finally:
-        DueBase.metadata.drop_all(database)  # tests/conformance/test_fire_due.py counts all rows of its tables
+        place.rollback()
+        TimedBase.metadata.drop_all(database)
 
 
 # --- a row that may be missing
@@ -373,7 +388,7 @@ def test_in_autocommit_each_fire_is_committed(database: Engine) -> None:
         with pytest.raises(TransactionRequired):
             fire_key(Order, key, "Ready", connection)
         with pytest.raises(TransactionRequired):
-            fire_due(DueOrder, connection)
+            fire_due(Timer, connection)
 
 
 def test_run_transaction_commits_what_a_connection_fires(database: Engine) -> None:
