@@ -98,7 +98,8 @@ def run_with_url(session: nox.Session, *arguments: str) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Race events on a few rows, watch, check: needs nothing but Python."""
-    install_once(session, "--editable", ".[cli,pymysql]")
+    seekdb = ["pylibseekdb>=1.4"] if "seekdb" in session.posargs else []
+    install_once(session, *seekdb, "--editable", ".[cli,pymysql]")
     run_with_url(session, "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
 
 

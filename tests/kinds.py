@@ -179,6 +179,8 @@ def server_name(version: str) -> str:
     >>> server_name("9.7.4-2"), server_name("10.11.18-MariaDB-0+deb12u1"), server_name("5.5.5-10.6.1-MariaDB")
     ('mysql97', 'mariadb1011', 'mariadb106')
     """
+    if seekdb := re.search(r"seekdb-v(\d+)\.(\d+)", version):
+        return f"seekdb{seekdb[1]}{seekdb[2]}"
     # MariaDB 10 puts 5.5.5- in front for clients of replication.
     numbers = re.match(r"(?:5\.5\.5-(?=.*MariaDB)|PostgreSQL )?(\d+)\.(\d+)", version)
     if not numbers:

@@ -5,7 +5,8 @@ In this order:
 1. ``FSM_TEST_URLS``: SQLAlchemy URLs, separated by commas. One that does not answer is an error.
 2. Docker, if an engine really answers: the image of each of ``KINDS``, through testcontainers.
 3. A server program of this machine (``mysqld``, ``mariadbd``), started privately in a temporary folder. Root is not needed.
-4. On Debian and Ubuntu, as root: MariaDB from apt-get, then as before.
+4. OceanBase's seekdb, if its wheel is installed (``pip install pylibseekdb``). FSM_TEST_URLS may name it too: ``seekdb``.
+5. On Debian and Ubuntu, as root: MariaDB from apt-get, then as in 3.
 
 Else `NoServer` says what each way lacked. What was started here is stopped when the process ends.
 
@@ -41,6 +42,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from sqlalchemy_fsm_mysql.testing import ServerUnavailable, seekdb
 from tests.kinds import KINDS, MARIADB, Kind, kind_of, server_name
 
 # Drivers of the usual run, and those that --all-drivers adds; each with the module that has to be there.
@@ -113,6 +115,8 @@ def targets(found: Sequence[Server], drivers: Sequence[str] = DRIVERS) -> dict[s
         f"{server.name}-{driver}": server.url.set(drivername=f"{server.url.get_backend_name()}+{driver}")
         for server in found
         for driver in installed_drivers(drivers)
+        # seekdb counts no statements, and `questions` counts those of PyMySQL alone.
+        if driver == "pymysql" or not server.name.startswith("seekdb")
     }
 
 
@@ -165,8 +169,22 @@ def questions(connection: Connection) -> int:
     # SHOW STATUS counts itself (MySQL 9.7, MariaDB 10.11 and 11.8). The info dictionary lives as long as the
     # driver's connection, and so does the server's counter.
     connection.info["shows"] = connection.info.get("shows", 0) + 1
-    row = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Questions'").one()
-    return int(row[1]) - connection.info["shows"]
+    row = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Questions'").one_or_none()
+    return (int(row[1]) if row is not None else sent_by_pymysql(connection)) - connection.info["shows"]
+
+
+def sent_by_pymysql(connection: Connection) -> int:
+    """How many statements PyMySQL has sent, for a server that counts none (seekdb); counted from the first call on."""
+    driver: Any = connection.connection.driver_connection
+    if not hasattr(driver, "fsm_sent"):
+        driver.fsm_sent, send = connection.info["shows"], driver._execute_command
+
+        def counting(command: int, sql: str | bytes) -> None:
+            driver.fsm_sent += 1
+            send(command, sql)
+
+        driver._execute_command = counting
+    return int(driver.fsm_sent)
 
 
 # --- the search
@@ -233,10 +251,10 @@ def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = 90
 # --- the ways
 
 
-def from_environment(_: ExitStack) -> list[URL]:
+def from_environment(stack: ExitStack) -> list[URL]:
     """The servers that FSM_TEST_URLS names."""
-    text = os.environ.get("FSM_TEST_URLS", "")
-    urls = [make_url(part.strip()) for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in os.environ.get("FSM_TEST_URLS", "").split(",") if part.strip()]
+    urls = [from_seekdb(stack)[0] if part == "seekdb" else make_url(part) for part in parts]
     if not urls:
         raise Unavailable("not set")
     known = dict.fromkeys(backend for kind in KINDS for backend in kind.backends)
@@ -370,6 +388,14 @@ def guard(server: subprocess.Popen[bytes], folder: Path, stack: ExitStack) -> No
     stack.callback(stop)
 
 
+def from_seekdb(stack: ExitStack) -> list[URL]:
+    """OceanBase's seekdb, from its wheel."""
+    try:
+        return [stack.enter_context(seekdb()).set(database=None)]
+    except ServerUnavailable as error:
+        raise Unavailable(str(error)) from error
+
+
 def from_apt(stack: ExitStack) -> list[URL]:
     """MariaDB installed from the distribution, then a private server of it."""
     if not which("apt-get"):
@@ -392,6 +418,7 @@ WAYS: dict[str, Way] = {
     "FSM_TEST_URLS": from_environment,
     "Docker": from_docker,
     "a private server": from_this_machine,
+    "seekdb": from_seekdb,
     "apt-get": from_apt,
 }
 

@@ -221,6 +221,7 @@ def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
             )
         return
     dialect = writing_dialect(table.connection.dialect)
+    types_of(dialect).share(table.connection.dialect, dialect)
     type_ = types_of(dialect).state(dialect, op.states, op.storage).compile(dialect=dialect)
     clause = f"ADD COLUMN {table.quote(op.new)} {type_} NULL"
     algorithms = ("INSTANT", "INPLACE, LOCK=NONE", "COPY") if op.copies_table else ("INSTANT",)

@@ -82,6 +82,7 @@ class Place:
         self.column = self.table.c[column]
         self.label = ".".join(part for part in (self.schema, table, column) if part)
         self.checks = check_names(table, column)
+        types_of(connection.dialect).learn(connection)
 
     def held(self) -> Held | None:
         """The values that the column allows; None when there is no such column, or one of another kind."""
@@ -211,6 +212,7 @@ def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialec
     if storage == "integer" and stored.takes is not None and all(int(state) in stored.takes for state in states):
         return stored.definition[stored.type_start : stored.type_end]
     writing = writing_dialect(dialect)
+    types_of(dialect).share(dialect, writing)
     type_ = str(types_of(writing).state(writing, states, storage).compile(dialect=writing))
     if storage == "integer":
         return type_

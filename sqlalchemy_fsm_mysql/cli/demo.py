@@ -22,6 +22,14 @@ def demo(
             " table of its own there, and drops it at the end. Without it: a temporary SQLite file.",
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Start a server for the demo, instead of --url: 'seekdb' (pip install pylibseekdb, Python 3.11+;"
+            " neither root nor Docker is needed) or 'installed', a mysqld or mariadbd of this machine.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that race.")] = 8,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Orders that they race for.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long they race.")] = 6,
@@ -32,10 +40,13 @@ def demo(
     cannot be reached or used.
     """
     from ..demo.play import play
-    from ..demo.stage import NoDatabase, NoStage
+    from ..demo.stage import SERVERS, NoDatabase, NoStage
 
+    if server is not None and (url is not None or server not in SERVERS):
+        problem = "it starts a server, and --url names one: give one of them" if url is not None else "no such server"
+        raise typer.BadParameter(f"{problem}; there are {', '.join(SERVERS)}", param_hint="--server")
     try:
-        status = play(Console(), url=url, workers=workers, rows=rows, seconds=seconds)
+        status = play(Console(), url=url, workers=workers, rows=rows, seconds=seconds, server=server)
     except NoDatabase as error:
         fail(str(error), Status.DATABASE)
     except NoStage as error:

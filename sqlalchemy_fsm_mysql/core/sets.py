@@ -213,7 +213,7 @@ class ConnectionSweep(Sweep):
 def run(sweep: Sweep, connection: Connection) -> Counter[int]:
     """Move the rows that match, all or none; how many took which branch."""
     # The plans, the cheapest first. The recorded set needs _is_steady(), because it reads the criterion twice.
-    is_set = database_of(connection).sets.can_sweep and sweep.is_set()
+    is_set = sweep.is_set() and database_of(connection).sets.can_sweep(connection, sweep.event)
     if is_set and sweep.history is None:
         return _as_set(sweep, connection)
     if is_set and _is_steady(sweep):

@@ -75,7 +75,8 @@ def upsert(connection: Connection, fire: Fire, values: Mapping[str, Any]) -> Mov
 
 def can_upsert(connection: Connection, event: EventSQL) -> bool:
     """Whether one statement can create the row or move it by *event*."""
-    return database_of(connection).upsert is not None and _is_plain(event)
+    statement = database_of(connection).upsert
+    return statement is not None and _is_plain(event) and statement.can_upsert(connection)
 
 
 def _is_plain(event: EventSQL) -> bool:

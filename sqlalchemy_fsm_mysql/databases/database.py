@@ -2,7 +2,7 @@
 
 A :class:`Database` is a composition; each part has one default implementation, whose methods are the points of
 variance, and a database overrides only what differs. Code outside of this folder asks a part, never a dialect's name:
-``database.upsert is None``, ``database.sets.can_sweep``, ``database.enforcer.can_enforce``.
+``database.upsert is None``, ``database.sets.can_sweep(…)``, ``database.enforcer.can_enforce``.
 
 To add a database, write the parts that differ and enter it in `SUPPORTED`.
 """
@@ -225,7 +225,8 @@ def ends_on_any_error(connection: Connection) -> bool:
 def require_database(connection: Any) -> None:
     """Refuse to create a state column in a database that is not supported and where no backend is asked for.
 
-    *connection* may be SQLAlchemy's mock of one, which has no execution options.
+    The types of our columns learn from a supported one which collations it has. *connection* may be SQLAlchemy's mock,
+    which has no execution options.
 
     Raises: FSMError for a database that is not supported; ValueError for an option that names none.
     """
@@ -235,6 +236,8 @@ def require_database(connection: Any) -> None:
         database_of_dialect(connection.dialect)
     else:
         _asked_for(asked, connection.dialect)
+    if isinstance(connection, Connection):
+        types_of(connection.dialect).learn(connection)
 
 
 def name_of(dialect: Dialect) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
@@ -29,8 +29,9 @@ __all__ = ["SetStatements", "among", "bindable", "is_in_source"]
 class SetStatements:
     """Moves locked rows by their keys, one UPDATE for each branch: every database can do that."""
 
-    can_sweep: ClassVar[bool] = False
-    """Whether one UPDATE can move a set of rows and count how many took which branch."""
+    def can_sweep(self, connection: Connection, event: EventSQL) -> bool:
+        """Whether one UPDATE can move a set of rows by *event* and count how many took which branch."""
+        return False
 
     def sweep(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, Integer, SmallInteger, String
+from sqlalchemy import Connection, DateTime, Dialect, Integer, SmallInteger, String
 from sqlalchemy.types import TypeEngine
 
 __all__ = ["ColumnTypes", "integer_type"]
@@ -18,6 +18,12 @@ class ColumnTypes:
 
     has_enum: ClassVar[bool] = False
     """Whether the database has a type that stores one of a list of texts as a number."""
+
+    def learn(self, connection: Connection) -> None:
+        """Ask the server of *connection*, once for each dialect, what its types can have."""
+
+    def share(self, dialect: Dialect, other: Dialect) -> None:
+        """Let *other*, a dialect for the same server, know all that was learned for *dialect*."""
 
     def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[Any]:
         """The type of a state column with *states*, the values that it stores; numbers are texts of digits."""

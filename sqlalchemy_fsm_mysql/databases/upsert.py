@@ -16,6 +16,10 @@ __all__ = ["Upsert"]
 class Upsert(Protocol):
     """One statement for ``fire_or_create``, for events without guards and effects."""
 
+    def can_upsert(self, connection: Connection) -> bool:
+        """Whether the server of *connection* can do it."""
+        ...
+
     def upsert(
         self,
         connection: Connection,

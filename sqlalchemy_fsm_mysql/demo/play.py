@@ -21,12 +21,14 @@ from .stage import stage
 LOOK_EVERY = 0.2  # seconds
 
 
-def play(console: Console, *, url: str | None, workers: int, rows: int, seconds: float) -> int:
+def play(
+    console: Console, *, url: str | None, workers: int, rows: int, seconds: float, server: str | None = None
+) -> int:
     """Race, show, check. Returns the exit status: 0 when every check passes, else 1.
 
     Raises: NoStage when the database cannot be used.
     """
-    with stage(url, rows) as engine:
+    with stage(url, rows, server) as engine:
         _introduce(console, engine, workers, rows, seconds)
         with racing(engine.url, workers, seconds) as race:
             _wait_for_all(console, race, workers)
@@ -37,7 +39,7 @@ def play(console: Console, *, url: str | None, workers: int, rows: int, seconds:
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     show_findings(console, found)
     console.print(contest_table(Contest.of(race.tally, stored)))
-    return _verdict(console, race, found, took, where="SQLite" if url is None else shown_url(engine.url))
+    return _verdict(console, race, found, took, where=server or ("SQLite" if url is None else shown_url(engine.url)))
 
 
 def _introduce(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:

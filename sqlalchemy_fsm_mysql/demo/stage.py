@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import URL, Engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -13,8 +14,15 @@ from sqlalchemy.orm import Session
 
 from ..databases import is_in_memory
 from ..databases.urls import cause_of, problem_of, shown_url
+from ..testing.servers import ServerUnavailable, private_server, seekdb
 from .orders import COMMENT, TABLE, Base, Order
 from .race import make_engine
+
+SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[URL]]]] = {
+    "seekdb": seekdb,
+    "installed": private_server,
+}
+"""The servers that the demo can start: OceanBase's, from its wheel, and one that is installed on this machine."""
 
 
 class NoStage(Exception):
@@ -26,13 +34,20 @@ class NoDatabase(NoStage):
 
 
 @contextmanager
-def stage(url: str | None, rows: int) -> Iterator[Engine]:
-    """An engine on a database with *rows* new orders; gone at the end.
+def stage(url: str | None, rows: int, server: str | None = None) -> Iterator[Engine]:
+    """An engine on a database with *rows* new orders; gone at the end. *server* is one of `SERVERS`, to be started.
 
     Raises: NoStage when the database cannot be used, or holds a table of the demo's name that is not the
-    demo's.
+    demo's; or when the server cannot be started.
     """
-    if url is None:
+    if server is not None:
+        with ExitStack() as stack:
+            try:
+                started = stack.enter_context(SERVERS[server]())
+            except ServerUnavailable as error:
+                raise NoDatabase(str(error)) from error
+            yield from _set(started, rows)
+    elif url is None:
         with tempfile.TemporaryDirectory(prefix="fsm-demo-") as folder:
             yield from _set(URL.create("sqlite", database=str(Path(folder) / "orders.db")), rows)
     else:

@@ -290,13 +290,22 @@ def add_check(type_: Any, column: Column[Any]) -> None:
         # makes a new one. Alembic evaluates a create rule when it adds a column, and does not evaluate ddl_if().
         check._type_bound, check._create_rule = True, _CheckRule(type_)  # noqa: SLF001 - as Enum does; there is no other
         table.append_constraint(check)
-        event.listen(table, "before_create", _require_database)
+
+    event.listen(column, "after_parent_attach", attached)
+    ask_server_before_create(type_, column)
+
+
+def ask_server_before_create(_: Any, column: Column[Any]) -> None:
+    """Before the table of *column* is created, refuse a database that is not supported, and learn what a server has."""
+
+    def attached(_: Column[Any], table: Any) -> None:
+        if isinstance(table, Table):
+            event.listen(table, "before_create", _require_database)
 
     event.listen(column, "after_parent_attach", attached)
 
 
 def _require_database(_: Table, connection: Connection | None, **__: Any) -> None:
-    """Refuse to create the table in a database that the library does not support."""
     if connection is not None:  # None: Alembic writes a script
         require_database(connection)
 

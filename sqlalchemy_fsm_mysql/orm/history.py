@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    event,
     inspect,
     select,
 )
@@ -46,6 +47,7 @@ from ..machine import Machine
 from ..machine.states import FORCED
 from ..outcomes import Moved
 from ..sql.history import HistorySQL
+from .column import ask_server_before_create
 from .mapped import MappedState, attribute_state, mapped_states, named_state
 from .placement import require_unset
 from .sessions import (
@@ -90,6 +92,7 @@ class ExactText(TypeDecorator[str]):
     def __init__(self, length: int) -> None:
         super().__init__(length)
         self.length = length
+        event.listen(self, "after_parent_attach", ask_server_before_create)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(types_of(dialect).exact_text(dialect, self.length))

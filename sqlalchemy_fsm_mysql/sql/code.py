@@ -17,6 +17,9 @@ values of the row's other columns in the session are old.
 MySQL and MariaDB send the code by ``LAST_INSERT_ID(expr)``, where bit 63 is added to each code. An AUTO_INCREMENT id
 of an earlier INSERT cannot be that large, so an id is never read as an answer. An upsert adds a random number in the
 bits of the failed guards (its events have no guards), because its session may remember the answer of an earlier upsert.
+
+The number of a history row is sent in the same way, with the bits 63, 62 and 61 added: no outcome has all three. So the
+answer of an earlier statement, or an AUTO_INCREMENT id, is never read as a number.
 """
 
 from __future__ import annotations
@@ -35,6 +38,10 @@ UNDECLARED: Final = 2
 OTHER_VERSION: Final = 1
 TAKEN: Final = 1 << 62
 OFFSET: Final = 1 << 63
+
+NUMBERED: Final = OFFSET | TAKEN | 1 << 61
+NUMBER: Final = (1 << 61) - 1
+"""The bits of a history row's number in a code that has the bits of `NUMBERED`."""
 
 _REFUSED, _BY_STATE, _BY_GUARD, _STATE_STEP = 4, 0, 2, 4
 _LOW_BITS = 24

@@ -34,6 +34,7 @@ def closed(reason: str) -> servers.Way:
         ("11.8.9-MariaDB-0+deb13u1 from Debian", "mariadb118"),
         ("5.5.5-10.11.18-MariaDB-0+deb12u1-log", "mariadb1011"),
         ("5.5.62", "mysql55"),
+        ("5.7.25-OceanBase seekdb-v1.4.0.0", "seekdb14"),
         ("nonsense", "unknown"),
     ],
 )

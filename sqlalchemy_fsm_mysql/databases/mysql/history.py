@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Executable, func, insert, select
+from sqlalchemy import BigInteger, Connection, Executable, func, insert, select
 
 from ...sql.clock import utc_now
+from ...sql.code import NUMBER, NUMBERED
+from ...sql.events import number
 from ...sql.history import HistorySQL
 from ..history import HistoryStatements
 from ..ready import ReadyStatement, built_once
@@ -19,8 +21,12 @@ class MySQLHistory(HistoryStatements):
     """One INSERT … SELECT, which remembers the number by ``LAST_INSERT_ID(expr)``."""
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
-        result = self.ready_insert(history).execute(connection, parameters)
-        return int(result.lastrowid or connection.execute(select(func.last_insert_id())).scalar_one())
+        answer = self.ready_insert(history).execute(connection, parameters).lastrowid or 0
+        if answer >= NUMBERED:
+            return answer & NUMBER
+        # A trigger or an AUTO_INCREMENT column of the history's table hides the number. OceanBase's INSERT reports none
+        # within a transaction, and does not remember it either. The new history row has the row's highest number.
+        return int(connection.execute(self.read_last(history), parameters).scalar_one())
 
     def record_statements(self, history: HistorySQL) -> list[Executable]:
         return [self.insert_numbered(history)]
@@ -31,10 +37,17 @@ class MySQLHistory(HistoryStatements):
         return ReadyStatement(self.insert_numbered(history))
 
     @built_once
+    def read_last(self, history: HistorySQL) -> Executable:
+        """A read of the number of the row's last history row."""
+        return select(func.max(history.table.c.sequence)).where(history.of_row())
+
+    @built_once
     def insert_numbered(self, history: HistorySQL) -> Executable:
         """The INSERT of a history row with the next number of its row."""
         columns = history.table.c
-        sequence = func.last_insert_id(history.next_sequence())
+        # The operators of bits are unsigned in every sql_mode; a subtraction is not.
+        remembered = func.last_insert_id(history.next_sequence().bitwise_or(number(NUMBERED)), type_=BigInteger())
+        sequence = remembered.bitwise_and(number(NUMBER))
         values = {**history.values(), columns.sequence: sequence, columns.at: utc_now()}
         rows = select(*values.values()).where(history.of_row())
         return insert(history.table).from_select(list(values), rows)

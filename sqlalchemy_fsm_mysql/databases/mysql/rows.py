@@ -21,6 +21,7 @@ from ...sql.events import Chosen, EventSQL, number
 from ..ready import ReadyStatement, built_once
 from ..rows import RowStatements
 from ..transactions import is_autocommit
+from .remembered import is_remembered_at_once
 
 __all__ = ["REMEMBERED", "MySQLRows"]
 
@@ -61,6 +62,8 @@ class MySQLRows(RowStatements):
         # session, unless it is in the UPDATE's transaction. So in AUTOCOMMIT there is a transaction until an answer has
         # contained a code.
         is_answered = connection.dialect in ready.answering
+        if event.is_guarded and not is_answered and not is_remembered_at_once(connection):
+            return super().fire(connection, event, parameters, known_version=known_version)
         alone = is_answered or not is_autocommit(connection)
         with _ALONE if alone else self.transactions.together(connection):
             result = ready.execute(connection, parameters)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Dialect
+from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.types import TypeEngine
 
 from ..types import ColumnTypes, integer_type
@@ -20,14 +21,34 @@ __all__ = ["MariaDBTypes", "MySQLTypes"]
 class MySQLTypes(ColumnTypes):
     """ENUM or VARCHAR in a binary collation; that of VARCHAR does not pad: 'ready' and 'ready ' are different.
 
-    States in ASCII make an ENUM in ``ascii_bin``; states in another script need ``utf8mb4``.
+    States in ASCII make an ENUM in ``ascii_bin``; states in another script need ``utf8mb4``. A server that has not the
+    collation, such as OceanBase and MySQL 5.7, gets ``utf8mb4_bin``. The server is asked before a table is created.
     """
 
     has_enum = True
-    # The character set and collation of a VARCHAR of states, and the collation of any other exact text. MySQL has no
-    # collation of ascii that does not pad.
-    state_charset: ClassVar[tuple[str, str]] = ("utf8mb4", "utf8mb4_0900_bin")
+    # The collation of a VARCHAR of states, and that of any other exact text. MySQL has no collation of ascii that does
+    # not pad.
+    state_collation: ClassVar[str] = "utf8mb4_0900_bin"
     exact_collation: ClassVar[str] = "utf8mb4_0900_bin"
+
+    def __init__(self) -> None:
+        self._collations: WeakKeyDictionary[Dialect, frozenset[str]] = WeakKeyDictionary()
+
+    def learn(self, connection: Connection) -> None:
+        if connection.dialect not in self._collations:
+            found = connection.execute(text("SHOW COLLATION"))
+            self._collations[connection.dialect] = frozenset(str(row[0]) for row in found)
+
+    def share(self, dialect: Dialect, other: Dialect) -> None:
+        if dialect in self._collations:
+            self._collations[other] = self._collations[dialect]
+
+    def _known(self, dialect: Dialect, collation: str) -> tuple[str, str]:
+        """The character set and the name of *collation*; those of ``utf8mb4_bin`` where the server has it not."""
+        if collation not in self._collations.get(dialect, {collation}):
+            # It pads: the tokens 'a' and 'a ' are the same one. States are compared as bytes in any collation.
+            collation = "utf8mb4_bin"
+        return collation.partition("_")[0], collation
 
     def state(self, dialect: Dialect, states: Sequence[str], storage: str) -> TypeEngine[Any]:
         if storage == "integer":
@@ -36,15 +57,16 @@ class MySQLTypes(ColumnTypes):
 
         is_ascii = all(map(str.isascii, states))
         if storage == "enum":
-            charset, collation = ("ascii", "ascii_bin") if is_ascii else ("utf8mb4", self.exact_collation)
+            charset, collation = self._known(dialect, "ascii_bin" if is_ascii else self.exact_collation)
             return mysql.ENUM(*_doubled(states, dialect), charset=charset, collation=collation)
-        charset, collation = self.state_charset if is_ascii else ("utf8mb4", self.exact_collation)
+        charset, collation = self._known(dialect, self.state_collation if is_ascii else self.exact_collation)
         return mysql.VARCHAR(max(map(len, states)), charset=charset, collation=collation)
 
     def exact_text(self, dialect: Dialect, length: int) -> TypeEngine[str]:
         from sqlalchemy.dialects import mysql
 
-        return mysql.VARCHAR(length, charset="utf8mb4", collation=self.exact_collation)
+        charset, collation = self._known(dialect, self.exact_collation)
+        return mysql.VARCHAR(length, charset=charset, collation=collation)
 
     def timestamp(self) -> TypeEngine[Any]:
         from sqlalchemy.dialects import mysql
@@ -55,7 +77,7 @@ class MySQLTypes(ColumnTypes):
 class MariaDBTypes(MySQLTypes):
     """As MySQL's, with the collations that MariaDB has."""
 
-    state_charset = ("ascii", "ascii_nopad_bin")
+    state_collation = "ascii_nopad_bin"
     exact_collation = "utf8mb4_nopad_bin"
 
 

@@ -16,6 +16,7 @@ from ...sql.exact import written_state
 from ..history import KEEP_ROWCOUNT
 from ..ready import built_once
 from ..transactions import Transactions
+from .remembered import is_remembered_at_once
 
 __all__ = ["MySQLUpsert"]
 
@@ -25,6 +26,9 @@ class MySQLUpsert:
     """One statement. Its code contains a nonce, because the session may still remember an earlier upsert's answer."""
 
     transactions: Transactions
+
+    def can_upsert(self, connection: Connection) -> bool:
+        return is_remembered_at_once(connection)
 
     def upsert(
         self,
