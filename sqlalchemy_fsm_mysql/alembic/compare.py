@@ -74,12 +74,14 @@ def _compare_column(
     held = held_by(place, survey_of(context, table_name, schema))
     numbers = ("integer", "number")
     if held is None or (held.storage in numbers) != (type_.storage == "integer"):
+        is_number = held is not None and held.storage in numbers
+        advice = 'a machine over an Enum of ints takes it as it is, by storage="integer"; else ' if is_number else ""
         raise MigrationRefused(
             place.label,
             f"the column is {stored.type!s}, which alter_column() would have the server convert in its own way: numbers"
             " by position, unknown texts to ''",
-            "op.adopt_column() takes it over, and the command `sqlalchemy-fsm-mysql adopt` writes that revision;"
-            " compare_type= in env.py may leave the column out",
+            f"{advice}op.adopt_column() takes it over, and the command `sqlalchemy-fsm-mysql adopt` writes that"
+            " revision; compare_type= in env.py may leave the column out",
         )
     alter.kw[_FOUND] = list(_changes(place, held, declared, schema))
     return _STOP
@@ -178,7 +180,8 @@ def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None
     if gone:
         log.info("Detected removed states %s on '%s'", _listed(gone), place.label)
         default = type_.stored_value(machine.initial) if held.default in gone else None
-        yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), **altering)
+        line = _definition(place, held)
+        yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), definition=line, **altering)
     for state in map(type_.stored_value, machine.retired):
         if state in held.states and not _is_held(place, state):
             log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
@@ -199,11 +202,17 @@ def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]
         storage=wanted,
         existing_storage=_STORAGES.get(held.storage),
         remark=_remark(place),
+        definition=_definition(place, held),
         **where,
     )
 
 
 _STORAGES: dict[str, Storage] = {"enum": "enum", "varchar": "varchar", "integer": "integer"}
+
+
+def _definition(place: Place, held: Held) -> str | None:
+    """The column's line of SHOW CREATE TABLE, for the bare ALTER of ``--sql``; a column with a CHECK has none."""
+    return place.definition() if isinstance(place, ServerPlace) and held.storage in ("enum", "text", "number") else None
 
 
 def _remark(place: Place) -> str:

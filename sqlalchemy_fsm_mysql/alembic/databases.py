@@ -149,6 +149,12 @@ class ServerPlace(Place):
             return None
         return Held(stored.storage, stored.states, stored.default, stored.is_exact, stored.is_nullable)
 
+    def definition(self) -> str | None:
+        """The column's line of SHOW CREATE TABLE."""
+        with self.pinned(1):
+            stored = self._stored()
+        return None if stored is None else stored.definition
+
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
         with self.pinned(lock_wait_timeout):
             stored = self._stored()

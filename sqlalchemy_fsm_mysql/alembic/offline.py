@@ -40,6 +40,7 @@ from ..errors.texts import escaped
 from ..machine.states import FORCED
 from ..orm.column import check_name, states_check
 from ..sql.clock import utc_now
+from .bare import bare_alter
 from .databases import PIN, UNPIN, constraint_text, state_table
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 
@@ -83,6 +84,8 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
     _require_consent(op)
     writer = _Writer(dialect)
     yield f"-- {escaped(op.label)}: {_WHAT[type(op)](op)}"  # a line end in a name would end the comment
+    if isinstance(op, AlterStatesOp):
+        yield from bare_alter(op)
     for statement in _SCRIPTS[type(op)](writer, op):
         yield f"{statement};"
     yield ""

@@ -52,7 +52,8 @@ class AlterStatesOp(StatesOp):
 
     `existing` are the states that the column has before, in the database's order. `lock_wait_timeout` is in seconds:
     how long one attempt may queue for the table, and all writers behind it; `attempts` how often it is tried. Without
-    `copies_table`, a step for which the server copies the table is refused.
+    `copies_table`, a step for which the server copies the table is refused. `definition` is the column's line of SHOW
+    CREATE TABLE before the step, from which ``--sql`` makes the bare ALTER.
     """
 
     storage: Storage = "enum"
@@ -61,6 +62,7 @@ class AlterStatesOp(StatesOp):
     lock_wait_timeout: int = 1
     attempts: int = 5
     copies_table: bool = False
+    definition: str | None = None
     remark: str = ""  # for the revision: how long a copy takes on the table at hand
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class AddStatesOp(AlterStatesOp):
         lock_wait_timeout: int = 1,
         attempts: int = 5,
         copies_table: bool = False,
+        definition: str | None = None,
     ) -> None:
         """Append *states* to those that the column takes; what it has already, and all else it says, is left alone.
 
@@ -108,7 +111,9 @@ class AddStatesOp(AlterStatesOp):
         ``algorithm="COPY"`` and ``copies_table=True`` have to be given. SQLite changes its schema only, and needs
         neither. *existing* is for ``--sql``, where a VARCHAR's states cannot be read. An ALTER queues behind open
         transactions, and all writers queue behind it: so it gives up after *lock_wait_timeout* seconds, and tries again
-        a second later, *attempts* times in all.
+        a second later, *attempts* times in all. *definition* is the column's line of SHOW CREATE TABLE, which
+        autogenerate writes for steps that copy: of it, ``--sql`` prints the bare ALTER for gh-ost and
+        pt-online-schema-change.
 
         Raises: MigrationRefused, when nothing was changed; the driver's error.
         """
@@ -124,6 +129,7 @@ class AddStatesOp(AlterStatesOp):
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
                 copies_table=copies_table,
+                definition=definition,
             )
         )
 
@@ -164,6 +170,7 @@ class DropStatesOp(AlterStatesOp):
         lock_wait_timeout: int = 1,
         attempts: int = 5,
         copies_table: bool = False,
+        definition: str | None = None,
     ) -> None:
         """Take *states* out of those that the column takes. The server copies the table for it, and blocks writers.
 
@@ -187,6 +194,7 @@ class DropStatesOp(AlterStatesOp):
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
                 copies_table=copies_table,
+                definition=definition,
             )
         )
 
@@ -333,6 +341,7 @@ class ConvertStatesOp(AlterStatesOp):
         lock_wait_timeout: int = 1,
         attempts: int = 5,
         copies_table: bool = False,
+        definition: str | None = None,
     ) -> None:
         """Store the column as *storage*, ``"enum"``, ``"varchar"`` or ``"integer"``, with *states*, as a model does.
 
@@ -358,6 +367,7 @@ class ConvertStatesOp(AlterStatesOp):
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
                 copies_table=copies_table,
+                definition=definition,
             )
         )
 

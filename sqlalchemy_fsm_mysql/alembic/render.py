@@ -30,7 +30,7 @@ def _add_states(context: AutogenContext, op: AddStatesOp) -> list[str]:
     options = _alter_options(op, "INSTANT")
     copies = op.algorithm == "COPY" and bool(op.remark)
     if copies:
-        options["copies_table"] = op.copies_table
+        options |= _copying(op)
     return [
         f"# {EXPAND}",
         *(_copy(op) if copies else []),
@@ -44,7 +44,7 @@ def _drop_states(context: AutogenContext, op: DropStatesOp) -> list[str]:
     if op.server_default is not None:
         options["server_default"] = op.server_default  # a text, as in SQLAlchemy's own DDL
     if op.remark:
-        options["copies_table"] = op.copies_table
+        options |= _copying(op)
     return [f"# {CONTRACT}", *_copy(op), _call(context, "drop_states", op, spelled(op.states, op.storage), options)]
 
 
@@ -54,8 +54,14 @@ def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> list[str]:
     if op.existing_storage is not None:
         options["existing_storage"] = op.existing_storage
     if op.remark:
-        options["copies_table"] = op.copies_table
+        options |= _copying(op)
     return [*_copy(op), _call(context, "convert_states", op, spelled(op.states, op.storage), options)]
+
+
+def _copying(op: AlterStatesOp) -> dict[str, Any]:
+    """The options of a step that copies the table."""
+    definition = {} if op.definition is None else {"definition": op.definition}
+    return {"copies_table": op.copies_table, **definition}
 
 
 def _copy(op: AlterStatesOp) -> list[str]:

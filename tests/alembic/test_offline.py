@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from sqlalchemy import text
@@ -206,6 +207,83 @@ def test_a_script_makes_the_table_that_the_operation_makes(project, engine, step
 
     assert shown_table(engine) == online
     assert "SELECT @fsm_alter" in script
+
+
+BARE = {
+    "drop": (
+        "ENUM('new','it''s','a\\\\b','gone') NOT NULL DEFAULT 'new' COMMENT '100% of it''s'",
+        "op.drop_states('orders', 'state', ['gone'], copies_table=True, definition={line!r})",
+    ),
+    "text to ENUM": (
+        f"VARCHAR(20) {FOLDED} NULL COMMENT 'x'",
+        "op.convert_states('orders', 'state', ['new', 'paid'], storage='enum', copies_table=True, definition={line!r})",
+    ),
+    "ENUM to VARCHAR": (
+        "ENUM('new','paid') NOT NULL",
+        (
+            "op.convert_states('orders', 'state', ['new', 'paid'], storage='varchar', existing_storage='enum',"
+            " copies_table=True, definition={line!r})"
+        ),
+    ),
+    "number": (
+        "TINYINT NULL DEFAULT 1",
+        "op.convert_states('orders', 'state', [1, 2], storage='integer', copies_table=True, definition={line!r})",
+    ),
+}
+
+
+@pytest.mark.parametrize("step", BARE)
+def test_a_script_prints_the_bare_alter_of_a_copying_step(project, engine, step):
+    """Run on an empty copy of the table, as gh-ost and pt-online-schema-change do, it makes what the operation makes."""
+    definition, operation = BARE[step]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE orders (id INT PRIMARY KEY, state {definition})".replace("%", "%%"))
+        connection.exec_driver_sql("CREATE TABLE _orders_gho LIKE orders")
+    line = next(one.strip().rstrip(",") for one in shown_table(engine).split("\n") if "`state`" in one)
+    project.config.attributes["metadata"] = orders(("new",))
+    project.write(operation.format(line=line))
+
+    comments = [one for one in project.sql("head").split("\n") if one.startswith("--")]
+    project.upgrade()
+
+    server = "MariaDB" if engine.dialect.is_mariadb else "MySQL"
+    ours = ("-- The bare ALTER: ", f"-- The bare ALTER for {server}: ")
+    tool = next(i for i, one in enumerate(comments) if one.startswith(ours)) + 1
+    flags = dict(word.partition("=")[::2] for word in shlex.split(comments[tool].removeprefix("--   gh-ost ")))
+    assert flags["--table"] == "orders"
+    assert shlex.split(comments[tool + 1])[2] == f"--alter={flags['--alter']}"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(
+            f"ALTER TABLE _orders_gho {flags['--alter'].replace('ck_orders_state_states', 'ck_of_the_copy')}",
+            execution_options={"no_parameters": True},
+        )
+        counted = next(one.removeprefix("--   ") for one in comments if "SELECT COUNT" in one)
+        value = "1" if step == "number" else "'new'"
+        connection.exec_driver_sql(f"INSERT INTO orders (id, state) VALUES (1, {value})")
+        assert connection.exec_driver_sql(counted, execution_options={"no_parameters": True}).scalar_one() == 0
+    copy = shown_table(engine, "_orders_gho").replace("_orders_gho", "orders")
+    assert copy.replace("ck_of_the_copy", "ck_orders_state_states") == shown_table(engine)
+
+
+def test_a_script_says_that_a_check_has_no_bare_alter(project, engine):
+    project.config.attributes["metadata"] = orders(("new",))
+    project.write(
+        "op.add_states('orders', 'state', ['b'], storage='varchar', existing=['a'], algorithm='COPY', copies_table=True,"
+        " definition='`state` varchar(1) NOT NULL')"
+    )
+
+    assert "-- No bare ALTER: in the copy that gh-ost" in project.sql("head")
+
+
+def test_autogenerate_writes_the_definition_of_a_copying_step(project, engine):
+    orders(("new", "paid", "gone")).create_all(engine)
+
+    revision = project.autogenerate(orders(("new", "paid")))
+
+    assert "definition=\"`state` enum('new','paid','gone')" in revision
+    assert "-- The bare ALTER: ALTER TABLE orders MODIFY COLUMN `state` enum('new','paid')" in (
+        project.sql("head").replace("ENUM(", "enum(")
+    )
 
 
 def test_a_script_moves_rows_byte_by_byte_and_under_a_condition(project, engine):
