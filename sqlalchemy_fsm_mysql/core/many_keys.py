@@ -81,7 +81,9 @@ def _rounds(keys: Sequence[Key]) -> Iterator[Sequence[int]]:
 def _is_one_update(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> bool:
     """Whether one UPDATE moves all rows. That needs no savepoint, because it moves all of them or none."""
     event = sweep.event
-    can_be_one = len(event.branches) == 1 or not event.is_guarded or database_of(connection).sets.can_sweep
+    can_be_one = (
+        len(event.branches) == 1 or not event.is_guarded or database_of(connection).sets.can_sweep(connection, event)
+    )
     is_one_round = len(keys) <= CHUNK and len(set(keys)) == len(keys)
     return is_one_round and can_be_one and not sweep.target.makes_versions
 
