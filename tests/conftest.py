@@ -158,6 +158,8 @@ def has_every_pair(config: pytest.Config, url: URL) -> bool:
     """Whether this run asks the URL's server with each driver and by each backend."""
     if any(config.getoption(name) for name in ("--every-pair", "--all-drivers", "--target")):
         return True
+    if config.getoption("--quick"):
+        return False
     first = config.stash[found][0].url
     return (url.host, url.port, url.query) == (first.host, first.port, first.query)
 
