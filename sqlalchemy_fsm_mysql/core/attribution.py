@@ -25,6 +25,12 @@ class Attribution(NamedTuple):
     details: Any = None
     token: str | None = None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the caller gave any of the three."""
+        # No comparison by ==: a value of the caller's may answer it with something that is neither true nor false.
+        return self.actor is not None or self.details is not None or self.token is not None
+
     def checked(self, target: Target, event: EventSQL | None = None, dialect: Dialect | None = None) -> Attribution:
         """This attribution, checked to fit the history row of *event*; details need the *dialect* of the database.
 

@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, Enum, TypeDecorator
+from sqlalchemy.types import NULLTYPE
 
 from ..errors.texts import State, shown
 from ..machine import Machine
 from ..machine.states import FORCED
 from ..sql.events import KEY, EventSQL, StateRow
 from ..sql.history import HistorySQL
+from ..sql.values import unfit
 
 if TYPE_CHECKING:
     from ..machine import Event
@@ -110,7 +112,8 @@ class Target:
     def key_parts(self, key: Any) -> tuple[Any, ...]:
         """The parts of the primary *key*: one value, or a tuple, or a mapping by attribute name.
 
-        Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting.
+        Raises: TypeError when the key has the wrong number of parts, or a part that MySQL would compare by converting;
+        ValueError for a text that is no Unicode, and a number that is not finite.
         """
         if type(key) in self.plain_keys:
             return (key,)
@@ -122,12 +125,17 @@ class Target:
                     f"{self.table_name}.{column.name} is {wanted[0].__name__}, and the key {shown(part)} is "
                     f"{type(part).__name__}: {_key_problem(part)}"
                 )
+            problem = unfit(NULLTYPE, part) if isinstance(part, _CHECKED) else None
+            if problem is not None:
+                raise ValueError(f"{self.table_name}.{column.name} {problem}")
         return parts
 
     @cached_property
     def plain_keys(self) -> tuple[type[Any], ...]:
         """The types of which one value is the whole key and needs no further check."""
-        return _exact_types(self.row.key[0]) if len(self.row.key) == 1 else ()
+        if len(self.row.key) != 1:
+            return ()
+        return tuple(kind for kind in _exact_types(self.row.key[0]) if kind is int or not issubclass(kind, _CHECKED))
 
     def _split(self, key: Any) -> tuple[Any, ...]:
         names = self.key_attributes
@@ -151,6 +159,9 @@ def _key_problem(part: Any) -> str:
 def plain_key(parts: Sequence[Any]) -> Any:
     """A primary key as outcomes and messages show it: the one value, or the tuple of a composite key."""
     return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+_CHECKED = (str, int, float, Decimal)  # not every value of these can be sent
 
 
 def _exact_types(column: Column[Any]) -> tuple[type[Any], ...]:

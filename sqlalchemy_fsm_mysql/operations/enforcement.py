@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 LOCK_WAIT, LOCK_ATTEMPTS = 1, 5
+_LONGEST_WAIT = 31_536_000  # a year, the servers' own limit
 _BETWEEN_ATTEMPTS = 1.0  # seconds, in which the writers that have queued behind an attempt get through
 _ATTEMPTS = 20
 _LONGEST_PAUSE = 1.0  # seconds
@@ -84,11 +85,13 @@ def enforce_machine(
     with the binary log on, see ``log_bin_trust_function_creators``. While it waits for the table, all other writers
     wait, too: an attempt gives up after *lock_wait_timeout* seconds, a second later the next one begins, five in all.
 
-    Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*; FSMError for a database
-    whose triggers are not known here; SQLAlchemy's DBAPIError for a missing privilege or table, or after the wait.
+    Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*, and a *lock_wait_timeout*
+    that is no number of seconds; FSMError for a database whose triggers are not known here; SQLAlchemy's DBAPIError for
+    a missing privilege or table, or after the wait.
     """
     if mode not in ("refuse", "watch"):
         raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
+    _require_seconds(lock_wait_timeout)
     own = state_column(column)
     rules = rules_of(own).union(*(rules_also(own.type, other) for other in also))
     with connected(bind) as connection:
@@ -98,12 +101,20 @@ def enforce_machine(
 def release_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Take the triggers of :func:`enforce_machine` for *column* away, whichever machine made them.
 
-    Raises: TypeError when *column* holds no machine's state; FSMError when the account could not see a trigger, if
-    there was one; SQLAlchemy's DBAPIError.
+    Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
+    seconds; FSMError when the account could not see a trigger, if there was one; SQLAlchemy's DBAPIError.
     """
+    _require_seconds(lock_wait_timeout)
     own = state_column(column)
     with connected(bind) as connection:
         remove_triggers(connection, own, lock_wait_timeout=lock_wait_timeout)
+
+
+def _require_seconds(lock_wait_timeout: Any) -> None:
+    if type(lock_wait_timeout) is not int or not 1 <= lock_wait_timeout <= _LONGEST_WAIT:
+        raise ValueError(
+            f"lock_wait_timeout={shown(lock_wait_timeout)}; it is a number of whole seconds, 1 to {_LONGEST_WAIT:,}"
+        )
 
 
 def permitted(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import (
     CheckConstraint,
+    ClauseElement,
     Column,
     Connection,
     Dialect,
@@ -163,6 +164,8 @@ class StateType(TypeDecorator[Any]):
             raise ValueError(f"storage={shown(storage)}; a state column is stored as 'enum', 'varchar' or 'integer'")
         super().__init__(max(map(len, machine.stored_states)))
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
+        if isinstance(initial_states, (str, ClauseElement)) or not isinstance(initial_states, (AnyState, Iterable)):
+            raise TypeError(f"initial_states={shown(initial_states)}; they are a collection of states, or ANY")
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
         self.numbers: Mapping[str, int] | None = numbers_of(machine) if storage == "integer" else None
         self._named = {number: name for name, number in (self.numbers or {}).items()}

@@ -15,7 +15,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from ..core import fires, packets
-from ..core.attribution import NO_ATTRIBUTION, Attribution
+from ..core.attribution import Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
 from ..core.keys import fire_key as core_fire_key
@@ -72,7 +72,7 @@ def fire_row(
     if instance is None:
         parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
-    if attribution != NO_ATTRIBUTION:
+    if attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)

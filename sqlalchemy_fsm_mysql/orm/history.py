@@ -179,7 +179,8 @@ def _recorded_state(cls: type[Any], records: Any) -> MappedState:
         if len(models) != 1:
             what = "no mapped class" if not models else f"{len(models)} mapped classes"
             problem = (
-                f"{cls.__name__}.__records__ = {records!r} names {what}: declare the model first, or give its attribute"
+                f"{cls.__name__}.__records__ = {shown(records)} names {what}: declare the model first, or give its"
+                " attribute"
             )
             raise InvalidMachine([problem])
         model: Any = models[0]
@@ -188,7 +189,7 @@ def _recorded_state(cls: type[Any], records: Any) -> MappedState:
     try:
         mapped = named_state(model, attribute)
     except TypeError as error:
-        raise InvalidMachine([f"{cls.__name__}.__records__ = {records!r}: {error}"]) from error
+        raise InvalidMachine([f"{cls.__name__}.__records__ = {shown(records)}: {error}"]) from error
     if mapped.extras.history is not None:
         other = mapped.extras.history.model.__name__
         raise InvalidMachine([f"{cls.__name__}: {model.__name__}.{attribute} has a history already, {other}"])
@@ -286,6 +287,8 @@ def replay(history: Iterable[Any]) -> State | None:
     transition of the machine.
     """
     state: State | None = None
+    if not isinstance(history, Iterable):
+        raise TypeError(f"replay() takes rows of a TransitionHistory, not {shown(history)}")
     for number, row in enumerate(history, start=1):
         fault = _fault(row, number, state)
         if fault is not None:

@@ -129,6 +129,8 @@ def _check_signature(when: Literal["moved", "committed"], function: Any) -> None
 
     Raises: TypeError when it cannot be called as a hook.
     """
+    if not callable(function):
+        raise TypeError(f"on_{when}: {shown(function)} is no function")
     called = function if python.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     if any(map(python.iscoroutinefunction, (function, called))):
         raise TypeError(f"on_{when}: {shown(function)} is a coroutine function, and hooks are called without await")
@@ -139,7 +141,7 @@ def _check_signature(when: Literal["moved", "committed"], function: Any) -> None
         python.signature(function).bind(*names)
     except TypeError as error:
         given = ", ".join(names)
-        raise TypeError(f"on_{when}: {shown(function)} cannot be called with ({given}): {error}") from error
+        raise TypeError(f"on_{when}: {shown(function)} cannot be called with ({given}): {str(error)[:200]}") from error
     except ValueError:  # some functions written in C have no signature to read
         pass
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_
 from sqlalchemy.orm import QueryableAttribute, Session
 
 from ..core import where
-from ..core.attribution import NO_ATTRIBUTION, Attribution
+from ..core.attribution import Attribution
 from ..core.payload import payload_parameters
 from ..core.sets import ConnectionSweep, Sweep, moved_rows
 from ..core.where import Progress, Sizes
@@ -219,7 +219,7 @@ def sweep_of(
         return session_sweep_of(place, model, event, column, criteria, payload, attribution)
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
-    if attribution != NO_ATTRIBUTION:
+    if attribution.is_given:
         attribution = attribution.checked(mapped, None, place.dialect)
     criterion = _criterion(mapped, sql, criteria)
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
@@ -238,7 +238,7 @@ def session_sweep_of(
     """:func:`sweep_of` in a session."""
     mapped, sql = mapped_event(model, event, column)
     parameters = payload_parameters(mapped, sql, payload)
-    if attribution != NO_ATTRIBUTION:
+    if attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution)
     criterion = _criterion(mapped, sql, criteria)
     flush_first(session, mapped.mapper, model=mapped.model, event=event)

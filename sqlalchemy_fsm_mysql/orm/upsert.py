@@ -6,14 +6,14 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import ClauseElement, Column, Connection, inspect
+from sqlalchemy import ClauseElement, Column, Connection, Integer, inspect
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import InstanceState, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.types import NULLTYPE
 
 from ..core import fires, keys
-from ..core.attribution import NO_ATTRIBUTION, Attribution
+from ..core.attribution import Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
 from ..core.payload import payload_parameters
@@ -169,7 +169,7 @@ def _in_session(
     mapped, sql = mapped_event(model, event, column)
     values = _row_values(mapped, given, is_instance=instance is not None)
     parameters = payload_parameters(mapped, sql, payload)
-    if attribution != NO_ATTRIBUTION:
+    if attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution)
     # 3. Flush the rest of what is pending: a flush of the instance would insert it.
     if state is not None and state.pending:
@@ -292,7 +292,8 @@ def _check_value(mapped: MappedState, name: str, column: Column[Any], value: Any
     if hasattr(type(value), "__clause_element__") or isinstance(value, ClauseElement) or not python_types(column.type):
         return
     # An attribute may have any type that the server converts, as in a flush. A payload may not: it opens guards.
-    problem = unfit(NULLTYPE, value)
+    is_whole = isinstance(column.type, Integer) and isinstance(value, int)
+    problem = unfit(column.type if is_whole and not isinstance(value, bool) else NULLTYPE, value)
     if problem is not None:
         raise type(problem)(f"{mapped.model.__name__}.{name} {problem}")
 

@@ -32,6 +32,7 @@ from ..errors.texts import shown
 __all__ = ["has_surrogate", "python_types", "unfit"]
 
 _BYTES: Final = (bytes, bytearray, memoryview)
+_BITS_OF_DOUBLE: Final = 1024  # no number that a column holds is larger
 _SCALARS: Final = (str, *_BYTES, int, float, Decimal, date, time, timedelta)
 
 # The first match counts: in SQLAlchemy an Enum is a String, and in Python a datetime is a date.
@@ -76,7 +77,7 @@ def unfit(type_: TypeEngine[Any], value: Any, *, is_list: bool = False) -> Excep
         return None
     if not _is_one_of(kinds, value):
         return TypeError(f"takes {_shown_kinds(type_, kinds)}, not {type(value).__name__}")
-    return _unsendable(value)
+    return _unsendable(value, 64 if isinstance(type_, Integer) else _BITS_OF_DOUBLE)
 
 
 def _is_one_of(kinds: tuple[type[Any], ...], value: Any) -> bool:
@@ -88,7 +89,9 @@ def _is_one_of(kinds: tuple[type[Any], ...], value: Any) -> bool:
     return isinstance(value, kinds)
 
 
-def _unsendable(value: Any) -> ValueError | None:
+def _unsendable(value: Any, bits: int) -> ValueError | None:
+    if isinstance(value, int) and value.bit_length() > bits:
+        return ValueError(f"takes a whole number of at most {bits} bits, not one of {value.bit_length():,}")
     if isinstance(value, (float, Decimal)) and not isfinite(value):
         return ValueError(f"takes a finite number, not {shown(value)}")
     if isinstance(value, str) and has_surrogate(value):

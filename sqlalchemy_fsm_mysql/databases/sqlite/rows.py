@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from sqlalchemy import Connection, Executable, false, update
 
+from ...sql.code import Reading
 from ...sql.events import EventSQL
 from ..ready import built_once
 from ..rows import RowStatements
@@ -37,6 +39,19 @@ class SQLiteTransactions(Transactions):
 
 class SQLiteRows(RowStatements):
     """Takes the database's write lock, reads the row, updates it. No FOR UPDATE: SQLite has none, and needs none."""
+
+    def fire(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
+    ) -> Reading:
+        try:
+            return super().fire(connection, event, parameters, known_version=known_version)
+        except OverflowError as error:  # of the driver, before it has sent the statement
+            raise ValueError("SQLite holds whole numbers of at most 64 bits, one of them for the sign") from error
 
     def lock(self, connection: Connection, event: EventSQL) -> None:
         connection.execute(self.take_write_lock(event))
