@@ -135,7 +135,7 @@ def run_due(
         raise ValueError(f"every={shown(every)}; it is a timedelta above 0, or None for one round")
     mapped, names = timed_events(model, event, column)
     ready = None if ready_file is None else Path(ready_file)
-    # The rounds check these, too. A worker that would stop at its first batch is told before it connects.
+    # The rounds check these, too; here a wrong call fails before it connects.
     attribution = Attribution(actor, details).checked(mapped)
     list(given_rows(mapped, criteria))
     worker = _Worker(mapped, names, criteria, attribution, every, limit, _Signals() if stop is None else stop, ready)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from sqlalchemy import Column, Connection, Float, String, Update, bindparam, inspect, update
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import InstanceState, Mapped, Session, mapped_column
 from sqlalchemy.orm.attributes import instance_state
 
 from ..core.failures import raise_explained
@@ -24,6 +24,7 @@ from ..errors import InstanceStateError
 from ..errors.texts import shown
 from ..sql.clock import utc_in
 from ..sql.events import EventSQL
+from ..sql.values import has_surrogate
 from .mapped import MappedState, sole_state
 from .sessions import AsyncPlace, SyncPlace, session_or_own, shown_instance, within
 from .since import Timestamp
@@ -94,6 +95,8 @@ def _require_terms(lease: Any, worker: Any) -> None:
         raise TypeError(f"worker={shown(worker)}; a lease belongs to a worker: give its name as a str")
     if not 0 < len(worker) <= WORKER_LENGTH:
         raise ValueError(f"worker={shown(worker)}; it has 1 to {WORKER_LENGTH} characters")
+    if has_surrogate(worker):
+        raise ValueError(f"worker={shown(worker)}; it has a lone surrogate, which UTF-8 cannot hold")
 
 
 def _columns(mapped: MappedState) -> tuple[Column[Any], Column[Any]]:
@@ -165,6 +168,8 @@ def extend_lease(
     are left out; ValueError as :func:`claim`; InstanceStateError for an instance that is not stored; and the errors of
     the server, as ``fire()``.
     """
+    if not isinstance(getattr(job, "_sa_instance_state", None), InstanceState):
+        raise TypeError(f"extend_lease() takes the instance that claim() returned, not {shown(job)}")
     work = within(session_or_own(session, job), _extend, "extend_lease", on_connection=_extend)
     return work(job, lease, worker, column)
 

@@ -30,6 +30,7 @@ from sqlalchemy_fsm_mysql import (
     Event,
     FSMError,
     Guard,
+    Leased,
     Machine,
     Stateful,
     StateMachineColumn,
@@ -43,6 +44,7 @@ from sqlalchemy_fsm_mysql import (
     count_transitions,
     diff_machines,
     enforce_machine,
+    extend_lease,
     find_by_token,
     fire_due,
     fire_key,
@@ -114,6 +116,12 @@ class Timed(Stateful, Base):
     since: Mapped[datetime] = StateSinceColumn()
 
 
+class Job(Leased, Stateful, Base):
+    __tablename__ = "wrong_jobs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(MACHINE)
+
+
 class Stateless(Base):
     __tablename__ = "wrong_stateless"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -182,6 +190,7 @@ HIDDEN: list[Callable[[Any], Any]] = [
 ]  # fmt: skip
 DETAILS = [hide(value) for value in NO_JSON for hide in HIDDEN]
 NO_ACTOR = [value for value in NONSENSE if not isinstance(value, str) or len(value) > 255 or value == "\ud800"]
+NO_WORKER = [v for v in NONSENSE if not isinstance(v, str) or not 0 < len(v) <= 64 or v == "\ud800"]
 NO_TOKEN = [
     value for value in NONSENSE if not isinstance(value, str) or not 1 <= len(value) <= 64 or not value.isprintable()
 ]
@@ -361,6 +370,16 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     yield "run_due details", lambda _, value: run_due(ENGINE, Timed, every=None, details=value), DETAILS
     yield "run_due criteria", lambda _, value: run_due(ENGINE, Timed, value, every=None), NO_CRITERION
     yield "run_due ready_file", lambda _, v: run_due(ENGINE, Timed, every=None, ready_file=v), NO_SENTENCE
+    no_terms = {"lease": timedelta(minutes=1), "worker": "w"}
+    yield "extend_lease job", lambda s, value: extend_lease(value, s, **no_terms), NO_INSTANCE
+    yield "extend_lease session", lambda _, value: extend_lease(Job(id=1), value, **no_terms), NONSENSE
+    yield "extend_lease column", lambda s, value: extend_lease(Job(id=1), s, column=value, **no_terms), NO_COLUMN
+    for name, lend in (
+        ("extend_lease", lambda s, **terms: extend_lease(Job(id=1), s, **{**no_terms, **terms})),
+        ("claim", lambda s, **terms: claim(Job, "Go", s, limit=1, **{**no_terms, **terms})),
+    ):
+        yield f"{name} lease", by(lend, "lease"), NO_COLUMN
+        yield f"{name} worker", by(lend, "worker"), NO_WORKER
     yield "due", lambda _, value: Timed.state.due(value), [*NONSENSE, None]
     yield "possible_events column", lambda s, value: s.info["one"].possible_events(s, column=value), NO_COLUMN
     yield "possible_events text", lambda s, value: s.info["one"].possible_events(s, **{**GIVEN, "note": value}), NO_TEXT
@@ -566,7 +585,7 @@ def test_the_table_has_over_10_000_wrong_calls() -> None:
 def public_calls() -> set[str]:
     """The functions and classes of the package that a user calls, and the methods that a model and its state have."""
     named = {name for name in fsm.__all__ if callable(getattr(fsm, name))}
-    others = {"Moved", "MovedRows", "Refused", "StateMapped"}  # made by the library, or an annotation
+    others = {"Moved", "MovedRows", "Refused", "StateMapped", "Leased"}  # made by the library, or for a model
     errors = {
         name for name in named if isinstance(getattr(fsm, name), type) and issubclass(getattr(fsm, name), Exception)
     }
