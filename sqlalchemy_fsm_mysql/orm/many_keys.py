@@ -78,7 +78,7 @@ def fire_keys(
     Raises: TypeError for *keys* that are no keys; UnknownState when a row is in a state that the machine does not
     declare, and then none has moved; else as :func:`fire_key`, but for refusals and missing rows.
     """
-    if isinstance(keys, (str, bytes, Mapping)) or not isinstance(keys, Iterable):
+    if isinstance(keys, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(keys, Iterable):
         raise TypeError(f"fire_keys() takes several keys, such as a list, and not {shown(keys)}")
     attribution = Attribution(actor, details)
     work = within(session, _fire_keys, "fire_keys", on_connection=_fire_keys)

@@ -48,6 +48,7 @@ from sqlalchemy_fsm_mysql import (
     find_by_token,
     fire_due,
     fire_key,
+    fire_keys,
     fire_or_create,
     fire_where,
     force_state,
@@ -157,6 +158,13 @@ def nested(levels: int) -> list[Any]:
     return value
 
 
+def filled(values: list[Any]) -> list[Any]:
+    """*values* without the empty collections, which are as good as none."""
+    return [
+        value for value in values if not isinstance(value, (bytes, str, list, tuple, dict, set, frozenset)) or value
+    ]
+
+
 ENGINE = create_engine("sqlite://")
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
@@ -209,6 +217,7 @@ NO_INTEGER = [value for value in NONSENSE if isinstance(value, bool) or not isin
 NO_BYTES = [value for value in NONSENSE if not isinstance(value, (bytes, bytearray, memoryview))]
 NO_LIMIT = [value for value in NO_NUMBER if value is not None]
 NO_PLACE = NONSENSE
+NO_KEYS = [v for v in filled(NONSENSE) if v not in ([1], (1, 2, 3), {1}, range(3))]
 NO_HOOK = [*(value for value in NONSENSE if not callable(value)), lambda: 1, nested, asyncio.sleep]
 NO_BIND = [value for value in NONSENSE if value is not ENGINE]
 NO_STATE_COLUMN = NONSENSE
@@ -242,19 +251,13 @@ EVERY_FIRE: dict[str, Callable[..., Any]] = {
     "max_rows": lambda s, event="Go", column=None, **said: fire_where(
         Plain, event, s, true(), column=column, max_rows=9, **said
     ),
+    "fire_keys": lambda s, event="Go", column=None, **said: fire_keys(Plain, [1], event, s, column=column, **said),
     "claim": lambda s, event="Go", column=None, **said: claim(Plain, event, s, limit=1, column=column, **said),
 }
 
 
 def by(fire: Callable[..., Any], name: str, **more: Any) -> Call:
     return lambda s, value: fire(s, **{**more, name: value})
-
-
-def filled(values: list[Any]) -> list[Any]:
-    """*values* without the empty collections, which are as good as none."""
-    return [
-        value for value in values if not isinstance(value, (bytes, str, list, tuple, dict, set, frozenset)) or value
-    ]
 
 
 def machine_of(transition: Transition) -> Machine:
@@ -280,7 +283,7 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
             by(fire, "blob", event="Write", **{k: v for k, v in GIVEN.items() if k != "blob"}),
             NO_BYTES,
         )
-        if name not in ("fire_where", "max_rows", "claim"):
+        if name not in ("fire_where", "max_rows", "claim", "fire_keys"):
             yield f"{name} token", by(fire, "token"), NO_TOKEN
     for name, keyed in (("fire_key", fire_key), ("try_fire_key", try_fire_key)):
         yield f"{name} model", lambda s, value, f=keyed: f(value, 1, "Go", s), NO_MODEL
@@ -380,6 +383,10 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     ):
         yield f"{name} lease", by(lend, "lease"), NO_COLUMN
         yield f"{name} worker", by(lend, "worker"), NO_WORKER
+    yield "fire_keys model", lambda s, value: fire_keys(value, [1], "Go", s), NO_MODEL
+    yield "fire_keys keys", lambda s, value: fire_keys(Plain, value, "Go", s), NO_KEYS
+    yield "fire_keys key", lambda s, value: fire_keys(Plain, [1, value], "Go", s), [key for key in NO_KEY if key != [1]]
+    yield "fire_keys session", lambda _, value: fire_keys(Plain, [1], "Go", value), NO_PLACE
     yield "due", lambda _, value: Timed.state.due(value), [*NONSENSE, None]
     yield "possible_events column", lambda s, value: s.info["one"].possible_events(s, column=value), NO_COLUMN
     yield "possible_events text", lambda s, value: s.info["one"].possible_events(s, **{**GIVEN, "note": value}), NO_TEXT
@@ -585,7 +592,14 @@ def test_the_table_has_over_10_000_wrong_calls() -> None:
 def public_calls() -> set[str]:
     """The functions and classes of the package that a user calls, and the methods that a model and its state have."""
     named = {name for name in fsm.__all__ if callable(getattr(fsm, name))}
-    others = {"Moved", "MovedRows", "Refused", "StateMapped", "Leased"}  # made by the library, or for a model
+    others = {
+        "Moved",
+        "MovedRows",
+        "Refused",
+        "Missing",
+        "StateMapped",
+        "Leased",
+    }  # made by the library, or for a model
     errors = {
         name for name in named if isinstance(getattr(fsm, name), type) and issubclass(getattr(fsm, name), Exception)
     }
