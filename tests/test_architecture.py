@@ -25,7 +25,7 @@ RANKS = (
     {"core"},
     {"orm"},
     {"operations"},
-    {"alembic", "cli", "demo", "otel", "sphinxext", "testing", "web", "__main__", "__init__"},
+    {"alembic", "cli", "demo", "sphinxext", "testing", "web", "__main__", "__init__"},
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

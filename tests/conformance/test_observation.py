@@ -27,12 +27,11 @@ from sqlalchemy_fsm_mysql import (
     fire_where,
     force_state,
     on_moved,
-    otel,
     remove_hook,
     run_transaction,
     try_fire_key,
 )
-from sqlalchemy_fsm_mysql.observation import Attempt, is_watched, observe, stop_observing
+from sqlalchemy_fsm_mysql.observation import Attempt, is_watched, observe, otel, stop_observing
 from tests.conformance.history_models import Order, OrderTransition, Payment, Plain
 
 SECRET = 314159

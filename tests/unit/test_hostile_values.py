@@ -22,10 +22,10 @@ from sqlalchemy_fsm_mysql import (
     StateMachineColumn,
     TransitionHistory,
     fire_key,
-    otel,
     try_fire_key,
 )
 from sqlalchemy_fsm_mysql.diagram import dot, html_table, markdown_table, mermaid
+from sqlalchemy_fsm_mysql.observation import otel
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\n# forged\x9b2J\u202e[red]<script>"
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]|^# forged", re.MULTILINE)
@@ -122,7 +122,7 @@ def test_no_drawing_passes_on_an_undeclared_state_or_event():
 
 
 def test_without_opentelemetry_the_extra_is_named():
-    script = "import sys; sys.modules['opentelemetry'] = None; import sqlalchemy_fsm_mysql.otel"
+    script = "import sys; sys.modules['opentelemetry'] = None; import sqlalchemy_fsm_mysql.observation.otel"
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
 
     assert done.stderr.splitlines()[-1].endswith("pip install 'sqlalchemy-fsm-mysql[otel]'")

@@ -1,6 +1,6 @@
 """OpenTelemetry: a span for each fire, and counters; needs the extra ``otel``, and one call at start-up::
 
-    from sqlalchemy_fsm_mysql import otel
+    from sqlalchemy_fsm_mysql.observation import otel
 
     otel.instrument()
 
@@ -38,10 +38,10 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from .errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
-from .errors.texts import SHOWN_CHARACTERS, escaped, stored_form
-from .observation import Attempt, observe, stop_observing
-from .outcomes import MovedRows
+from ..errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
+from ..errors.texts import SHOWN_CHARACTERS, escaped, stored_form
+from ..outcomes import MovedRows
+from . import Attempt, observe, stop_observing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

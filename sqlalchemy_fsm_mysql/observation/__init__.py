@@ -18,13 +18,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from .errors import FSMError
-from .errors.texts import State, counted, escaped, row_label, shown, stored_form
-from .outcomes import Moved, MovedRows, Refused
+from ..errors import FSMError
+from ..errors.texts import State, counted, escaped, row_label, shown, stored_form
+from ..outcomes import Moved, MovedRows, Refused
 
 __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
 
-log = logging.getLogger(__package__)
+log = logging.getLogger("sqlalchemy_fsm_mysql")
 
 Operation: TypeAlias = Literal["fire", "fire_keys", "fire_where", "fire_due", "claim", "force_state"]
 
