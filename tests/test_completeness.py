@@ -21,7 +21,15 @@ OUTCOMES = [kind for kind in vars(outcomes).values() if isinstance(kind, type) a
 SAMPLES = [
     outcomes.Moved(object, 1, "Pay", "new", "paid"),
     outcomes.Refused(object, 1, "Pay", "new", "state", ["paid"]),
-    outcomes.MovedRows(object, "Pay", 1, {("new", "paid"): 1}, (RowNotFound(table="orders", key=2, event="Pay"),)),
+    outcomes.Missing(object, 1, "Pay"),
+    outcomes.MovedRows(
+        object,
+        "Pay",
+        1,
+        {("new", "paid"): 1},
+        errors=(RowNotFound(table="orders", key=2, event="Pay"),),
+        keys={1: ("new", "paid")},
+    ),
 ]
 # The caller's own objects, which to_dict() cannot show.
 NO_DATA = {"instance", "payload"}
