@@ -6,7 +6,7 @@ on a mapped class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     literal_column,
 )
+from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import conv
 from sqlalchemy.sql.operators import custom_op
@@ -32,9 +33,10 @@ from ..databases import enforcer_of, require_database, types_of
 from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identifier
 from ..errors import InvalidMachine
 from ..errors.texts import State, listed, shown
-from ..machine import AnyState, Machine
+from ..machine import AnyState, Event, Machine
 from ..machine.rules import Rules
 from .attribute import StateMapped
+from .choice import Choice
 from .comparator import EQUALITIES, StateComparator
 
 Storage = Literal["enum", "varchar", "integer"]
@@ -163,6 +165,11 @@ class StateType(TypeDecorator[Any]):
         if storage not in ("enum", "varchar", "integer"):
             raise ValueError(f"storage={shown(storage)}; a state column is stored as 'enum', 'varchar' or 'integer'")
         super().__init__(max(map(len, machine.stored_states)))
+        # For libraries that read types; load_dialect_impl() has the database's. SQLAlchemy declares impl as a class.
+        self.choice: Choice = Choice(machine)
+        self.impl = self.choice  # type: ignore[assignment]
+        if self.choice.enum_class is not None:
+            self.__class__ = EnumStateType
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         if isinstance(initial_states, (str, ClauseElement)) or not isinstance(initial_states, (AnyState, Iterable)):
             raise TypeError(f"initial_states={shown(initial_states)}; they are a collection of states, or ANY")
@@ -275,7 +282,49 @@ class StateType(TypeDecorator[Any]):
 
     @property
     def python_type(self) -> type[Any]:
+        """The type of a loaded state: the Enum class of the machine, or ``str``."""
         return type(self.machine.initial)
+
+    @classmethod
+    def of(cls, *states: str | int, storage: Storage = "enum") -> StateType:
+        """The type with its *states* written out, and a machine that moves rows nowhere: for DDL in revisions.
+
+        Its ``repr`` is this call, so Alembic's autogenerate writes it where ``sqlalchemy_fsm_mysql.alembic``, which has
+        a shorter form, is not imported.
+        """
+        return cls(_written_out(states, storage), storage=storage)
+
+    def __repr__(self) -> str:
+        storage = "" if self.storage == "enum" else f", storage={self.storage!r}"
+        values = self.stored_states if self.numbers is None else self.numbers.values()
+        return f"StateType.of({', '.join(map(repr, values))}{storage})"
+
+    @property
+    def enums(self) -> list[str]:
+        """The choices, as :class:`sqlalchemy.Enum` has them: the names of the Enum's members, or the strings."""
+        return list(self.choice.enums)
+
+    @property
+    def enum_class(self) -> type[Enum] | None:
+        """The Enum class of the machine, as :class:`sqlalchemy.Enum` has it; None when the states are strings."""
+        return self.choice.enum_class
+
+
+class EnumStateType(StateType):
+    """A StateType whose machine has an Enum class: some libraries look for an Enum at the class of a type."""
+
+    impl = EnumType  # type: ignore[assignment]  # a sqlalchemy.String, too
+    cache_ok = True
+
+
+def _written_out(states: Sequence[str | int], storage: Storage) -> Machine:
+    """A machine with these states as they are stored. Each is left for another one, as a machine has to."""
+    names: Sequence[Any] = states
+    if storage == "integer":
+        # mypy wants the members of a functional Enum as a literal.
+        names = list(Enum("States", {f"_{number}": number for number in states}))  # type: ignore[call-overload]
+    events = [Event("Any", {**dict.fromkeys(names[1:], names[0]), names[0]: names[-1]})]
+    return Machine(initial=names[0], states=names, initial_states=names, events=events)
 
 
 def add_check(type_: Any, column: Column[Any]) -> None:

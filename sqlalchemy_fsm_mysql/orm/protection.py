@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, inspect
@@ -21,6 +22,7 @@ def protect(mapped: MappedState) -> None:
 
     def assigned(instance: Any, value: Any, previous: Any, initiator: Any) -> Any:
         """Check an assignment, and put the machine's own object in the place of an equal one."""
+        value = _member(mapped, value)
         _refuse_assignment(mapped, instance, value)
         is_new = not inspect(instance).has_identity
         # A dataclass's __init__ assigns None for a state that is not given: the column's default follows at the flush.
@@ -45,6 +47,14 @@ def _loaded(mapped: MappedState, instance: Any) -> Any:
         return getattr(instance, mapped.attribute)
     except (DetachedInstanceError, ObjectDeletedError, MissingGreenlet):
         return _NOTHING
+
+
+def _member(mapped: MappedState, value: Any) -> Any:
+    """The member of the Enum class whose name or stored value is *value*, as forms give it; *value* where none is."""
+    members = getattr(mapped.column.type, "enum_class", None)
+    if members is None or not isinstance(value, str) or isinstance(value, enum.Enum) or mapped.machine.declares(value):
+        return value
+    return members.__members__.get(value, mapped.machine.loaded(value))
 
 
 def _stored_value(mapped: MappedState, value: Any) -> str:

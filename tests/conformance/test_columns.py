@@ -595,7 +595,13 @@ def test_a_string_that_equals_a_member_becomes_the_member(session):
     assert Crossing(repair="all done").repair is Job.DONE
 
 
-@pytest.mark.parametrize("value", [Light.GREEN, "GREEN", "NEW", 2])
+def test_the_name_of_a_member_becomes_the_member(session):
+    """As with sqlalchemy.Enum: forms send names."""
+    assert Crossing(repair="DONE").repair is Job.DONE
+    assert Crossing(cars="GREEN").cars is Light.GREEN
+
+
+@pytest.mark.parametrize("value", [Light.GREEN, "GREEN", 2])
 def test_a_member_of_another_class_is_no_state(value):
     with pytest.raises(ValueError, match=r"Crossing\.repair"):
         Crossing(repair=value)
