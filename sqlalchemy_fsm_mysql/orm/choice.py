@@ -9,7 +9,7 @@ from sqlalchemy import Enum
 
 from ..machine import Machine
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "Choosable"]
 
 
 class Choice(Enum):
@@ -20,6 +20,7 @@ class Choice(Enum):
     """
 
     def __init__(self, machine: Machine) -> None:
+        self.machine = machine
         states, stored = machine.states, [machine.stored(state) for state in machine.states]
         classes = {type(state) for state in states}
         (only,) = classes if len(classes) == 1 else (str,)
@@ -33,3 +34,24 @@ class Choice(Enum):
         """Nothing: an Enum creates itself with its table, and here that is the work of StateType."""
 
     _set_table = _set_parent
+
+
+class Choosable:
+    """The attributes of :class:`sqlalchemy.Enum` on the type of a state column."""
+
+    choice: Choice
+
+    @property
+    def enums(self) -> list[str]:
+        """The choices: the names of the Enum's members, or the strings."""
+        return list(self.choice.enums)
+
+    @property
+    def enum_class(self) -> type[enum.Enum] | None:
+        """The Enum class of the machine; None when the states are strings."""
+        return self.choice.enum_class
+
+    @property
+    def python_type(self) -> type[Any]:  # Any: that of an Enum class
+        """The type of a loaded state: the Enum class of the machine, or ``str``."""
+        return type(self.choice.machine.initial)

@@ -36,7 +36,7 @@ from ..errors.texts import State, listed, shown
 from ..machine import AnyState, Event, Machine
 from ..machine.rules import Rules
 from .attribute import StateMapped
-from .choice import Choice
+from .choice import Choice, Choosable
 from .comparator import EQUALITIES, StateComparator
 
 Storage = Literal["enum", "varchar", "integer"]
@@ -142,7 +142,7 @@ class StateColumn(_Declared):
             raise InvalidMachine([problem], declared.machine.name)
 
 
-class StateType(TypeDecorator[Any]):
+class StateType(Choosable, TypeDecorator[Any]):
     """The type of a column that holds the state of *machine*; for Core tables and imperative mappings.
 
     Binding an undeclared state raises ValueError. Loading one never fails, because another release may have written
@@ -166,7 +166,7 @@ class StateType(TypeDecorator[Any]):
             raise ValueError(f"storage={shown(storage)}; a state column is stored as 'enum', 'varchar' or 'integer'")
         super().__init__(max(map(len, machine.stored_states)))
         # For libraries that read types; load_dialect_impl() has the database's. SQLAlchemy declares impl as a class.
-        self.choice: Choice = Choice(machine)
+        self.choice = Choice(machine)
         self.impl = self.choice  # type: ignore[assignment]
         if self.choice.enum_class is not None:
             self.__class__ = EnumStateType
@@ -280,11 +280,6 @@ class StateType(TypeDecorator[Any]):
             return self
         return self if self.machine.declares(value) and not isinstance(op, custom_op) else String()
 
-    @property
-    def python_type(self) -> type[Any]:
-        """The type of a loaded state: the Enum class of the machine, or ``str``."""
-        return type(self.machine.initial)
-
     @classmethod
     def of(cls, *states: str | int, storage: Storage = "enum") -> StateType:
         """The type with its *states* written out, and a machine that moves rows nowhere: for DDL in revisions.
@@ -298,16 +293,6 @@ class StateType(TypeDecorator[Any]):
         storage = "" if self.storage == "enum" else f", storage={self.storage!r}"
         values = self.stored_states if self.numbers is None else self.numbers.values()
         return f"StateType.of({', '.join(map(repr, values))}{storage})"
-
-    @property
-    def enums(self) -> list[str]:
-        """The choices, as :class:`sqlalchemy.Enum` has them: the names of the Enum's members, or the strings."""
-        return list(self.choice.enums)
-
-    @property
-    def enum_class(self) -> type[Enum] | None:
-        """The Enum class of the machine, as :class:`sqlalchemy.Enum` has it; None when the states are strings."""
-        return self.choice.enum_class
 
 
 class EnumStateType(StateType):
