@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .operations.figures import count_transitions as count_transitions
     from .orm.attribute import StateMapped as StateMapped
     from .orm.claims import claim as claim
+    from .orm.coalescer import Coalescer as Coalescer
     from .orm.due import fire_due as fire_due
     from .orm.firing import fire_key as fire_key
     from .orm.firing import force_state as force_state
@@ -114,6 +115,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "orm.attribute": ("StateMapped",),
     "orm.claims": ("claim",),
+    "orm.coalescer": ("Coalescer",),
     "orm.due": ("fire_due",),
     "orm.firing": (
         "fire_key",

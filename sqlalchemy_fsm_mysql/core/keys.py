@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import StatementError
 
 from ..errors import RefusedByDatabase
@@ -52,7 +52,7 @@ def fire_key(
 
 
 def new_fire(
-    connection: Connection,
+    connection: Connection | Engine,
     target: Target,
     event: EventSQL,
     parts: tuple[Any, ...],

@@ -52,6 +52,7 @@ SHOWN = ("md", "text", "mermaid")
 FILE = re.compile(r"(?:#|\.\.) ([\w/]+\.(?:py|rst))(, at the end)?\n")
 # What a page writes for a server, and in SQLite's place on one.
 SERVER_URL = re.compile(r"mysql\+pymysql://user:password@[\w.]+(:\d+)?/\w+")
+ASYNC_URL = re.compile(r"mysql\+asyncmy://user:password@[\w.]+(:\d+)?/\w+")
 SQLITE_URL = re.compile(r"(?<![\w+])sqlite://(?=[\"'])")
 # Not here: they make environments of their own. `./dev newcomer` runs them, in a fresh clone.
 ELSEWHERE = ("git clone ", "cd ", "python3 -m venv ", "pip install ", "./dev ", ". ", "source ")
@@ -130,7 +131,8 @@ class Page:
         if self.url is None:
             return text
         own = self.url.render_as_string(hide_password=False)
-        return SQLITE_URL.sub(own, SERVER_URL.sub(own, text))
+        awaited = self.url.set(drivername="mysql+asyncmy").render_as_string(hide_password=False)
+        return SQLITE_URL.sub(own, SERVER_URL.sub(own, ASYNC_URL.sub(awaited, text)))
 
     def type_in(self, text: str, line: int) -> None:
         for command, expected in commands(text):

@@ -1,0 +1,394 @@
+"""Coalescer: the fires of many callers in one transaction, each caller with its own outcome.
+
+One transaction for each fire is one wait for the disk, and often several round trips. A process that moves thousands of
+rows a second, such as a consumer of messages or a web server, has many fires at a time: a :class:`Coalescer` sends them
+together. ``coalescing`` has those that wait, ``batches`` sends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from sqlalchemy import Engine
+from sqlalchemy.util import greenlet_spawn
+from typing_extensions import Self
+
+from ..core import fires
+from ..core.attribution import Attribution
+from ..core.fires import Fire
+from ..core.keys import new_fire
+from ..errors.texts import shown
+from ..observation import Attempt, is_watched, watching
+from ..outcomes import Moved, Refused
+from .awaited import Awaited
+from .batches import Outcome, Sender
+from .coalescing import CoalescerFigures, Limits, Pending, Queue
+from .mapped import mapped_event
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    E = TypeVar("E", Engine, AsyncEngine)
+else:
+    E = TypeVar("E")
+
+__all__ = ["Coalescer"]
+
+M = TypeVar("M")
+
+_CLOSED = "this Coalescer is closed: it takes no more fires"
+
+
+class Coalescer(Generic[E]):
+    """Fires of many tasks or threads go out together, in one packet with one COMMIT, and each has its own outcome.
+
+    ::
+
+        async with Coalescer(async_engine) as fires:
+            moved = await fires.fire_key(Order, 42, "Stop")
+
+    With an ``AsyncEngine``, use ``async with`` and await the calls, in one event loop. With an ``Engine``, use ``with``
+    and call from any number of threads. A call returns when its transaction is committed.
+
+    A batch has at most *max_batch* fires. It is sent when it is full, or when its first fire has waited for *max_wait*;
+    while a batch is on its way, the next one gathers. At most *max_pending* fires wait: a further caller waits until
+    there is room.
+
+    When one fire of a batch fails, nothing of the batch is committed. That fire is then run alone, and the others
+    again, so an error reaches its own caller only. When the outcome of the COMMIT is unknown, a fire with a token is
+    sent again under it, which moves the row once; a fire without a token raises OutcomeUnknown.
+
+    Raises: TypeError when *engine* is no engine, or a limit no number; ValueError for a limit that is too small.
+    """
+
+    def __init__(
+        self,
+        engine: E,
+        *,
+        max_batch: int = 128,
+        max_wait: timedelta = timedelta(milliseconds=2),
+        max_pending: int = 4096,
+    ) -> None:
+        limits = Limits.checked(max_batch, max_wait, max_pending)
+        sync_engine = getattr(engine, "sync_engine", engine)
+        if not isinstance(sync_engine, Engine):
+            raise TypeError(f"a Coalescer is given an Engine or an AsyncEngine, not {shown(engine)}")
+        self._engine = sync_engine
+        is_async = sync_engine is not engine
+        self._front: _Tasks | _Threads = (_Tasks if is_async else _Threads)(Sender(sync_engine), Queue(limits))
+
+    @property
+    def figures(self) -> CoalescerFigures:
+        """The figures so far, for a monitoring system to read."""
+        queue = self._front.queue
+        return replace(queue.figures, pending=len(queue.waiting))
+
+    @overload
+    def fire_key(
+        self: Coalescer[AsyncEngine],
+        model: type[M],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Coroutine[Any, Any, Moved[M]]: ...
+    @overload
+    def fire_key(
+        self: Coalescer[Engine],
+        model: type[M],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Moved[M]: ...
+    def fire_key(
+        self,
+        model: type[Any],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = None,
+        actor: str | None = None,
+        details: Any = None,
+        token: str | None = None,
+        **payload: Any,
+    ) -> Any:
+        """As :func:`~sqlalchemy_fsm_mysql.fire_key`, in a batch with the fires of other callers; committed on return.
+
+        A caller that gives up (its task is cancelled) before the batch is sent takes its fire back. Afterwards the fire
+        goes on, and its outcome is dropped.
+
+        Raises: as ``fire_key`` and ``run_transaction``; RuntimeError when the coalescer is closed.
+        """
+        fire = self._fire(model, key, event, column, payload, Attribution(actor, details, token))
+        return self._front.fire(fire, raises_refusal=True)
+
+    @overload
+    def try_fire_key(
+        self: Coalescer[AsyncEngine],
+        model: type[M],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Coroutine[Any, Any, Moved[M] | Refused[M]]: ...
+    @overload
+    def try_fire_key(
+        self: Coalescer[Engine],
+        model: type[M],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = ...,
+        actor: str | None = ...,
+        details: Any = ...,
+        token: str | None = ...,
+        **payload: Any,
+    ) -> Moved[M] | Refused[M]: ...
+    def try_fire_key(
+        self,
+        model: type[Any],
+        key: Any,
+        event: str,
+        /,
+        *,
+        column: Any = None,
+        actor: str | None = None,
+        details: Any = None,
+        token: str | None = None,
+        **payload: Any,
+    ) -> Any:
+        """As :meth:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
+        fire = self._fire(model, key, event, column, payload, Attribution(actor, details, token))
+        return self._front.fire(fire, raises_refusal=False)
+
+    def close(self) -> None:
+        """Take no more fires, and return when all that wait have their outcomes; for a coalescer of an ``Engine``.
+
+        Raises: TypeError for one of an ``AsyncEngine``: await :meth:`aclose`.
+        """
+        _require(self._front, _Threads, "await aclose()").close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for a coalescer of an ``AsyncEngine``."""
+        await _require(self._front, _Tasks, "call close()").close()
+
+    def __enter__(self) -> Self:
+        _require(self._front, _Threads, "use `async with`")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        _require(self._front, _Tasks, "use `with`")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _fire(
+        self, model: Any, key: Any, event: str, column: Any, payload: Mapping[str, Any], attribution: Attribution
+    ) -> Fire:
+        """The fire of a call's arguments, checked before it waits."""
+        mapped, sql = mapped_event(model, event, column)
+        parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
+        return new_fire(self._engine, mapped, sql, parts, payload, attribution)
+
+
+F = TypeVar("F", "_Tasks", "_Threads")
+
+
+def _require(front: _Tasks | _Threads, kind: type[F], advice: str) -> F:
+    """*front*, checked to be of *kind*.
+
+    Raises: TypeError.
+    """
+    if not isinstance(front, kind):
+        engine = "AsyncEngine" if isinstance(front, _Tasks) else "Engine"
+        raise TypeError(f"this Coalescer has an {engine}: {advice}")
+    return front
+
+
+def _result(fire: Fire, outcome: Outcome, *, raises_refusal: bool) -> Moved[Any] | Refused[Any]:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if raises_refusal and isinstance(outcome, Refused):
+        raise fires.refusal_error(fire, outcome)
+    return outcome
+
+
+def _attempt(fire: Fire) -> Attempt:
+    return Attempt("fire", fire.target.model, fire.target.table_name, fire.event.name, fire.key)
+
+
+class _Tasks:
+    """Callers are tasks of one event loop; one more task sends the batches."""
+
+    def __init__(self, sender: Sender, queue: Queue) -> None:
+        self.sender, self.queue = sender, queue
+        self._room = asyncio.Semaphore(queue.limits.max_pending)
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def fire(self, fire: Fire, *, raises_refusal: bool) -> Any:
+        name = "fire_key" if raises_refusal else "try_fire_key"
+        coroutine: Any = self._watched(fire, raises_refusal=raises_refusal)
+        coroutine.__qualname__ = name  # Python warns of one that is never awaited by this name
+        return Awaited(coroutine, name, "Coalescer")
+
+    async def _watched(self, fire: Fire, *, raises_refusal: bool) -> Moved[Any] | Refused[Any]:
+        if not is_watched():
+            return _result(fire, await self._outcome(fire), raises_refusal=raises_refusal)
+        with watching(_attempt(fire)) as attempt:
+            attempt.result = outcome = _result(fire, await self._outcome(fire), raises_refusal=False)
+        return _result(fire, outcome, raises_refusal=raises_refusal)
+
+    async def _outcome(self, fire: Fire) -> Outcome:
+        since, loop = time.monotonic(), asyncio.get_running_loop()
+        async with self._room:
+            if self._is_closed:
+                raise RuntimeError(_CLOSED)
+            if self._task is None:
+                self._task = loop.create_task(self._work(), name="Coalescer")
+            future: asyncio.Future[Outcome] = loop.create_future()
+            waiting = self.queue.waiting
+            waiting.append(Pending(fire, future, since))
+            if len(waiting) == 1 or len(waiting) == self.queue.limits.max_batch:
+                self._ready.set()
+            return await future
+
+    async def _work(self) -> None:
+        while True:
+            self._ready.clear()
+            wait = self.queue.wait(time.monotonic())
+            if wait is None:
+                if self._is_closed:
+                    return
+                await self._ready.wait()
+            elif wait and not self._is_closed:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._ready.wait(), wait)
+            else:
+                await self._send(self.queue.take(lambda future: not future.done()))
+
+    async def _send(self, batch: list[Pending]) -> None:
+        if not batch:
+            return
+        sent, outcomes = time.monotonic(), []
+        try:
+            outcomes = await greenlet_spawn(self.sender.send, [pending.fire for pending in batch])
+        except BaseException as error:
+            outcomes = [error] * len(batch)
+            if not isinstance(error, Exception):  # this task is cancelled, and the loop is about to end
+                raise
+        finally:
+            self.queue.count(
+                batch, outcomes, sent=sent, now=time.monotonic(), packets=self.sender.packets, rerun=self.sender.reruns
+            )
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                if not pending.future.done():
+                    pending.future.set_result(outcome)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        self._ready.set()
+        if self._task is not None:
+            await asyncio.shield(self._task)
+        await greenlet_spawn(self.sender.close)
+
+
+class _Threads:
+    """Callers are threads; one more thread sends the batches."""
+
+    def __init__(self, sender: Sender, queue: Queue) -> None:
+        self.sender, self.queue = sender, queue
+        self._room = threading.BoundedSemaphore(queue.limits.max_pending)
+        self._ready = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def fire(self, fire: Fire, *, raises_refusal: bool) -> Moved[Any] | Refused[Any]:
+        if not is_watched():
+            return _result(fire, self._outcome(fire), raises_refusal=raises_refusal)
+        with watching(_attempt(fire)) as attempt:
+            attempt.result = outcome = _result(fire, self._outcome(fire), raises_refusal=False)
+        return _result(fire, outcome, raises_refusal=raises_refusal)
+
+    def _outcome(self, fire: Fire) -> Outcome:
+        since = time.monotonic()
+        with self._room:
+            future: Future[Outcome] = Future()
+            with self._ready:
+                if self._is_closed:
+                    raise RuntimeError(_CLOSED)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="Coalescer", daemon=True)
+                    self._thread.start()
+                self.queue.waiting.append(Pending(fire, future, since))
+                self._ready.notify()
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()  # KeyboardInterrupt: not sent yet, it will not be
+                raise
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                while (wait := self.queue.wait(time.monotonic())) is None or wait:
+                    if self._is_closed:
+                        if wait is None:
+                            return
+                        break
+                    self._ready.wait(wait)
+                batch = self.queue.take(lambda future: bool(future.set_running_or_notify_cancel()))
+            if batch:
+                self._send(batch)
+
+    def _send(self, batch: list[Pending]) -> None:
+        sent = time.monotonic()
+        try:
+            outcomes: list[Outcome] = self.sender.send([pending.fire for pending in batch])
+        except BaseException as error:  # noqa: BLE001 - the callers get it; this thread goes on
+            outcomes = [error] * len(batch)
+        with self._ready:
+            self.queue.count(
+                batch, outcomes, sent=sent, now=time.monotonic(), packets=self.sender.packets, rerun=self.sender.reruns
+            )
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            pending.future.set_result(outcome)
+
+    def close(self) -> None:
+        with self._ready:
+            self._is_closed = True
+            self._ready.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self.sender.close()
