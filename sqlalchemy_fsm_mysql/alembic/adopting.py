@@ -8,6 +8,7 @@ moves. Nothing of the old column is changed before the end.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,8 @@ from ..operations.adoption import Look, disagreeing, look, shown
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
 from .batches import CHUNK, Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
+
+PAUSE = 0.1  # seconds between two DDL statements, for the writers that have queued behind the first one
 
 
 @Operations.implementation_for(AdoptColumnOp)
@@ -76,9 +79,9 @@ def abandon_adoption(operations: Operations, op: AbandonAdoptionOp) -> None:
         raise MigrationRefused(
             op.label, f"the adoption by {op.new} is finished, or has begun to be", "only a new adoption leads back"
         )
-    drops = [f"DROP TRIGGER IF EXISTS {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
-    if drops:
-        table.locked(drops)
+    # New code has been stopped, and the old column has everything, so the triggers may go one after the other.
+    for name in going.names if going else ():
+        table.run(f"DROP TRIGGER IF EXISTS {table.prefix}{table.quote(name)}")
     if new is not None:
         table.alter(f"DROP COLUMN {table.quote(op.new)}", "INSTANT", "INPLACE, LOCK=NONE")
     log.info("%s: the adoption by %s is abandoned", op.label, op.new)
@@ -140,6 +143,7 @@ class _Table:
         self.op, self.place, self.connection, self.schema = op, place, place.connection, place.schema
         preparer = writing_dialect(self.connection.dialect).identifier_preparer
         self.quote: Callable[[str], str] = preparer.quote_identifier
+        self._ended = 0.0  # by time.monotonic(): when the last DDL statement ended
         self.prefix = "" if self.schema is None else f"{self.quote(self.schema)}."
         self.name = f"{self.prefix}{self.quote(op.table_name)}"
         digest = hashlib.sha256(f"{op.table_name}.{op.column_name}".encode()).hexdigest()[:12]
@@ -150,6 +154,8 @@ class _Table:
 
     def run(self, *statements: str) -> None:
         """Run *statements* in a session that is pinned, again and again while others hold the table."""
+        # The statement before has had writers wait. The server serves them between two statements, if there is time.
+        time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
 
         def once() -> None:
             with self.place.pinned(self.op.lock_wait_timeout):
@@ -157,6 +163,7 @@ class _Table:
                     self._execute(statement)
 
         self.place.patiently(self.op.attempts, self.op.lock_wait_timeout, once)
+        self._ended = time.monotonic()
 
     def alter(self, clause: str, *algorithms: str) -> None:
         """ALTER TABLE by the first of *algorithms* that the server can do."""

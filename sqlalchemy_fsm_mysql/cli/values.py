@@ -213,10 +213,10 @@ def _payload_value(name: str, text: str, types: Mapping[str, TypeEngine[Any]]) -
 
 
 def _state(text: str, type_: StateType, name: str) -> Any:
-    if not type_.machine.declares(text):
+    if text not in type_.machine.stored_states:
         states = listed(type_.machine.stored(state) for state in type_.machine.states)
         raise typer.BadParameter(f"{name} is one of {states}, not {shown(text)}.")
-    return type_.machine.loaded(type_.machine.stored(text))
+    return type_.machine.loaded(text)
 
 
 def _member(text: str, type_: Enum, name: str) -> Any:

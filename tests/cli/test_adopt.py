@@ -47,6 +47,13 @@ class Numbered(Base):
     __tablename__ = "numbered"
     id: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[State] = StateMachineColumn(machine(*State, states=State))
+
+
+class Kept(Base):
+    __tablename__ = "kept"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[State] = StateMachineColumn(machine(*State, states=State), storage="integer", protected=False)
+    state: Mapped[State] = StateMachineColumn(machine(*State, states=State), storage="integer")
 """
 FOLDED = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 
@@ -146,6 +153,37 @@ def test_a_column_that_fits_is_taken_as_it_is(run: Any, module: str, engine: Eng
     assert (fitting.status, other.status) == (0, 2)
     assert 'Declare it with storage="varchar"' in fitting.out
     assert "is the old column itself" in other.err
+
+
+@pytest.mark.parametrize("kind", ["TINYINT", "SMALLINT UNSIGNED", "INT", "BIGINT"])
+def test_numbers_that_fit_are_taken_as_they_are(run: Any, module: str, engine: Engine, table: Any, kind: str) -> None:
+    table(f"status {kind} NOT NULL", [1, 2], name="kept")
+
+    fitting = run("adopt", f"{module}:Kept.status", "--url", url_of(engine))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO kept (status) VALUES (9)")
+    other = run("adopt", f"{module}:Kept.status", "--url", url_of(engine))
+
+    assert (fitting.status, other.status) == (0, 2)
+    assert 'Declare it with storage="integer"; no column is added.' in fitting.out
+    assert "is the old column itself" in other.err
+
+
+def test_names_are_taken_over_as_numbers(run: Any, module: str, engine: Engine, table: Any, tmp_path: Path) -> None:
+    table(f"status VARCHAR(20) {FOLDED} NULL", ["New", "paid", None], name="kept")
+    project = Project(tmp_path / "migrations", engine)
+    file = project.folder / "versions" / "0001_adopt.py"
+    options = ("--map", "Void=cancelled", "--url", url_of(engine), "--write", file)
+
+    answer = run("adopt", f"{module}:Kept.state", "--from", "status", *options)
+    assert answer.status == 0
+    assert "storage='integer'" in file.read_text()
+    project.upgrade()
+
+    with engine.connect() as connection:
+        states = connection.exec_driver_sql("SELECT state FROM kept ORDER BY id").scalars().all()
+    assert states == [1, 2, 1]
+    project.downgrade("base")
 
 
 def url_of(engine: Engine) -> str:

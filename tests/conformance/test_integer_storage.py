@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Integer, String, case, func, insert, literal, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
+from typer import BadParameter
 
 from sqlalchemy_fsm_mysql import (
     Event,
@@ -37,6 +38,7 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.cli.values import typed
 from tests.conformance.support import stored
 
 
@@ -441,3 +443,10 @@ def test_a_literal_and_a_text_beside_it_compile(session, order):
     statement = select(Order.id).where(Order.state == literal(S.NEW, Order.state.type), literal("x", String) == "x")
 
     assert session.scalars(statement).all() == [1]
+
+
+@pytest.mark.parametrize("type_", [Order.__table__.c.state.type, StateType(plain)], ids=["numbers", "names"])
+def test_the_command_line_takes_the_names_of_members(type_):
+    assert typed("PAID", type_, "state") is S.PAID
+    with pytest.raises(BadParameter, match="state is one of CANCELLED, NEW, PAID, SENT, not '2'"):
+        typed("2", type_, "state")

@@ -128,6 +128,26 @@ def test_enforcing_a_renamed_table_makes_its_triggers_anew(engine: Engine) -> No
 
 
 @pytest.mark.servers_only
+def test_the_triggers_stay_when_a_partition_is_exchanged(engine: Engine) -> None:
+    """The rows come in unseen, whatever their edges were; every later write is checked."""
+    table, other = orders(enforced=True), orders("life_other")
+    with created(engine, table, other) as connection:
+        connection.execute(
+            text(
+                "ALTER TABLE life_orders PARTITION BY RANGE (id)"
+                " (PARTITION low VALUES LESS THAN (10), PARTITION rest VALUES LESS THAN MAXVALUE)"
+            )
+        )
+        before = {one.name for one in own_triggers(connection, table.c.state)}
+        connection.execute(insert(other).values(id=1, state="void"))
+        connection.execute(text("ALTER TABLE life_orders EXCHANGE PARTITION low WITH TABLE life_other"))
+
+        assert connection.execute(select(table.c.id, table.c.state)).all() == [(1, "void")]
+        assert {one.name for one in own_triggers(connection, table.c.state)} == before
+        assert is_refused(connection, table, "new")
+
+
+@pytest.mark.servers_only
 def test_a_swapped_table_can_be_enforced_while_the_old_one_is_there(engine: Engine) -> None:
     """gh-ost and pt-osc leave the old table, with its triggers, under another name."""
     table = orders(enforced=True)

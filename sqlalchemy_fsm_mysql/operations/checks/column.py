@@ -16,6 +16,8 @@ from ...orm.column import StateType, check_name, check_names
 from ...orm.mapped import MappedState
 from ..findings import Finding, label_of, named, names_of
 
+# The kinds of columns that op.convert_states() takes.
+_CONVERTED = {"varchar", "enum", "tinyint", "smallint", "mediumint", "integer", "int", "bigint"}
 _NULL = "NULL"  # in messages without quotes, unlike a state of that name
 
 __all__ = ["of_checks", "of_column", "of_engine", "of_rights", "of_rows", "of_table"]
@@ -63,7 +65,7 @@ def _of_states(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
             "any state",
             f"{label} takes any {'text: it is no ENUM, and' if type_.numbers is None else 'number: it'} has no CHECK"
             f" {check_name(*names_of(mapped.column))}",
-            "give it one, as by op.convert_states()",
+            f"give it one, as by op.{'convert_states' if column.kind in _CONVERTED else 'adopt_column'}()",
         )
     else:
         refused = [state for state in wanted if state not in column.states]
