@@ -173,8 +173,9 @@ def _recorded_state(cls: type[Any], records: Any) -> MappedState:
     """The state column that ``__records__`` names."""
     if isinstance(records, str):
         model_name, _, attribute = records.rpartition(".")
-        # With registry.mapped, the decorator sets cls.registry only after this.
-        mappers = cls.registry.mappers if hasattr(cls, "registry") else ()
+        # With registry.mapped, the decorator sets cls.registry only after this. SQLModel has it under another name.
+        registry = getattr(cls, "registry", None) or getattr(cls, "_sa_registry", None)
+        mappers = registry.mappers if registry is not None else ()
         models = [mapper.class_ for mapper in mappers if mapper.class_.__name__ == model_name]
         if len(models) != 1:
             what = "no mapped class" if not models else f"{len(models)} mapped classes"

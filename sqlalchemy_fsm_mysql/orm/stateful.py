@@ -13,7 +13,7 @@ from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
 from ..outcomes.states import Undeclared
 from . import functions  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
-from .column import StateMachineColumn, StateType
+from .column import StateColumn, StateMachineColumn, StateType
 from .firing import available_events, can_fire, fire_row
 from .history import history_rows
 from .mapped import equip
@@ -209,9 +209,10 @@ METHODS = ("fire", "try_fire", "can_fire", "available_events", "possible_events"
 def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
     """Give a newly mapped class with a state column its methods.
 
-    Raises: InvalidMachine when the class itself defines one of their names.
+    Raises: InvalidMachine when the class itself defines one of their names, or inherits Stateful without one.
     """
     if not equip(mapper):
+        _require_column(mapper, model)
         return
     clashes = [name for name in METHODS if getattr(model, name, getattr(Stateful, name)) is not getattr(Stateful, name)]
     if clashes:
@@ -222,3 +223,31 @@ def _equip(mapper: Mapper[Any], model: type[Any]) -> None:
     for name in METHODS:
         if not hasattr(model, name):
             setattr(model, name, getattr(Stateful, name))
+
+
+def _require_column(mapper: Mapper[Any], model: type[Any]) -> None:
+    """Raise InvalidMachine if *model* is meant to have a state column, and its mapping has none."""
+    # SQLModel takes a default that it does not know for a value: the column is a VARCHAR, and there is no error.
+    fields = getattr(model, "__pydantic_fields__", None) or {}
+    lost = [
+        name
+        for name, field in fields.items()
+        if isinstance(getattr(field, "default", None), StateColumn)
+        or isinstance(getattr(field, "sa_column", None), StateColumn)
+    ]
+    if lost:
+        raise InvalidMachine(
+            [
+                f"{model.__name__}.{name} is a StateMachineColumn, which SQLModel does not take: write {name}: … ="
+                " StateField(machine), with `from sqlalchemy_fsm_mysql.orm.sqlmodel import StateField`"
+                for name in lost
+            ]
+        )
+    if issubclass(model, Stateful):
+        columns = ", ".join(map(repr, mapper.columns.keys()))
+        problem = (
+            f"{model.__name__} inherits Stateful and has no state column; its columns are {columns}: declare one,"
+            " state: Mapped[str] = StateMachineColumn(machine), or with SQLModel state: str = StateField(machine),"
+            " by `from sqlalchemy_fsm_mysql.orm.sqlmodel import StateField`"
+        )
+        raise InvalidMachine([problem])
