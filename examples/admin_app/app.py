@@ -11,12 +11,12 @@ protected and cannot be edited, so the view leaves it out of the forms. In produ
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from sqladmin import Admin, Flash, ModelView, expose
+from sqladmin import Admin, Flash, ModelView, action, expose
 from sqladmin.helpers import get_object_identifier
 from sqlalchemy import inspect
 from sqlalchemy.exc import DataError
@@ -30,9 +30,25 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from examples import orders
 from examples.devices import Device, open_engine
+from examples.orders import Order
 from examples.pages import FRAMING, TOO_OLD, answer_to, form_token, is_genuine, secret_key
-from sqlalchemy_fsm_mysql import FSMError, Moved, StateType, UnknownEvent, fire_key, run_transaction
+from sqlalchemy_fsm_mysql import (
+    FSMError,
+    Machine,
+    Missing,
+    Moved,
+    Refused,
+    StateType,
+    UnknownEvent,
+    fire_key,
+    fire_keys,
+    run_transaction,
+)
+from sqlalchemy_fsm_mysql.web import sentence_of
+
+MOST_ROWS, MOST_REASONS, MOST_KEYS = 100, 5, 20
 
 
 class EventsView(ModelView):
@@ -47,6 +63,39 @@ class EventsView(ModelView):
         """The columns of SQLAdmin's forms: never the state, also where a view forgets to exclude it."""
         states = {prop.key for prop in inspect(self.model).column_attrs if isinstance(prop.columns[0].type, StateType)}
         return [name for name in super().get_form_columns() if name not in states]
+
+    @action(name="fire", label="Fire an event …", add_in_detail=False)
+    async def ask_event(self, request: Request) -> Response:
+        """The page that asks for the event. SQLAdmin sends its actions by GET, so this one changes nothing."""
+        if not self.has_buttons(request):
+            raise HTTPException(HTTPStatus.FORBIDDEN)
+        keys = list(filter(None, request.query_params.get("pks", "").split(",")))[:MOST_ROWS]
+        shown = {"view": self, "keys": keys, "events": self.machine.events, "model_view": self}
+        return await self.templates.TemplateResponse(request, "fire_many.html", shown)
+
+    @expose("/fire-many", methods=["POST"])
+    async def fire_many(self, request: Request) -> Response:
+        """Fire one event on all chosen rows, in one transaction, and report the rows that it did not move, with why."""
+        form = await request.form()
+        back = RedirectResponse(request.url_for("admin:list", identity=self.identity).path, HTTPStatus.SEE_OTHER)
+        if not is_genuine(request.session, form.get("form_token")):
+            Flash.error(request, TOO_OLD)
+            return back
+        texts = [str(key) for key in form.getlist("key")][:MOST_ROWS]
+        keys = [inspect(await self._editable(request, key)).identity[0] for key in texts]
+        event = str(form.get("event"))
+        try:
+            outcomes = await run_in_threadpool(self._fire_many, keys, event)
+        except UnknownEvent:
+            raise HTTPException(HTTPStatus.NOT_FOUND) from None
+        except FSMError as error:
+            Flash.error(request, sentence_of(error))
+            return back
+        if moved := sum(map(bool, outcomes)):
+            Flash.success(request, f"{event}: {moved} of {len(outcomes)} moved.")
+        for sentence, refused in by_reason(outcomes).items():
+            Flash.error(request, f"{', '.join(refused)}: {sentence}")
+        return back
 
     # By POST, unlike SQLAdmin's own actions: to follow a link must not move a row.
     @expose("/fire/{pk}/{event}", methods=["POST"])
@@ -73,6 +122,7 @@ class EventsView(ModelView):
         """The row of this key. Raises: HTTPException, 403 or 404, unless the view lets this user see and edit it."""
         if not self.has_buttons(request):
             raise HTTPException(HTTPStatus.FORBIDDEN)
+        request.path_params["pk"] = key  # where SQLAdmin's queries look for it
         try:
             # Each query may leave out rows that this user must not see or edit.
             rows = [await self.get_object_for_details(request), await self.get_object_for_edit(request)]
@@ -91,6 +141,18 @@ class EventsView(ModelView):
     def form_token(self, request: Request) -> str:
         return form_token(request.session)
 
+    @property
+    def machine(self) -> Machine:
+        """The machine of the model's only state column."""
+        types = [prop.columns[0].type for prop in inspect(self.model).column_attrs]
+        (machine,) = [type_.machine for type_ in types if isinstance(type_, StateType)]
+        return machine
+
+    def _fire_many(self, keys: list[Any], event: str) -> list[Moved[Any] | Refused[Any] | Missing[Any]]:
+        return run_transaction(
+            self.session_maker, lambda session: fire_keys(self.model, keys, event, session, actor="admin")
+        )
+
     def _fire(self, identity: tuple[Any, ...], event: str) -> Moved[Any]:
         key = identity if len(identity) > 1 else identity[0]
         # With a login: actor=request.session["user"], or whatever names the user.
@@ -99,9 +161,24 @@ class EventsView(ModelView):
         )
 
 
+def by_reason(outcomes: Iterable[Moved[Any] | Refused[Any] | Missing[Any]]) -> dict[str, list[str]]:
+    """The keys that were not moved, by the sentence that says why. The cookie of the messages has room for a few."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if not outcome:
+            found.setdefault(sentence_of(outcome), []).append(str(outcome.key))
+    shown = list(found.items())[:MOST_REASONS]
+    return {why: [*keys[:MOST_KEYS], *(["…"] if len(keys) > MOST_KEYS else [])] for why, keys in shown}
+
+
 class DeviceAdmin(EventsView, model=Device):
     column_list = (Device.id, Device.name, Device.state)
     name_plural = "Devices"
+
+
+class OrderAdmin(EventsView, model=Order):
+    column_list = (Order.id, Order.customer, Order.item, Order.stock, Order.state)
+    name_plural = "Orders"
 
 
 async def protect(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -114,6 +191,7 @@ async def protect(request: Request, call_next: Callable[[Request], Awaitable[Res
 def create_app(url: str | None = None, secret: str | None = None) -> Starlette:
     """The application on the database at *url*, and *secret* to sign its cookies; else DATABASE_URL and SECRET_KEY."""
     engine = open_engine(url or os.environ["DATABASE_URL"])
+    orders.open_engine(engine.url.render_as_string(hide_password=False)).dispose()
     app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=protect)])
     app.state.engine = engine
     # The flash messages and the token of the forms are in the session.
@@ -125,4 +203,5 @@ def create_app(url: str | None = None, secret: str | None = None) -> Starlette:
         templates_dir=str(Path(__file__).parent / "templates"),
     )
     admin.add_view(DeviceAdmin)
+    admin.add_view(OrderAdmin)
     return app
