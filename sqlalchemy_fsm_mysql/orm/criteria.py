@@ -8,12 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, TextClause, literal_column, select
+from sqlalchemy import (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    Column,
+    ColumnElement,
+    False_,
+    FromClause,
+    Null,
+    TextClause,
+    True_,
+    UnaryExpression,
+    literal_column,
+    select,
+)
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
+from sqlalchemy.sql.functions import Function
 
 from ..sql.expressions import outside_subqueries
 from ..sql.locks import for_share
-from ..sql.unfit import unfit_calls
+from ..sql.unfit import is_aggregate, unfit_calls
 from .mapped import MappedState
 
 
@@ -24,9 +42,12 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
 
     Raises: TypeError for a criterion that is no SQL expression, or calls an aggregate or a window function.
     """
-    core = [_in_core(mapped, criterion) for criterion in criteria]
     table, mapper = mapped.row.table, mapped.mapper
-    # An UPDATE names one table. SQLAlchemy would add each other table to it as a join.
+    if all(_is_plain(_clause(criterion), table) for criterion in criteria):
+        return [_plain(table, criterion) for criterion in criteria]
+    core = [_in_core(mapped, criterion) for criterion in criteria]
+    # An UPDATE names one table. SQLAlchemy would add each other table to it as a join. It knows the tables of a
+    # statement that it has compiled, which takes longer than all the rest of a call.
     apart = [select(table).where(criterion).get_final_froms() != [table] for criterion in core]
     if not any(apart):
         return [for_share(criterion) for criterion in core]
@@ -37,6 +58,41 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
     matches = select(literal_column("1")).where(*joins, *elsewhere).correlate(table).exists()
     here = [criterion for criterion, is_apart in zip(core, apart, strict=True) if not is_apart]
     return [for_share(criterion) for criterion in (matches, *here)]
+
+
+# The elements of a criterion that read nothing but the row, if its columns are of the row's table. Functions are, too.
+_PLAIN = (
+    BinaryExpression,
+    BindParameter,
+    Case,
+    Cast,
+    ClauseList,
+    ExpressionClauseList,
+    False_,
+    Grouping,
+    Null,
+    True_,
+    TypeClause,
+    UnaryExpression,
+)
+
+
+def _clause(criterion: Any) -> Any:
+    """The SQL expression that *criterion* is or stands for, as a model's attribute does."""
+    clause = getattr(criterion, "__clause_element__", None)
+    return clause() if callable(clause) else criterion
+
+
+def _is_plain(expression: Any, table: FromClause) -> bool:
+    """Whether *expression* certainly reads nothing but a row of *table*, and calls no aggregate."""
+    if not isinstance(expression, ColumnElement):
+        return False
+    return all(
+        element.table is table
+        if isinstance(element, Column)
+        else isinstance(element, _PLAIN) or (isinstance(element, Function) and not is_aggregate(element))
+        for element in visitors.iterate(expression)
+    )
 
 
 def order_on_row(table: Any, order: Sequence[Any]) -> Sequence[Any]:
@@ -54,8 +110,7 @@ def order_on_row(table: Any, order: Sequence[Any]) -> Sequence[Any]:
 def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
     """*criterion* with the columns of the table itself in the place of the model's attributes."""
     table = mapped.row.table
-    clause = getattr(criterion, "__clause_element__", None)
-    expression = clause() if callable(clause) else criterion
+    expression = _clause(criterion)
     if not isinstance(expression, (ColumnElement, TextClause)):
         raise TypeError(
             f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
@@ -67,9 +122,8 @@ def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
 
 def _plain(table: Any, expression: Any) -> Any:
     """*expression* with the columns of *table* in the place of a model's attributes."""
-    clause = getattr(expression, "__clause_element__", None)
 
     def replaced(element: Any, **_: Any) -> Any:
         return table.c[element.key] if isinstance(element, Column) and element.table is table else None
 
-    return visitors.replacement_traverse(clause() if callable(clause) else expression, {}, replaced)
+    return visitors.replacement_traverse(_clause(expression), {}, replaced)

@@ -14,7 +14,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import Over
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["unfit_calls"]
+__all__ = ["is_aggregate", "unfit_calls"]
 
 AGGREGATES: Final = {
     *("avg", "count", "max", "min", "std", "stddev", "stddev_pop", "stddev_samp", "sum", "total"),
@@ -55,13 +55,18 @@ def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None
 
 def _is_aggregate(call: FunctionElement[Any], table: Table, inside: Select[Any] | None) -> bool:
     """Whether *call* is an aggregate over the row that is updated."""
-    if _call_name(call) not in AGGREGATES:
+    if not is_aggregate(call):
         return False
     if inside is None:
         return True
     # An aggregate over columns of the outer statement belongs to the outer statement, also within a subquery.
     read = {column.table for column in visitors.iterate(call) if isinstance(column, Column)}
     return read == {table} and inside.get_final_froms() != [table]
+
+
+def is_aggregate(call: FunctionElement[Any]) -> bool:
+    """Whether the function has the name of an aggregate."""
+    return _call_name(call) in AGGREGATES
 
 
 def _call_name(call: FunctionElement[Any]) -> str:
