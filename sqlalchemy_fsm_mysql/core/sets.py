@@ -104,10 +104,12 @@ class Sweep:
     parameters: dict[str, Any]
     attribution: Attribution = NO_ATTRIBUTION
     payload: Mapping[str, Any] = NO_PAYLOAD
+    # The statements with this criterion, which reads nothing but the row; None where it is the criterion of one call.
+    statements: dict[Any, Any] | None = None
 
     def narrowed(self, *criteria: ColumnElement[bool]) -> Self:
         """This sweep, limited to the rows that match *criteria*, too."""
-        return replace(self, criterion=and_(self.criterion, *criteria))
+        return replace(self, criterion=and_(self.criterion, *criteria), statements=None)
 
     @property
     def history(self) -> HistorySQL | None:
@@ -169,6 +171,8 @@ class Sweep:
 
         MySQL refuses that in an UPDATE (error 1093). In a chunk, it would see the rows that the chunk before has moved.
         """
+        if self.statements is not None and not self.event.is_guarded:
+            return False
         return any(selects_from(element, self.event.row.table) for element in visitors.iterate(self.criterion))
 
     def columns(self) -> list[ColumnElement[Any]]:
@@ -234,7 +238,8 @@ def _is_steady(sweep: Sweep) -> bool:
 
 
 def _as_set(sweep: Sweep, connection: Connection) -> Counter[int]:
-    moved = Counter(database_of(connection).sets.sweep(connection, sweep.event, sweep.criterion, sweep.parameters))
+    sets = database_of(connection).sets
+    moved = Counter(sets.sweep(connection, sweep.event, sweep.criterion, sweep.parameters, sweep.statements))
     if moved.total():
         sweep.know_changed()
     return moved

@@ -7,7 +7,7 @@ of ``before_cursor_execute`` is the same either way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import wraps
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, CursorResult, Dialect, Executable
 from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["ReadyStatement", "ReadyText", "built_once"]
+__all__ = ["ReadyStatement", "ReadyText", "built_once", "shared"]
 
 _Self = TypeVar("_Self")
 _Arguments = ParamSpec("_Arguments")
@@ -53,6 +53,21 @@ def built_once(
         return built
 
     return kept
+
+
+def shared(statements: dict[Any, Any] | None, event: _HasCache, plan: Hashable, build: Callable[[], _Built]) -> _Built:
+    """The statement of *event* for one *plan*, kept in *statements*, or built anew where that is None.
+
+    The key contains the event's identity, and the value holds the event, so that no other event can get it.
+    """
+    if statements is None:
+        return build()
+    key = plan, id(event)
+    known = statements.get(key)
+    if known is None:
+        known = statements[key] = event, build()
+    statement: _Built = known[1]
+    return statement
 
 
 @dataclass(frozen=True, slots=True)

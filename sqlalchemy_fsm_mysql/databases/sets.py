@@ -39,8 +39,12 @@ class SetStatements:
         event: EventSQL,
         criterion: ColumnElement[bool],
         parameters: Mapping[str, Any],
+        statements: dict[Any, Any] | None = None,
     ) -> dict[int, int]:
-        """Move all rows under *criterion* by one UPDATE; how many rows took which branch. Only where ``can_sweep``."""
+        """Move all rows under *criterion* by one UPDATE; how many rows took which branch. Only where ``can_sweep``.
+
+        *statements* keeps the statements with this criterion; None when no other call has it.
+        """
         raise NotImplementedError
 
     def take_rows(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, inspect, select
+from sqlalchemy import Connection, Integer, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from ..core.attribution import Attribution
 from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take, taken_branch
 from ..databases import database_of, is_autocommit
+from ..databases.ready import shared
+from ..databases.sets import among, bindable
 from ..errors import InstanceStateError, TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..sql.keys import is_among
 from .hooks import announce_all
-from .instances import show_columns, unedited
+from .instances import show_columns, show_state, unedited
 from .leases import leased, note_leases
 from .mapped import mapped_event
 from .sessions import AnySession, shown_instance, within
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 M = TypeVar("M")
+
+_LIMIT = "fsm_limit"
 
 # Relationships that are loaded by the query that loads the instance.
 _IN_THE_QUERY = ("joined", False, "subquery")
@@ -128,9 +133,10 @@ def _claim(
                 "claim() locks rows and then moves them, and in AUTOCOMMIT, as on this connection, no lock lasts"
             )
         order = order or sweep.event.row.key
-        loads_first = _changes_state_only(sweep) and not any(isinstance(one, model) for one in session.dirty)
+        loads_first = _can_load_first(sweep) and not any(isinstance(one, model) for one in session.dirty)
+        sweep = replace(sweep, shows_moves=not loads_first)
         with sweep.explaining(connection):
-            # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
+            # 2. Lock free rows. Mostly, the same SELECT loads the instances.
             database_of(connection).rows.lock(connection, sweep.event)
             instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
             _require_known_versions(sweep, rows)
@@ -138,8 +144,10 @@ def _claim(
             one_update = is_one_update(sweep, len(rows))
             with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
                 moved = take(sweep, connection, rows)
-            # 4. Otherwise the instances are loaded after the move.
-            if not loads_first:
+            # 4. The columns that the move has changed are read again; otherwise the instances are loaded only now.
+            if loads_first:
+                _show_changed(sweep, connection, instances, rows)
+            else:
                 instances = _load(sweep, connection, [row.key for row in rows])
         if lease is not None:
             note_leases(sweep, instances, rows, lease, str(worker))
@@ -156,16 +164,56 @@ def _lock_free(
 ) -> tuple[list[Any], list[Locked]]:
     """Lock up to *limit* rows that no other transaction has locked; with *loads*, load their instances, too."""
     model = sweep.mapped.model
-    columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
-    query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order).limit(limit)
+
+    def build() -> Select[Any]:
+        columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
+        query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order)
+        return query.limit(bindparam(_LIMIT, type_=Integer())).with_for_update(skip_locked=True)
+
+    shape = _shape_of(order)
+    query = shared(None if shape is None else sweep.statements, sweep.event, ("claim", loads, shape), build)
+    sweep = replace(sweep, parameters={**sweep.parameters, _LIMIT: limit})
     # populate_existing: an instance that is in the session already shows the row that is locked now.
-    results = sweep.execute(connection, query.with_for_update(skip_locked=True), populate_existing=True)
+    results = sweep.execute(connection, query, populate_existing=True)
     if not loads:
         return [], [sweep.locked(values) for values in results]
     rows = [
         Locked(instance_state(instance).identity or (), taken_branch(sweep.event, code)) for instance, code in results
     ]
     return [instance for instance, _ in results], rows
+
+
+def _shape_of(order: Sequence[Any]) -> tuple[Any, ...] | None:
+    """What two orderings have in common that are the same SQL; None when they contain values."""
+    clauses = [one.__clause_element__() if hasattr(one, "__clause_element__") else one for one in order]
+    keys = [clause._generate_cache_key() for clause in clauses]  # noqa: SLF001 - SQLAlchemy's own key of a statement
+    return None if any(key is None or key.bindparams for key in keys) else tuple(key.key for key in keys)
+
+
+def _show_changed(
+    sweep: SessionSweep, connection: Connection, instances: Sequence[Any], rows: Sequence[Locked]
+) -> None:
+    """Set the state of *instances*, which were loaded before the move, and the other columns that the move has changed.
+
+    The read takes a lock, as that of :func:`_load` does.
+    """
+    for instance, row in zip(instances, rows, strict=True):
+        show_state(sweep.writer, instance, row.branch.leads_to)
+    names = sweep.mapped.changed_with(sweep.event)
+    if not names or not rows:
+        return
+    key = ("claimed", sweep.mapped)
+    if key not in sweep.event.cache:
+        columns = [sweep.event.row.columns[name] for name in names]
+        query = select(*sweep.event.row.key, *columns).where(among(sweep.event.row.key)).with_for_update()
+        sweep.event.cache[key] = query
+    parts = len(sweep.event.row.key)
+    by_key = {row.key: instance for instance, row in zip(instances, rows, strict=True)}
+    for some in chunks(list(by_key)):
+        for values in connection.execute(sweep.event.cache[key], {"fsm_keys": bindable(some)}):
+            instance = by_key[tuple(values[:parts])]
+            for name, value in zip(names, values[parts:], strict=True):
+                set_committed_value(instance, name, value)
 
 
 def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
@@ -219,17 +267,17 @@ def _require_known_versions(sweep: SessionSweep, rows: Sequence[Locked]) -> None
             )
 
 
-def _changes_state_only(sweep: SessionSweep) -> bool:
-    """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
+def _can_load_first(sweep: SessionSweep) -> bool:
+    """Whether an instance loaded before the move is as good as one loaded after it, once :func:`_show_changed` is done.
 
-    It is when the event changes nothing but the state, the mapping joins no other table (a locking read would lock its
-    rows, too), and no ``load`` or ``refresh`` listener would be called with the old state.
+    It is when the event changes nothing but the state and plain columns, the mapping joins no other table (a locking
+    read would lock its rows, too), and no ``load`` or ``refresh`` listener would be called with the old state.
     """
     mapped, mapper = sweep.mapped, sweep.mapped.mapper
     listeners = mapper.class_manager.dispatch
     return (
         sweep.event.row.version is None
-        and not mapped.changed_with(sweep.event)
+        and all(name in sweep.event.row.columns for name in mapped.changed_with(sweep.event))
         and mapper.persist_selectable is sweep.event.row.table
         and mapper.polymorphic_on is None
         and all(relationship.lazy in _LAZY for relationship in mapper.relationships)

@@ -5,7 +5,8 @@ They decide a write, so the other rows that they read are read with a shared loc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     TextClause,
     True_,
     UnaryExpression,
+    and_,
     literal_column,
     select,
 )
@@ -29,10 +31,59 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from sqlalchemy.sql.functions import Function
 
+from ..sql.events import EventSQL
 from ..sql.expressions import outside_subqueries
 from ..sql.locks import for_share
 from ..sql.unfit import is_aggregate, unfit_calls
 from .mapped import MappedState
+
+# The most shapes that an event keeps. A program that builds criteria from searches may have any number of them.
+_SHAPES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """The rows that an event can move among those that match the criteria of a call.
+
+    `statements` keeps the statements with this criterion. Calls whose criteria differ in their values only have one
+    criterion and one such dict in common; `values` are those of this call. It is None where this cannot be known.
+    """
+
+    criterion: ColumnElement[bool]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    statements: dict[Any, Any] | None = None
+
+
+def matching(mapped: MappedState, sql: EventSQL, criteria: Sequence[Any]) -> Matching:
+    """The rows that match *criteria* and that the event *sql* can move.
+
+    Raises: as :func:`on_row`.
+    """
+    clauses = [_clause(criterion) for criterion in criteria]
+    # SQLAlchemy's own key of a statement leaves out the values. Two criteria with one key have one structure.
+    keys = [clause._generate_cache_key() if isinstance(clause, ColumnElement) else None for clause in clauses]  # noqa: SLF001
+    given = [bind for key in keys if key is not None for bind in key.bindparams]
+    visible = [] if sql.row.visible is None else [sql.row.visible]
+    if None in keys or any(bind.required for bind in given):
+        return Matching(and_(sql.moves, *visible, *on_row(mapped, criteria)))
+    shapes: dict[Any, tuple[Matching, list[str]]] = sql.cache.setdefault("shapes", {})
+    # A class and its subclass have an event in common, and each has its own rows.
+    shape = mapped, *(key.key for key in keys if key is not None)
+    known = shapes.get(shape)
+    if known is None:
+        criterion = and_(sql.moves, *visible, *on_row(mapped, criteria))
+        if not all(_is_plain(clause, mapped.row.table) for clause in clauses):
+            return Matching(criterion)
+        whole = criterion._generate_cache_key()  # noqa: SLF001
+        if whole is None:
+            return Matching(criterion)
+        if len(shapes) >= _SHAPES:
+            shapes.clear()
+        # The bound parameters of the criteria are the last ones: they stand behind those of the event itself.
+        names = [bind.key for bind in whole.bindparams[len(whole.bindparams) - len(given) :]]
+        known = shapes[shape] = Matching(criterion, {}, {}), names
+    made, names = known
+    return replace(made, values={name: bind.effective_value for name, bind in zip(names, given, strict=True)})
 
 
 def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnElement[bool]]:

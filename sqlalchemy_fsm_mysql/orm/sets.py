@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_
+from sqlalchemy import ColumnElement, Connection, Select, TextClause
 from sqlalchemy.orm import QueryableAttribute, Session
 
 from ..core import where
@@ -17,8 +17,8 @@ from ..core.where import Progress, Sizes
 from ..errors.texts import State, shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping
-from ..sql.events import Branch, EventSQL
-from .criteria import on_row, order_on_row
+from ..sql.events import Branch
+from .criteria import matching, order_on_row
 from .hooks import announce_all
 from .instances import show_row, show_state
 from .journal import note
@@ -142,6 +142,7 @@ class SessionSweep(Sweep):
     """A sweep in a session, which brings the instances of the moved rows up to date."""
 
     writer: Writer = field(kw_only=True)
+    shows_moves: bool = True  # whether the instances are brought up to date here, and not by the caller
 
     @property
     def mapped(self) -> MappedState:
@@ -171,7 +172,7 @@ class SessionSweep(Sweep):
 
     def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
         self._note()
-        if not self.writer.session.identity_map:
+        if not self.shows_moves or not self.writer.session.identity_map:
             return
         for key in keys:
             instance = self.writer.instance(key)
@@ -221,9 +222,12 @@ def sweep_of(
     parameters = payload_parameters(mapped, sql, payload)
     if attribution.is_given:
         attribution = attribution.checked(mapped, None, place.dialect)
-    criterion = _criterion(mapped, sql, criteria)
+    rows = matching(mapped, sql, criteria)
+    parameters |= rows.values
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
-    return ConnectionSweep(mapped, sql, criterion, parameters, attribution, given, on=place)
+    return ConnectionSweep(
+        mapped, sql, rows.criterion, parameters, attribution, given, statements=rows.statements, on=place
+    )
 
 
 def session_sweep_of(
@@ -240,16 +244,14 @@ def session_sweep_of(
     parameters = payload_parameters(mapped, sql, payload)
     if attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution)
-    criterion = _criterion(mapped, sql, criteria)
+    rows = matching(mapped, sql, criteria)
+    parameters |= rows.values
     flush_first(session, mapped.mapper, model=mapped.model, event=event)
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
-    return SessionSweep(mapped, sql, criterion, parameters, attribution, given, writer=Writer(session, mapped))
-
-
-def _criterion(mapped: MappedState, sql: EventSQL, criteria: Sequence[Any]) -> ColumnElement[bool]:
-    """The rows that match *criteria* and that the event can move."""
-    visible = [] if sql.row.visible is None else [sql.row.visible]
-    return and_(sql.moves, *visible, *on_row(mapped, criteria))
+    writer = Writer(session, mapped)
+    return SessionSweep(
+        mapped, sql, rows.criterion, parameters, attribution, given, statements=rows.statements, writer=writer
+    )
 
 
 def _fire_where(

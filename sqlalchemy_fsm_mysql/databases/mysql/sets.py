@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Executable,
     Integer,
+    Update,
     and_,
     case,
     func,
@@ -26,7 +27,7 @@ from ...sql.code import HIDDEN, OFFSET
 from ...sql.events import Branch, EventSQL, number
 from ...sql.exact import written_state
 from ..history import KEYS_OF
-from ..ready import built_once
+from ..ready import built_once, shared
 from ..sets import SetStatements, among, bindable, is_in_source
 from ..transactions import Transactions
 from .remembered import is_remembered_at_once
@@ -54,17 +55,23 @@ class MySQLSets(SetStatements):
         event: EventSQL,
         criterion: ColumnElement[bool],
         parameters: Mapping[str, Any],
+        statements: dict[Any, Any] | None = None,
     ) -> dict[int, int]:
-        statement = update(event.row.table).where(criterion)
-        if len(event.branches) == 1:
+        def build() -> Update:
+            statement = update(event.row.table).where(criterion)
+            if len(event.branches) > 1:
+                return statement.ordered_values(*_counting(event, counters))
             # The criterion contains the event's only guard, so no guard is asked again after an effect was assigned.
-            assignments = event.branch_assignments(event.branches[0])
-            return {0: connection.execute(statement.ordered_values(*assignments), parameters).rowcount}
+            return statement.ordered_values(*event.branch_assignments(event.branches[0]))
+
         counters = [literal_column(f"@fsm_taken_{i}", Integer()) for i in range(1, len(event.branches))]
+        statement = shared(statements, event, "sweep", build)
+        if not counters:
+            return {0: connection.execute(statement, parameters).rowcount}
         # Outside of a transaction, a proxy may send each of these statements to another session, with other variables.
         with self.transactions.together(connection):
             connection.execute(text("SET " + ", ".join(f"{counter} = 0" for counter in counters)))
-            moved = connection.execute(statement.ordered_values(*_counting(event, counters)), parameters).rowcount
+            moved = connection.execute(statement, parameters).rowcount
             counted = [int(count) for count in connection.execute(select(*counters)).one()]
         # Counting costs some percent of the statement, so the first branch has no counter: it gets the remainder.
         return {i: count for i, count in enumerate([moved - sum(counted), *counted]) if count}
