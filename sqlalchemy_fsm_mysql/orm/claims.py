@@ -184,7 +184,7 @@ def _lock_free(
 
 
 def _shape_of(order: Sequence[Any]) -> tuple[Any, ...] | None:
-    """What two orderings have in common that are the same SQL; None when they contain values."""
+    """A key that two orderings share if they are the same SQL; None when one contains values."""
     clauses = [one.__clause_element__() if hasattr(one, "__clause_element__") else one for one in order]
     keys = [clause._generate_cache_key() for clause in clauses]  # noqa: SLF001 - SQLAlchemy's own key of a statement
     return None if any(key is None or key.bindparams for key in keys) else tuple(key.key for key in keys)
