@@ -249,6 +249,7 @@ def raise_explained(
     *,
     in_flush: bool = False,
     has_moved: bool = False,
+    token: str | None = None,
     **row: Any,
 ) -> NoReturn:
     """Raise our error for *error*, raised by a statement on *connection*; *error* itself if it is about something else.
@@ -258,8 +259,9 @@ def raise_explained(
     *row* names the fire, as keywords of :class:`FireError`. An error that ended the transaction invalidates
     *connection*, so anything that the session does before ``rollback()`` raises ``PendingRollbackError``. An engine
     stands for a connection that the session has rolled back already. *in_flush* is whether a flush raised the error and
-    was rolled back. *has_moved* is whether the row has moved, so that a hook's own statement raised the error.
-    SQLAlchemy's error is kept for wrong values of a flush or of a hook's statement.
+    was rolled back. *has_moved* is whether the row has moved, so that a hook's own statement raised the error. *token*
+    is that of the fire, for OutcomeUnknown. SQLAlchemy's error is kept for wrong values of a flush or of a hook's
+    statement.
     """
     refused = refusal_in(error)
     if refused is not None:
@@ -275,6 +277,8 @@ def raise_explained(
         raise error
     if in_flush and isinstance(ours, LockTimeout):
         ours = LockTimeout(code=ours.code, rolled_back=True, **row)
+    if token is not None and isinstance(ours, OutcomeUnknown):
+        ours = OutcomeUnknown(code=ours.code, token=token, **row)
     raise ours from error
 
 

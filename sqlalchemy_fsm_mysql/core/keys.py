@@ -106,7 +106,7 @@ def carry_out(
                 has_moved = True
                 announce(target.extras.hooks, (outcome,), connection)
     except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, has_moved=has_moved, **fire.row)
+        raise_explained(error, connection, has_moved=has_moved, token=token, **fire.row)
     return outcome
 
 

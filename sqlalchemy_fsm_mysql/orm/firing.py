@@ -116,7 +116,7 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
                 has_moved = True
                 announce(mapped, outcome, session, connection)
     except (StatementError, RefusedByDatabase) as error:
-        raise_explained(error, connection, has_moved=has_moved, **fire.row)
+        raise_explained(error, connection, has_moved=has_moved, token=token, **fire.row)
     return outcome
 
 

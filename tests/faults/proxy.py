@@ -28,9 +28,11 @@ class Cut(Enum):
     ANSWER_LOST = "before the client gets the answer to COMMIT"
     AFTERWARDS = "after the client got the answer to COMMIT"
     BEFORE = "at the statement before COMMIT"
+    REQUEST_TORN = "when the server has half of the request"
+    ANSWER_TORN = "when the client has half of the answer"
 
 
-UNKNOWN = {Cut.REQUEST_LOST, Cut.AT_ONCE, Cut.ANSWER_LOST}
+UNKNOWN = {Cut.REQUEST_LOST, Cut.AT_ONCE, Cut.ANSWER_LOST, Cut.REQUEST_TORN, Cut.ANSWER_TORN}
 """The cuts after which it cannot know."""
 
 
@@ -73,7 +75,7 @@ class Link:
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self.proxy, self.client, self.server = proxy, client, server
-        self.has_written = self.muted = self.cut_after_answer = False
+        self.has_written = self.muted = self.cut_after_answer = self.tears_answer = False
 
     def run(self) -> None:
         back = threading.Thread(target=self._answers, name="answers", daemon=True)
@@ -112,6 +114,10 @@ class Link:
             return False
         self.muted = cut in (Cut.ANSWER_LOST, Cut.AT_ONCE)
         self.cut_after_answer = cut is Cut.AFTERWARDS
+        self.tears_answer = cut is Cut.ANSWER_TORN
+        if cut is Cut.REQUEST_TORN:
+            self.server.sendall(packet[: len(packet) // 2])
+            return False
         self.server.sendall(packet)
         if cut is Cut.AT_ONCE:
             return False
@@ -123,8 +129,8 @@ class Link:
                 if self.muted:
                     break
                 # Asked before the client has this answer, and may send the next request.
-                is_last = self.cut_after_answer
-                self.client.sendall(data)
+                is_last = self.cut_after_answer or self.tears_answer
+                self.client.sendall(data[: len(data) // 2] if self.tears_answer else data)
                 if is_last:
                     break
         self._end()
