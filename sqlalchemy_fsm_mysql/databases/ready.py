@@ -94,13 +94,13 @@ class ReadyText:
 class ReadyStatement:
     """A statement, and its text for each dialect that has sent it.
 
-    With *by_position*, drivers that take their parameters by name get this one's by position, as all of them can.
+    Its parameters have no names: drivers that take them by name (PyMySQL) can all take them by position, too.
     """
 
-    __slots__ = ("_by_position", "_last", "_texts", "statement")
+    __slots__ = ("_last", "_texts", "statement")
 
-    def __init__(self, statement: Executable, *, by_position: bool = False) -> None:
-        self.statement, self._by_position = statement, by_position
+    def __init__(self, statement: Executable) -> None:
+        self.statement = statement
         self._texts: WeakKeyDictionary[Dialect, ReadyText | None] = WeakKeyDictionary()
         self._last: tuple[Callable[[], Dialect | None], ReadyText | None] = (lambda: None), None
 
@@ -127,7 +127,7 @@ class ReadyStatement:
 
     def _ready_for(self, dialect: Dialect) -> ReadyText | None:
         if dialect not in self._texts:
-            self._texts[dialect] = _text(self.statement, _positional(dialect) if self._by_position else dialect)
+            self._texts[dialect] = _text(self.statement, _positional(dialect))
         self._last = ref(dialect), self._texts[dialect]
         return self._texts[dialect]
 

@@ -72,7 +72,8 @@ def fire_row(
     if instance is None:
         parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
-    if attribution.is_given:
+    actor, details, token = attribution
+    if actor is not None or details is not None or token is not None:  # Attribution.is_given, without its call
         attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)
@@ -122,7 +123,7 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
 
 def outcome_of(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     """Send *fire* in the way that it needs: in a packet, under its token, or as the one statement."""
-    if packets.takes(connection, fire):
+    if writer.mapped.extras.history is not None and packets.takes(connection, fire):
         return send(writer, connection, fire, packets.fire)
     if fire.attribution.token is not None:
         return fire_under_token(connection, fire, lambda: send(writer, connection, fire))

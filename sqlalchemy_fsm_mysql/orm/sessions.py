@@ -22,6 +22,7 @@ from ..core.attribution import Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
 from ..core.keys import prepare
+from ..core.notes import KEY
 from ..core.target import plain_key
 from ..databases import database_of
 from ..errors import InstanceStateError, RowNotFound
@@ -214,7 +215,12 @@ class Writer:
         except DBAPIError as error:  # of the SAVEPOINT of begin_nested(), which is sent only now
             row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
             raise_explained(error, self.session.get_bind(**arguments), **row)
-        prepare(connection, self.mapped, event.name, is_one_row=is_one_row)
+        # Only the first fire of a transaction is noted, and only a history needs more: see prepare(), whose comparisons
+        # these are, without the call.
+        notes = vars(connection).get(KEY)
+        is_noted = notes is not None and notes.has_fired and notes.transaction() is connection.get_transaction()
+        if not is_noted or self.mapped.extras.history is not None:
+            prepare(connection, self.mapped, event.name, is_one_row=is_one_row)
         return connection
 
     def bind_arguments(self, event: EventSQL) -> dict[str, Any]:

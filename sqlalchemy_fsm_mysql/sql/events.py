@@ -169,8 +169,9 @@ class EventSQL:
     cache: dict[Any, Any] = field(default_factory=dict)  # the statements that are built from this event
     readings: dict[int, codes.Reading] = field(default_factory=dict)  # the meanings of codes that were read before
 
-    @property
+    @cached_property
     def is_guarded(self) -> bool:
+        """Whether any branch has a guard."""
         return any(branch.guard is not None for branch in self.branches)
 
     def from_source(self) -> dict[str, list[Branch]]:

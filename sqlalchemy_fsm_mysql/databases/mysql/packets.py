@@ -209,7 +209,7 @@ class MySQLPackets(Packets):
                 statements.append(self.insert_moved(unit.event, unit.history))
                 if unit.has_token:
                     statements.append(unit.history.by_token())
-            ready = unit.event.cache[key] = ReadyUnit([ReadyStatement(one, by_position=True) for one in statements])
+            ready = unit.event.cache[key] = ReadyUnit([ReadyStatement(one) for one in statements])
         return ready
 
     def insert_moved(self, event: EventSQL, history: HistorySQL) -> Executable:
