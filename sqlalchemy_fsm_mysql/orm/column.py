@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Dialect,
+    Integer,
     String,
     Table,
     TypeDecorator,
@@ -59,8 +60,9 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant), ``"varchar"`` (VARCHAR with a
     named CHECK), or ``"integer"``: the values of the machine's Enum class, which are ints, in SMALLINT or INT with a
     named CHECK. A database without ENUM has VARCHAR and CHECK in its place. While *protected*, assigning the attribute
-    of a stored instance raises :class:`StateAssignmentError`. All other *options* go to ``mapped_column``, and so do
-    the positional *arguments*: the column's name, and parts such as ``ForeignKey("states.name")``.
+    of a stored instance raises :class:`StateAssignmentError`, and comparing it with a text that is no state raises
+    ValueError. All other *options* go to ``mapped_column``, and so do the positional *arguments*: the column's name,
+    and parts such as ``ForeignKey("states.name")``.
 
     With *enforced*, ``metadata.create_all()`` gives a new table the triggers that enforce the machine on every writer
     (see :func:`enforce_machine`). They let a row begin only in the initial state, in a state in which
@@ -276,9 +278,23 @@ class StateType(Choosable, TypeDecorator[Any]):
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         # As sqlalchemy.Enum: every operator binds a member or a state as a state, and another text as text. But an
         # equality with a text that is no state raises, because it can only be a misspelling.
+        if op in EQUALITIES and not self.protected:
+            return self._of_old_code(value)
         if isinstance(value, Enum) or op in EQUALITIES:
             return self
         return self if self.machine.declares(value) and not isinstance(op, custom_op) else String()
+
+    def _of_old_code(self, value: Any) -> TypeEngine[Any]:
+        """The type by which *value* is compared while the column is not protected: old code has values of its own.
+
+        Under a collation that folds case, ``status == "Paid"`` finds what is stored as 'paid'. In a column of numbers,
+        old code compares with numbers.
+        """
+        values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+        if self.numbers is not None:
+            return Integer() if values and all(type(one) is int for one in values) else self
+        are_texts = all(isinstance(one, str) and not isinstance(one, Enum) for one in values)
+        return String() if are_texts and not all(map(self.machine.declares, values)) else self
 
     @classmethod
     def of(cls, *states: str | int, storage: Storage = "enum") -> StateType:

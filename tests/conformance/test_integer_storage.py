@@ -450,3 +450,23 @@ def test_the_command_line_takes_the_names_of_members(type_):
     assert typed("PAID", type_, "state") is S.PAID
     with pytest.raises(BadParameter, match="state is one of CANCELLED, NEW, PAID, SENT, not '2'"):
         typed("2", type_, "state")
+
+
+class Shared(Base):
+    """Old code still reads and writes the numbers."""
+
+    __tablename__ = "integer_shared"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[S] = StateMachineColumn(plain, storage="integer", protected=False)
+
+
+def test_old_code_compares_a_column_that_is_not_protected_with_numbers(session):
+    session.add_all([Shared(id=1), Shared(id=2, state=S.PAID)])
+    session.flush()
+
+    assert session.scalars(select(Shared.id).where(Shared.state == 2)).all() == [2]
+    assert session.scalars(select(Shared.id).where(Shared.state.in_([1, 9]))).all() == [1]
+    assert session.scalars(select(Shared.id).where(Shared.state == S.PAID)).all() == [2]
+    with pytest.raises(StatementError, match="is no state"):
+        session.scalars(select(Shared.id).where(Shared.state == "PAYED")).all()
