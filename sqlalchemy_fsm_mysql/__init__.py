@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .operations.doctor import check_database as check_database
     from .operations.doctor import require_database as require_database
     from .operations.due import run_due as run_due
+    from .operations.dwell import dwell_times as dwell_times
     from .operations.enforcement import enforce_machine as enforce_machine
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
@@ -105,6 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "require_database",
     ),
     "operations.due": ("run_due",),
+    "operations.dwell": ("dwell_times",),
     "operations.enforcement": (
         "enforce_machine",
         "release_machine",

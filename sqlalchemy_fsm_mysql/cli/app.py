@@ -13,6 +13,7 @@ from .demo import demo
 from .diagram import diagram
 from .diff import diff, json_
 from .due import due
+from .dwell import dwell
 from .ending import TRACEBACK, Commands
 from .fire import fire
 from .fire_where import fire_where
@@ -47,6 +48,7 @@ app.command()(history)
 app.command()(fire)
 app.command()(fire_where)
 app.command()(due)
+app.command()(dwell)
 
 
 def _print_version(is_asked: bool) -> None:

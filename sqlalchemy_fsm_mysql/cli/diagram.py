@@ -6,16 +6,17 @@ import sys
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from ..diagram import Counts, Graph, Rows, cells, dot, markdown_table, mermaid, png, svg
+from ..diagram import Counts, Graph, Rows, Times, cells, dot, markdown_table, mermaid, png, svg
 from ..errors import GraphvizMissing
 from ..machine import Machine
+from ..operations.dwell import Dwell, dwell_times
 from ..operations.figures import count_rows, count_transitions
 from ..operations.lookup import machine_at
 from ..orm.mapped import MappedState
@@ -78,6 +79,12 @@ def diagram(
     rows: Annotated[
         bool, typer.Option("--rows", help="Count the rows that are in each state now. Needs --url.")
     ] = False,
+    times: Annotated[
+        bool,
+        typer.Option(
+            "--times", help="Show how long rows stay in each state (median), by the history or since when. Needs --url."
+        ),
+    ] = False,
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -106,9 +113,10 @@ def diagram(
         raise typer.BadParameter(
             "a table and JSON have no borders; choose mermaid, dot, svg or png.", param_hint="--borders"
         )
-    figures = _figures(mapped, url, counts=counts or since is not None, rows=rows, since=since)
+    counts = counts or (since is not None and not times)
+    figures = _figures(mapped, url, counts=counts, rows=rows, times=times, since=since)
     if kind is Format.TABLE and output is None and Console().is_terminal:
-        print_rich(_rich_table(machine, *figures))
+        print_rich(_rich_table(machine, figures))
         return
     options: dict[str, Any] = {"borders": True} if borders else {}
     if direction is not None:
@@ -131,44 +139,64 @@ def _by_suffix(output: Path | None) -> Format:
     return _BY_SUFFIX[output.suffix]
 
 
+class _Figures(NamedTuple):
+    """The figures that a drawing shows; None for those that were not asked for."""
+
+    counts: Counts | None = None
+    rows: Rows | None = None
+    times: Times | None = None
+
+
 def _figures(
-    mapped: MappedState | None, url: str | None, *, counts: bool, rows: bool, since: datetime | None
-) -> tuple[Counts | None, Rows | None]:
-    if not counts and not rows:
-        return None, None
+    mapped: MappedState | None, url: str | None, *, counts: bool, rows: bool, times: bool, since: datetime | None
+) -> _Figures:
+    if not counts and not rows and not times:
+        return _Figures()
     if mapped is None:
         raise typer.BadParameter("a machine by itself has no rows: name the column, as in shop.models:Order.state.")
-    if counts and mapped.extras.history is None:
+    has_history = mapped.extras.history is not None
+    if counts and not has_history:
         raise typer.BadParameter(f"{mapped.label} has no TransitionHistory to count in.", param_hint="--counts")
+    if times and not has_history and (mapped.extras.since is None or since is not None):
+        raise typer.BadParameter(
+            f"{mapped.label} has no TransitionHistory{'' if since else ' and no StateSinceColumn'} to tell it.",
+            param_hint="--times",
+        )
     column: Any = getattr(mapped.model, mapped.attribute)
     with database(url) as engine, Session(engine) as session:
-        counted = count_transitions(column, session, since=since) if counts else None
-        return counted, count_rows(column, session) if rows else None
+        stays: dict[str, Dwell] = {}
+        if times:
+            stays = dwell_times(column, session, origin="history" if has_history else "column", since=since)
+        return _Figures(
+            count_transitions(column, session, since=since) if counts else None,
+            count_rows(column, session) if rows else None,
+            {state: stay.median for state, stay in stays.items()} if times else None,
+        )
 
 
 def _drawn(
     machine: Machine,
     kind: Format,
-    figures: tuple[Counts | None, Rows | None],
+    figures: _Figures,
     options: dict[str, Any],
     theme: ThemeName,
 ) -> str | bytes:
-    counts, rows = figures
     if kind is Format.TABLE:
-        return markdown_table(machine, counts, rows)
+        return markdown_table(machine, *figures)
     if kind is Format.MERMAID:
-        return mermaid(machine, counts=counts, rows=rows, **options)
+        return mermaid(machine, **figures._asdict(), **options)
     if kind is Format.JSON:
-        return _json(machine, counts, rows)
+        return _json(machine, figures)
     if kind is Format.SVG:
-        return svg(machine, counts=counts, rows=rows, theme=theme.value, **options)
+        return svg(machine, **figures._asdict(), theme=theme.value, **options)
     colours = "light" if theme is ThemeName.AUTO else theme.value
     draw = dot if kind is Format.DOT else png
-    return draw(machine, counts=counts, rows=rows, theme=colours, **options)
+    return draw(machine, **figures._asdict(), theme=colours, **options)
 
 
-def _json(machine: Machine, counts: Counts | None, rows: Rows | None) -> str:
-    graph = Graph.of(machine).with_figures(counts, rows)
+def _json(machine: Machine, figures: _Figures) -> str:
+    counts, rows, times = figures
+    graph = Graph.of(machine).with_figures(*figures)
     edges = [
         {
             "event": edge.event,
@@ -192,12 +220,17 @@ def _json(machine: Machine, counts: Counts | None, rows: Rows | None) -> str:
         "events": list(graph.events),
         "edges": edges,
         **({} if rows is None else {"rows": dict(rows)}),
+        **(
+            {}
+            if times is None
+            else {"seconds": {state: time and time.total_seconds() for state, time in times.items()}}
+        ),
     }
     return json_text(document)
 
 
-def _rich_table(machine: Machine, counts: Counts | None, rows: Rows | None) -> Table:
-    header, *lines = cells(Graph.of(machine), counts, rows)
+def _rich_table(machine: Machine, figures: _Figures) -> Table:
+    header, *lines = cells(Graph.of(machine), *figures)
     table = rich_table(header, lines, title=machine.name)
     table.title_justify = "center"
     for number, column in enumerate(table.columns):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.compiler import compiles
 
-from ..sql.clock import utc_ago, utc_in, utc_now
+from ..sql.clock import seconds_between, utc_ago, utc_in, utc_now
 from ..sql.exact import ExactName, exact_text, state_literal
 from .database import syntax_of
 from .exact import AsBytes
@@ -25,6 +25,11 @@ def _ago(element: utc_ago, compiler: Any, **_: Any) -> str:
 @compiles(utc_in)
 def _in(element: utc_in, compiler: Any, **options: Any) -> str:
     return syntax_of(compiler.dialect).after(compiler.process(element.clauses, **options))
+
+
+@compiles(seconds_between)
+def _seconds_between(element: seconds_between, compiler: Any, **options: Any) -> str:
+    return syntax_of(compiler.dialect).seconds(*(compiler.process(one, **options) for one in element.clauses))
 
 
 @compiles(exact_text)

@@ -30,6 +30,10 @@ class Syntax:
         """The time in UTC, so many *seconds* from now; a SQL expression."""
         return f"({self.now()} + INTERVAL '1' SECOND * ({seconds}))"
 
+    def seconds(self, earlier: str, later: str) -> str:
+        """The seconds from the time *earlier* to the time *later*; SQL expressions."""
+        return f"EXTRACT(EPOCH FROM ({later} - {earlier}))"
+
     def exact_text(self, column: str) -> str:
         """The text of *column*, which is SQL, as it is compared byte by byte whatever the collation."""
         return column

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .dot import dot
-from .graph import Arrow, Counts, Edge, Graph, Rows
+from .graph import Arrow, Counts, Edge, Graph, Rows, Times
 from .mermaid import mermaid
 from .notebook import html, html_table, markdown
 from .picture import DrawingTimeout, png, svg
@@ -17,6 +17,7 @@ __all__ = [
     "Edge",
     "Graph",
     "Rows",
+    "Times",
     "cells",
     "dot",
     "html",

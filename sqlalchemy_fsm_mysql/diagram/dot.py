@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from .escaping import dot as escape
-from .graph import Arrow, Box, Counts, Graph, Rows, graph_of, heat, rows_label
+from .graph import Arrow, Box, Counts, Graph, Rows, Times, figures_of, graph_of, heat, heats_of
 from .mermaid import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def dot(
     *,
     counts: Counts | None = None,
     rows: Rows | None = None,
+    times: Times | None = None,
     direction: str = "TB",
     theme: str = "light",
     guards: bool = True,
@@ -72,10 +73,11 @@ def dot(
 ) -> str:
     """*machine* in DOT; needs nothing installed.
 
-    *counts* and *rows* are shown as by ``mermaid()``. *direction* is TB (top to bottom), LR, BT or RL,
-    *theme* ``"light"`` or ``"dark"``. The initial state has an arrow from a dot, final states have a double border.
-    Dashed is what the machine does not declare. A group is a box; of two groups that overlap, the larger one. *guards*
-    and *effects* are named on the arrows, with *borders* the effects of `on_enter` and `on_exit` in states and boxes.
+    *counts*, *rows* and *times* are shown as by ``mermaid()``, *times* also by the colour of the states' borders.
+    *direction* is TB (top to bottom), LR, BT or RL, *theme* ``"light"`` or ``"dark"``. The initial state has an arrow
+    from a dot, final states have a double border. Dashed is what the machine does not declare. A group is a box; of two
+    groups that overlap, the larger one. *guards* and *effects* are named on the arrows, with *borders* the effects of
+    `on_enter` and `on_exit` in states and boxes.
     Descriptions of events are tooltips.
 
     Raises: ValueError for another *direction* or *theme*.
@@ -84,8 +86,12 @@ def dot(
         raise ValueError(f"direction={direction!r}; there are {', '.join(map(repr, DIRECTIONS))}")
     if theme not in THEMES:
         raise ValueError(f"theme={theme!r}; there are {', '.join(map(repr, THEMES))}")
-    graph = graph_of(machine).with_details(guards=guards, effects=effects, borders=borders).with_figures(counts, rows)
-    lines = [*_settings(direction, THEMES[theme]), *_states(graph, rows, THEMES[theme])]
+    graph = (
+        graph_of(machine)
+        .with_details(guards=guards, effects=effects, borders=borders)
+        .with_figures(counts, rows, times)
+    )
+    lines = [*_settings(direction, THEMES[theme]), *_states(graph, rows, times, THEMES[theme])]
     lines += _arrows(graph, counts, THEMES[theme])
     name = _quoted((graph.name or "machine")[:_NAME_CHARACTERS])
     return "\n".join([f"digraph {name} {{", *(f"  {line}" for line in lines), "}", ""])
@@ -103,12 +109,18 @@ def _settings(direction: str, theme: Theme) -> Iterator[str]:
     )
 
 
-def _states(graph: Graph, rows: Rows | None, theme: Theme) -> Iterator[str]:
+def _states(graph: Graph, rows: Rows | None, times: Times | None, theme: Theme) -> Iterator[str]:
     yield f'{_BEGIN} [shape=point, width=0.15, label="", color="{theme.line}", fillcolor="{theme.line}", class=begin];'
     boxes = graph.boxes()
     inside = {state for box in boxes for state in graph.groups[box.group]}
     final = frozenset(graph.final)
-    nodes = {state: _node(graph, state, rows, is_final=state in final) for state in graph.states}
+    hot = heats_of(times or {})
+    looks = {state: ", peripheries=2" if state in final else "" for state in graph.states}
+    # The border of a state shows by its colour how long rows stay in it.
+    looks |= {
+        state: f'{looks.get(state, "")}, color="{theme.heat[h]}", penwidth={_WIDTHS[h]}' for state, h in hot.items()
+    }
+    nodes = {state: _node(graph, state, figures_of(state, rows, times), looks[state]) for state in graph.states}
     for state in graph.states:
         if state not in inside:
             yield nodes[state]
@@ -117,15 +129,14 @@ def _states(graph: Graph, rows: Rows | None, theme: Theme) -> Iterator[str]:
         yield from _cluster(graph, box, nodes, theme, numbers)
     for state in graph.strangers:
         strange = f'style="rounded,dashed", color="{theme.strange}", class=strange'
-        yield f"{_quoted(state)} [label={_quoted(*_state(graph, state, rows))}, {strange}];"
+        yield f"{_quoted(state)} [label={_quoted(*_state(graph, state, figures_of(state, rows, times)))}, {strange}];"
     yield f"{_BEGIN} -> {_quoted(graph.initial)};"
     for state in graph.initial_states:
         yield f"{_BEGIN} -> {_quoted(state)};"
 
 
-def _node(graph: Graph, state: str, rows: Rows | None, *, is_final: bool) -> str:
-    double = ", peripheries=2" if is_final else ""
-    return f"{_quoted(state)} [label={_quoted(*_state(graph, state, rows))}{double}];"
+def _node(graph: Graph, state: str, figures: tuple[str, ...], looks: str) -> str:
+    return f"{_quoted(state)} [label={_quoted(*_state(graph, state, figures))}{looks}];"
 
 
 def _cluster(graph: Graph, box: Box, nodes: Mapping[str, str], theme: Theme, numbers: Iterator[int]) -> Iterator[str]:
@@ -143,8 +154,7 @@ def _cluster(graph: Graph, box: Box, nodes: Mapping[str, str], theme: Theme, num
     yield "}"
 
 
-def _state(graph: Graph, state: str, rows: Rows | None) -> tuple[str, ...]:
-    figures = () if rows is None else (rows_label(state, rows),)
+def _state(graph: Graph, state: str, figures: tuple[str, ...]) -> tuple[str, ...]:
     return (state, *figures, *graph.border_lines(state))
 
 

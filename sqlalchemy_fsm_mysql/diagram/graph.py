@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -23,7 +24,11 @@ Counts: TypeAlias = Mapping[tuple[str, str, str], int]
 Rows: TypeAlias = Mapping[str, int]
 """How many rows are in each state now: ``{state: rows}``, by the names that are stored."""
 
+Times: TypeAlias = Mapping[str, timedelta | None]
+"""How long rows stay in each state: ``{state: median}``, by the names that are stored; None for a state without one."""
+
 HOTTEST = 5
+_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +194,8 @@ class Graph:
             together.setdefault((edge.source, edge.target), []).append(edge)
         return [Arrow(source, target, tuple(edges)) for (source, target), edges in together.items()]
 
-    def with_figures(self, counts: Counts | None, rows: Rows | None) -> Graph:
-        """The same with the edges and states that only *counts* and *rows* know.
+    def with_figures(self, counts: Counts | None, rows: Rows | None, times: Times | None = None) -> Graph:
+        """The same with the edges and states that only *counts*, *rows* and *times* know.
 
         They come from ``force_state``, from an earlier release of the machine, or from writes past it.
         """
@@ -199,6 +204,7 @@ class Graph:
         named = {state for _, *ends in taken for state in ends} | {
             state for state, held in (rows or {}).items() if held
         }
+        named |= {state for state, time in (times or {}).items() if time is not None}
         return replace(
             self,
             events=tuple(dict.fromkeys([*self.events, *(event for event, *_ in taken)])),
@@ -219,6 +225,36 @@ def heat(times: int, most: int) -> int:
 def rows_label(state: str, rows: Rows) -> str:
     """How many rows are in *state*, as a diagram writes it."""
     return counted(rows.get(state, 0), "row")
+
+
+def figures_of(state: str, rows: Rows | None, times: Times | None) -> tuple[str, ...]:
+    """The figures of *state*, as a diagram writes them.
+
+    >>> figures_of("new", {"new": 3}, {"new": timedelta(minutes=90)}), figures_of("new", None, {})
+    (('3 rows', '1.5 h'), ())
+    """
+    shown = () if rows is None else (rows_label(state, rows),)
+    time = None if times is None else times.get(state)
+    return shown if time is None else (*shown, duration(time))
+
+
+def duration(time: timedelta) -> str:
+    """*time* in its largest fitting unit, with two digits that count.
+
+    >>> [duration(timedelta(seconds=s)) for s in (0.25, 5, 90, 36_000, 864_000)]
+    ['0.25 s', '5 s', '1.5 min', '10 h', '10 d']
+    """
+    seconds = time.total_seconds()
+    size, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"  # noqa: PLR2004 - two digits
+
+
+def heats_of(times: Times) -> dict[str, int]:
+    """How hot each state of *times* is drawn: 5 for the one in which rows stay longest, by the logarithm of seconds."""
+    seconds = {state: math.ceil(time.total_seconds()) for state, time in times.items() if time is not None}
+    longest = max(seconds.values(), default=0)
+    return {state: heat(time, longest) for state, time in seconds.items()}
 
 
 def graph_of(machine: Machine | Graph) -> Graph:

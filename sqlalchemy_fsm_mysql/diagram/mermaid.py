@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from .escaping import mermaid as _escaped
-from .graph import Arrow, Box, Counts, Graph, Rows, graph_of, heat, rows_label
+from .graph import Arrow, Box, Counts, Graph, Rows, Times, figures_of, graph_of, heat
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -38,6 +38,7 @@ def mermaid(
     *,
     counts: Counts | None = None,
     rows: Rows | None = None,
+    times: Times | None = None,
     direction: str = "LR",
     guards: bool = True,
     effects: bool = True,
@@ -45,9 +46,10 @@ def mermaid(
 ) -> str:
     """*machine* in Mermaid's language.
 
-    *counts* tells how often each edge was taken, *rows* how many rows each state has now; both are shown, and with
-    *counts* an arrow is the wider and redder the more often it was taken. *direction* is LR (left to right), TB (top to
-    bottom), RL or BT; from top to bottom, Mermaid 11 writes the labels of two opposite arrows over each other.
+    *counts* tells how often each edge was taken, *rows* how many rows each state has now, *times* how long rows
+    stay in each state; all are shown, and with *counts* an arrow is the wider and redder the more often it was taken.
+    *direction* is LR (left to right), TB (top to bottom), RL or BT; from top to bottom, Mermaid 11 writes the labels of
+    two opposite arrows over each other.
 
     A group is a composite state; of two groups that overlap, the larger one. *guards* and *effects* are named on the
     arrows, with *borders* the effects of `on_enter` and `on_exit` in the states and boxes.
@@ -66,15 +68,20 @@ def mermaid(
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"direction={direction!r}; there are {', '.join(map(repr, DIRECTIONS))}")
-    graph = graph_of(machine).with_details(guards=guards, effects=effects, borders=borders).with_figures(counts, rows)
+    graph = (
+        graph_of(machine)
+        .with_details(guards=guards, effects=effects, borders=borders)
+        .with_figures(counts, rows, times)
+    )
     names = {state: f"s{number}" for number, state in enumerate((*graph.states, *graph.strangers))}
-    lines = _state_diagram(graph, names, rows) if counts is None else _flowchart(graph, names, counts, rows)
+    labels = {state: _state(graph, state, figures_of(state, rows, times)) for state in names}
+    lines = _state_diagram(graph, names, labels) if counts is None else _flowchart(graph, names, labels, counts)
     first = "stateDiagram-v2\n    direction " if counts is None else f"{_SPACED}\nflowchart "
     return "\n".join([f"{first}{direction}", *(f"    {line}" for line in lines)])
 
 
-def _state_diagram(graph: Graph, names: dict[str, str], rows: Rows | None) -> Iterator[str]:
-    nodes = {state: f'state "{_state(graph, state, rows)}" as {name}' for state, name in names.items()}
+def _state_diagram(graph: Graph, names: dict[str, str], labels: dict[str, str]) -> Iterator[str]:
+    nodes = {state: f'state "{labels[state]}" as {name}' for state, name in names.items()}
     yield from _boxed(graph, names, nodes, ("state {name} {{", "}}"))
     for state in (graph.initial, *graph.initial_states):
         yield f"[*] --> {names[state]}"
@@ -84,13 +91,13 @@ def _state_diagram(graph: Graph, names: dict[str, str], rows: Rows | None) -> It
         yield f"{names[state]} --> [*]"
 
 
-def _flowchart(graph: Graph, names: dict[str, str], counts: Counts, rows: Rows | None) -> Iterator[str]:
+def _flowchart(graph: Graph, names: dict[str, str], labels: dict[str, str], counts: Counts) -> Iterator[str]:
     yield "begin(( ))"
     final = frozenset(graph.final)
     nodes = {}
     for state, name in names.items():
         left, right = ("([", "])") if state not in final else ("[[", "]]")
-        nodes[state] = f'{name}{left}"{_state(graph, state, rows)}"{right}'
+        nodes[state] = f'{name}{left}"{labels[state]}"{right}'
     yield from _boxed(graph, names, nodes, ('subgraph {name} ["{label}"]', "end"))
     begins = (graph.initial, *graph.initial_states)
     for state in begins:
@@ -131,8 +138,7 @@ def _box(
     yield closing.format()
 
 
-def _state(graph: Graph, state: str, rows: Rows | None) -> str:
-    figures = [] if rows is None else [rows_label(state, rows)]
+def _state(graph: Graph, state: str, figures: tuple[str, ...]) -> str:
     return "<br/>".join([_escaped(state), *figures, *map(_escaped, graph.border_lines(state))])
 
 

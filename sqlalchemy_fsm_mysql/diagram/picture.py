@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import FSMError, GraphvizMissing
 from ..errors.texts import shown
 from .dot import THEMES, Theme, dot
-from .graph import Counts, Graph, Rows
+from .graph import Counts, Graph, Rows, Times
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -31,6 +31,7 @@ def svg(
     *,
     counts: Counts | None = None,
     rows: Rows | None = None,
+    times: Times | None = None,
     direction: str = "TB",
     theme: str = "auto",
     borders: bool = False,
@@ -46,7 +47,7 @@ def svg(
     Raises: GraphvizMissing, telling what to install. DrawingTimeout, a TimeoutError, after *timeout* seconds.
     """
     chosen = "light" if theme == "auto" else theme
-    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=chosen, borders=borders)
+    text = dot(machine, counts=counts, rows=rows, times=times, direction=direction, theme=chosen, borders=borders)
     drawn = _draw(text, "svg", timeout).decode("utf-8")
     _, _, root = drawn.partition("<svg ")
     opening, _, rest = root.partition(">")
@@ -59,6 +60,7 @@ def png(
     *,
     counts: Counts | None = None,
     rows: Rows | None = None,
+    times: Times | None = None,
     direction: str = "TB",
     theme: str = "light",
     dpi: int = 144,
@@ -71,7 +73,7 @@ def png(
     """
     if type(dpi) is not int or dpi not in _DPI:
         raise ValueError(f"dpi={shown(dpi)}: give a whole number from {_DPI[0]} to {_DPI[-1]}")
-    text = dot(machine, counts=counts, rows=rows, direction=direction, theme=theme, borders=borders)
+    text = dot(machine, counts=counts, rows=rows, times=times, direction=direction, theme=theme, borders=borders)
     return _draw(text.replace("graph [", f"graph [dpi={dpi}, ", 1), "png", timeout)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors.texts import escaped
 from .escaping import markdown
-from .graph import Counts, Edge, Graph, Rows, graph_of, rows_label
+from .graph import Counts, Edge, Graph, Rows, Times, figures_of, graph_of
 
 if TYPE_CHECKING:
     from ..machine import Machine
@@ -18,10 +18,13 @@ REFUSED = "–"
 _ALIGNED_CELLS = 100_000
 
 
-def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows: Rows | None = None) -> str:
+def markdown_table(
+    machine: Machine | Graph, counts: Counts | None = None, rows: Rows | None = None, times: Times | None = None
+) -> str:
     """*machine* as a Markdown table that lines up in plain text, too, unless it has more than 100,000 cells.
 
-    *counts* tells how often each edge was taken, *rows* how many rows each state has now. A dash is an event that the
+    *counts* tells how often each edge was taken, *rows* how many rows each state has now, *times* how
+    long rows stay in each. A dash is an event that the
     state refuses. Several targets are alternatives with their guards, the first that holds wins; effects come after a
     slash.
 
@@ -34,7 +37,7 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
     | paid | –            | –        |
     | void | –            | –        |
     """
-    lines = cells(graph_of(machine), counts, rows)
+    lines = cells(graph_of(machine), counts, rows, times)
     lines = [[cell if cell is REFUSED else markdown(cell) for cell in line] for line in lines]
     is_aligned = len(lines) * len(lines[0]) <= _ALIGNED_CELLS
     widths = [max(map(len, column)) if is_aligned else 1 for column in zip(*lines, strict=True)]
@@ -43,22 +46,25 @@ def markdown_table(machine: Machine | Graph, counts: Counts | None = None, rows:
     return "\n".join([header, rule, *body])
 
 
-def cells(graph: Graph, counts: Counts | None = None, rows: Rows | None = None) -> list[list[str]]:
+def cells(
+    graph: Graph, counts: Counts | None = None, rows: Rows | None = None, times: Times | None = None
+) -> list[list[str]]:
     """The table's text, a header row of events first, for callers that draw their own lines."""
-    graph = graph.with_figures(counts, rows)
+    graph = graph.with_figures(counts, rows, times)
     # An undeclared state or event comes from a row, which may hold line ends and escape sequences.
     header = ["", *map(escaped, graph.events)]
     return [
         header,
         *(
-            [escaped(_state(state, rows)), *_line_of(graph, state, counts)]
+            [escaped(_state(state, rows, times)), *_line_of(graph, state, counts)]
             for state in (*graph.states, *graph.strangers)
         ),
     ]
 
 
-def _state(state: str, rows: Rows | None) -> str:
-    return state if rows is None else f"{state} ({rows_label(state, rows)})"
+def _state(state: str, rows: Rows | None, times: Times | None) -> str:
+    figures = figures_of(state, rows, times)
+    return f"{state} ({', '.join(figures)})" if figures else state
 
 
 def _line_of(graph: Graph, state: str, counts: Counts | None) -> list[str]:

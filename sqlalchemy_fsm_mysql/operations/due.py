@@ -59,6 +59,7 @@ Step: TypeAlias = "Callable[[Place], Any] | float"
 """A unit of work, to be run in a transaction, or the seconds to sleep."""
 
 _GLANCE = 0.1  # seconds between two looks at whether to stop
+_PAUSE = 0.05  # seconds between two rounds at least, so that rows due one after the other share a transaction
 _ROUND = 100_000  # rows after which a new round begins, because a round remembers rows that may stay due
 _REPORTED = 1000  # rows whose errors are remembered
 _WAITS = {"wait_initial": 0.1, "wait_max": 2.0, "wait_jitter": 0.5}  # seconds, while the database cannot be used
@@ -297,7 +298,7 @@ class _Worker:
             first = place.execute(query.order_by(event.due.moment).limit(1)).scalar()
             if first is not None:
                 waits.append((first + event.due.interval - now).total_seconds())
-        return max(0.0, min(waits))
+        return max(_PAUSE, min(waits))
 
     def waits_out(self, error: Exception) -> bool:
         """Whether to try the step again after *error*, which it logs."""

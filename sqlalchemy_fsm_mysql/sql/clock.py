@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, literal
+from sqlalchemy import ColumnElement, DateTime, Float, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-__all__ = ["utc_ago", "utc_default", "utc_in", "utc_now"]
+__all__ = ["seconds_between", "utc_ago", "utc_default", "utc_in", "utc_now"]
 
 
 class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written like func.now
@@ -75,3 +75,11 @@ class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
 
     def __init__(self, after: timedelta | ColumnElement[Any]) -> None:
         super().__init__(literal(after.total_seconds()) if isinstance(after, timedelta) else after)
+
+
+class seconds_between(FunctionElement[Any]):  # noqa: N801 - as above
+    """The seconds from one time to another, with microseconds (SQLite: milliseconds)."""
+
+    type = Float()
+    inherit_cache = True
+    name = "seconds_between"

@@ -122,3 +122,26 @@ def test_a_database_that_is_not_there(run, module):
         "due", f"{module.__name__}:Ticket.state", "-u", "mysql+pymysql://root@127.0.0.1:1/none", "--every", "1"
     )
     assert answer.status == 4
+
+
+def test_how_long_rows_stay(run, module, place):
+    target = f"{module.__name__}:Ticket.state"
+    answer = run("dwell", target, "-u", place)
+    assert answer.status == 0
+    assert answer.out.splitlines() == ["state\tstays\tmedian\tp95\toldest", "open\t5\t2 h\t4 h\t4 h", "closed\t0\t\t\t"]
+    told = json.loads(run("dwell", target, "-u", place, "--json").out)
+    assert (told["open"]["count"], told["closed"]["median"]) == (5, None)
+    assert run("dwell", target, "-u", place, "--history").status == 2
+    assert run("dwell", f"{module.__name__}:Plain.state", "-u", place).status == 2
+
+
+def test_a_diagram_shows_how_long_rows_stay(run, module, place):
+    target = f"{module.__name__}:Ticket.state"
+    drawn = run("diagram", target, "-u", place, "--times", "--rows", "-f", "dot").out
+    assert r'"open" [label="open\n5 rows\n2 h", color="#b62324"' in drawn
+    assert r'"closed" [label="closed\n0 rows"];' in drawn
+    assert 'state "open<br/>2 h" as s0' in run("diagram", target, "-u", place, "--times", "-f", "mermaid").out
+    assert "| open (2 h) " in run("diagram", target, "-u", place, "--times").out
+    told = json.loads(run("diagram", target, "-u", place, "--times", "-f", "json").out)
+    assert 7100 < told["seconds"]["open"] < 7300
+    assert run("diagram", f"{module.__name__}:Plain.state", "-u", place, "--times").status == 2

@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 from sqlalchemy import URL, Engine, String, create_engine, func, insert, literal, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from examples.job_queue import Base, Job, requeue, take, work
+from examples import job_queue
+from examples.job_queue import Base, Job, take, tend, work
 from sqlalchemy_fsm_mysql import Moved, Refused, claim, run_transaction
+from sqlalchemy_fsm_mysql.sql.clock import utc_in
 from tests.race.conftest import PROCESSES
 from tests.race.load import Job as TeamJob
 
@@ -25,7 +28,7 @@ LIMIT = 10
 # In a full run: FSM_JOBS=100000 FSM_KILLS=20
 JOBS = int(os.environ.get("FSM_JOBS", "250"))
 KILLS = int(os.environ.get("FSM_KILLS", "2"))
-LONG = 3600
+LONG, SHORT = timedelta(hours=1), timedelta(seconds=1)
 
 pytestmark = [pytest.mark.servers_only, pytest.mark.timeout(3600)]
 
@@ -53,7 +56,7 @@ def note(session: Session, job_id: int, worker: str) -> None:
 
 def at_once(session: Session, worker: str) -> int:
     """Take jobs and finish them in one transaction, the rows locked meanwhile; how many."""
-    jobs = take(session, worker, limit=LIMIT, seconds=LONG)
+    jobs = take(session, worker, limit=LIMIT, lease=LONG)
     for job in jobs:
         job.fire("Finish", session, worker=worker)
         note(session, job.id, worker)
@@ -90,7 +93,7 @@ def drain_at_once(factory: sessionmaker[Session], worker: str) -> int:
 
 def drain_by_lease(factory: sessionmaker[Session], worker: str) -> int:
     """Take, commit, and then do the jobs one by one."""
-    return work(factory, worker, lambda session, job_id: note(session, job_id, worker), limit=LIMIT, seconds=1)
+    return work(factory, worker, lambda session, job_id: note(session, job_id, worker), limit=LIMIT, lease=SHORT)
 
 
 def drain(url: URL, worker: str, unit: Callable[[sessionmaker[Session], str], int]) -> None:
@@ -108,7 +111,10 @@ def drain(url: URL, worker: str, unit: Callable[[sessionmaker[Session], str], in
 
 def left(session: Session) -> int:
     """How many jobs are not done."""
-    return session.scalar(select(func.count()).select_from(Job).where(Job.state.in_(["waiting", "running"]))) or 0
+    return (
+        session.scalar(select(func.count()).select_from(Job).where(Job.state.in_(["waiting", "scheduled", "running"])))
+        or 0
+    )
 
 
 # --- the tests
@@ -126,8 +132,11 @@ def queue(url: URL, engine: Engine) -> Iterator[sessionmaker[Session]]:
         connection.execute(insert(Job).values(id=1))
         have = 1
         while have < JOBS:
-            rows = select(Job.id + literal(have), Job.state, Job.attempts).where(Job.id <= JOBS - have)
-            have += connection.execute(insert(Job).from_select(["id", "state", "attempts"], rows)).rowcount
+            columns = (Job.state, Job.attempts, Job.most_attempts, Job.priority)
+            rows = select(Job.id + literal(have), *columns).where(Job.id <= JOBS - have)
+            have += connection.execute(
+                insert(Job).from_select(["id", *(column.key for column in columns)], rows)
+            ).rowcount
     yield sessionmaker(engine)
     for base in (Base, Log):
         base.metadata.drop_all(engine)
@@ -192,7 +201,7 @@ def wait_until_done(queue: sessionmaker[Session], number: int) -> None:
 def test_workers_that_are_killed_lose_no_job_and_double_none(queue, start):
     """Half of them hold their jobs by locks, which go with them; half by a lease, which ends."""
     with queue.begin() as session:  # a worker that takes jobs and is never seen again
-        take(session, "gone", limit=LIMIT, seconds=1)
+        take(session, "gone", limit=LIMIT, lease=SHORT)
     running = [start(number) for number in range(PROCESSES)]
     for kill in range(KILLS):
         wait_until_done(queue, JOBS * (kill + 1) // (2 * KILLS + 1))
@@ -202,7 +211,7 @@ def test_workers_that_are_killed_lose_no_job_and_double_none(queue, start):
         running.append(start(PROCESSES + kill))
     given_back = 0
     while any(process.is_alive() for process in running):
-        given_back += run_transaction(queue, requeue)
+        given_back += run_transaction(queue, tend)
         time.sleep(0.05)
 
     assert {process.exitcode for process in running} == {0}
@@ -215,11 +224,98 @@ def test_workers_that_are_killed_lose_no_job_and_double_none(queue, start):
 def test_a_job_given_up_too_often_fails(queue):
     with queue.begin() as session:
         session.execute(update(Job).where(Job.id == 1).values(attempts=4))
-        claim(Job, "Start", session, Job.id < 3, limit=2, worker="slow", seconds=-5)
-        moved = requeue(session)
+        claim(Job, "Start", session, Job.id < 3, limit=2, worker="slow", lease=SHORT)
+        session.execute(update(Job).where(Job.id < 3).values(lease_until=utc_in(-SHORT)))
+        assert tend(session) == 2
 
-        assert moved == 2
-        rows = session.execute(
-            select(Job.id, Job.state, Job.worker, Job.lease_until).where(Job.id < 3).order_by(Job.id)
-        )
-        assert rows.all() == [(1, "failed", None, None), (2, "waiting", None, None)]
+        columns = (Job.id, Job.state, Job.worker, Job.lease_until, Job.attempts)
+        rows = session.execute(select(*columns).where(Job.id < 3).order_by(Job.id))
+        assert rows.all() == [(1, "failed", None, None, 5), (2, "scheduled", None, None, 1)]
+
+
+def flaky(session: Session, job_id: int, worker: str) -> None:
+    """Every third job fails at its first attempt, and every seventh always."""
+    attempts = session.scalar(select(Job.attempts).where(Job.id == job_id)) or 0
+    if job_id % 7 == 0 or (job_id % 3 == 0 and attempts == 1):
+        raise LookupError(job_id)
+    note(session, job_id, worker)
+
+
+def drain_flaky(factory: sessionmaker[Session], worker: str) -> int:
+    return work(factory, worker, partial(flaky, worker=worker), limit=LIMIT)
+
+
+def test_jobs_that_fail_are_tried_again_and_no_attempt_leaves_half_its_work(url, queue):
+    """Eight workers on flaky jobs with two attempts each: all that can be done is done once, the others have failed."""
+    with queue.begin() as session:
+        session.execute(update(Job).values(most_attempts=2))
+    context = multiprocessing.get_context("spawn")
+    running = [context.Process(target=drain, args=(url, f"worker {n}", drain_flaky), daemon=True) for n in range(4)]
+    for process in running:
+        process.start()
+    while any(process.is_alive() for process in running):
+        run_transaction(queue, tend)
+        time.sleep(0.05)
+
+    assert {process.exitcode for process in running} == {0}
+    assert done(queue) == Counter(key for key in range(1, JOBS + 1) if key % 7)
+    with queue() as session:
+        ended = session.execute(select(Job.id, Job.state, Job.attempts, Job.error)).all()
+    for key, state, attempts, error in ended:
+        if key % 7 == 0:
+            assert (state, attempts, error) == ("failed", 2, "LookupError")
+        else:
+            assert (state, attempts, error) == ("done", 2 if key % 3 == 0 else 1, None)
+
+
+# --- what one job goes through
+
+
+def test_urgent_jobs_go_first(queue):
+    with queue.begin() as session:
+        session.execute(update(Job).where(Job.id == 17).values(priority=-5))
+        assert [job.id for job in take(session, "w", limit=3)] == [17, 1, 2]
+
+
+def test_a_unique_job_is_there_once_until_it_is_over(queue):
+    with queue.begin() as session:
+        job = job_queue.enqueue(session, unique_name="report 7", priority=-1)
+        assert job is not None
+        assert job_queue.enqueue(session, unique_name="report 7") is None
+        (mine,) = take(session, "w", limit=1)
+        assert (mine.id, job_queue.enqueue(session, unique_name="report 7")) == (job.id, None)
+        assert job_queue.finish(session, mine.id, "w")
+        assert job_queue.enqueue(session, unique_name="report 7") is not None
+
+
+def test_a_job_of_a_later_time_waits_for_it(queue):
+    with queue.begin() as session:
+        job = job_queue.enqueue(session, after=timedelta(hours=1), priority=-1)
+        assert (job.state, tend(session)) == ("scheduled", 0)
+        session.execute(update(Job).where(Job.id == job.id).values(run_at=utc_in(-SHORT)))
+        assert tend(session) == 1
+        assert [one.id for one in take(session, "w", limit=1)] == [job.id]
+
+
+def test_snoozing_loses_no_attempt(queue):
+    with queue.begin() as session:
+        (mine,) = take(session, "w", limit=1)
+        assert not job_queue.snooze(session, mine.id, "another", LONG)
+        assert job_queue.snooze(session, mine.id, "w", LONG)
+        session.refresh(mine)
+        assert (mine.state, mine.attempts, mine.worker) == ("scheduled", 0, None)
+        assert mine.run_at > session.scalar(select(utc_in(timedelta(minutes=59))))
+
+
+def test_cancelling_a_running_job_stops_its_worker(queue):
+    with queue.begin() as session:
+        (mine,) = take(session, "w", limit=1)
+        key = mine.id
+    assert job_queue.beat(queue, mine)
+    with queue.begin() as session:
+        job_queue.cancel(session, key)
+    assert not job_queue.beat(queue, mine)
+    with queue.begin() as session:
+        assert not job_queue.finish(session, key, "w")
+        assert not job_queue.fail(session, key, "w", "late")
+        assert session.get_one(Job, key).state == "cancelled"

@@ -26,6 +26,9 @@ class MySQLSyntax(Syntax):
     def after(self, seconds: str) -> str:
         return f"({self.now()} + INTERVAL ({seconds}) * 1000000 MICROSECOND)"
 
+    def seconds(self, earlier: str, later: str) -> str:
+        return f"(TIMESTAMPDIFF(MICROSECOND, {earlier}, {later}) / 1000000)"
+
     def exact_text(self, column: str) -> str:
         return self.as_bytes(column)
 

@@ -24,3 +24,6 @@ class SQLiteSyntax(Syntax):
 
     def after(self, seconds: str) -> str:
         return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({seconds}) || ' seconds') || '000')"
+
+    def seconds(self, earlier: str, later: str) -> str:
+        return f"round((julianday({later}) - julianday({earlier})) * 86400, 3)"
