@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .operations.enforcement import release_machine as release_machine
     from .operations.figures import count_rows as count_rows
     from .operations.figures import count_transitions as count_transitions
+    from .operations.retention import erase_actor as erase_actor
+    from .operations.retention import prune_history as prune_history
     from .orm.attribute import StateMapped as StateMapped
     from .orm.claims import claim as claim
     from .orm.coalescer import Coalescer as Coalescer
@@ -114,6 +116,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "operations.figures": (
         "count_rows",
         "count_transitions",
+    ),
+    "operations.retention": (
+        "erase_actor",
+        "prune_history",
     ),
     "orm.attribute": ("StateMapped",),
     "orm.claims": ("claim",),

@@ -56,9 +56,8 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     if packets is None or obstacle is not None:
         raise TransactionRequired(_refusal(fire, obstacle))
     if not packets.fits(connection, unit):
-        raise TransactionRequired(
-            _refusal(fire, f"{fire.event.name!r} is sent as a statement of its own (a list in the payload, a listener)")
-        )
+        why = "a list in the payload, a listener, or a history with an AUTO_INCREMENT key"
+        raise TransactionRequired(_refusal(fire, f"{fire.event.name!r} is sent as a statement of its own ({why})"))
     try:
         (answer,) = packets.send(connection, [unit])
     except PacketFailed as failed:

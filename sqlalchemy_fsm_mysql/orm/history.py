@@ -48,6 +48,7 @@ from ..machine.states import FORCED
 from ..outcomes import Moved
 from ..sql.history import HistorySQL
 from .column import ask_server_before_create
+from .history_table import make_table, shown_row
 from .mapped import MappedState, attribute_state, mapped_states, named_state
 from .placement import require_unset
 from .sessions import (
@@ -81,6 +82,7 @@ else:
 __all__ = ["History", "TransitionHistory", "find_by_token", "history_of", "history_rows", "replay"]
 
 _BOUND = "__state_history__"
+_KEY = "__history_key__"
 
 
 class ExactText(TypeDecorator[str]):
@@ -122,10 +124,12 @@ class TransitionHistory(_Parameter[S]):
 
     The columns: ``record_…`` for each part of the row's key (``record_id``), ``sequence`` (from 1, without gaps),
     ``event``, ``source``, ``target``, ``at`` (the database's clock, UTC), ``actor`` (at most 255 characters),
-    ``details`` (JSON), ``token`` (unique). More columns may be declared, with defaults and without AUTO_INCREMENT;
-    a default that is a function is called once for each statement.
+    ``details`` (JSON), ``token`` (unique). The first two are the primary key; on a base that brings a primary key
+    of its own (``id``, made by the database), they are a unique key. More columns may be declared, with defaults; a
+    default that is a function is called once for each statement.
 
-    Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history.
+    Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history, or
+    when the base's primary key has a default in Python, or none.
     """
 
     # At run time the attributes have no annotations: MappedAsDataclass refuses an annotated mixin that is no dataclass.
@@ -157,16 +161,29 @@ class TransitionHistory(_Parameter[S]):
             raise InvalidMachine(
                 [f"{cls.__name__}: write TransitionHistory before the declarative base among its bases"]
             )
-        for part in mapped.mapper.primary_key:
-            name = f"record_{mapped.mapper.get_property_by_column(part).key}"
+        names = [f"record_{mapped.mapper.get_property_by_column(part).key}" for part in mapped.mapper.primary_key]
+        for name, part in zip(names, mapped.mapper.primary_key, strict=True):
             type_ = part.type.copy() if isinstance(part.type, SchemaEventTarget) else part.type
             setattr(cls, name, mapped_column(type_, primary_key=True, autoincrement=False, sort_order=-2))
         for name in ("source", "target"):
             setattr(cls, name, mapped_column(RecordedState(mapped.machine), nullable=False))
+        setattr(cls, _KEY, (*names, "sequence"))
+        is_shown = "__repr__" in cls.__dict__
         super().__init_subclass__(**options)
+        if not is_shown:  # a dataclass makes one of its fields, which the columns of this mixin are not
+            cls.__repr__ = TransitionHistory.__repr__  # type: ignore[method-assign]
         history = History(cls, mapped)
         setattr(cls, _BOUND, history)
         mapped.extras.history = history
+
+    @classmethod
+    def __table_cls__(cls, *arguments: Any, **options: Any) -> Table:  # Any: SQLAlchemy's arguments of a Table
+        """Called by SQLAlchemy to make the table, when all of its columns are known."""
+        key = getattr(cls, _KEY, ())
+        return make_table(cls, getattr(super(), "__table_cls__", Table), arguments, options, key)
+
+    def __repr__(self) -> str:
+        return shown_row(self)
 
 
 def _recorded_state(cls: type[Any], records: Any) -> MappedState:
@@ -278,8 +295,10 @@ def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:
     return bound.rows(session, key, shard)
 
 
-def replay(history: Iterable[Any]) -> State | None:
+def replay(history: Iterable[Any], *, pruned: bool = False) -> State | None:
     """The state that *history*, the history rows of one row, oldest first, leads to; None without history rows.
+
+    The numbers begin at 1; with *pruned*, they may begin later, as after :func:`prune_history`.
 
     A history row with a state that the machine no longer declares comes from an earlier release, whose events are not
     known. It is only checked to follow from the history row before it.
@@ -290,7 +309,9 @@ def replay(history: Iterable[Any]) -> State | None:
     state: State | None = None
     if not isinstance(history, Iterable):
         raise TypeError(f"replay() takes rows of a TransitionHistory, not {shown(history)}")
-    for number, row in enumerate(history, start=1):
+    number = 0
+    for row in history:
+        number = getattr(row, "sequence", 1) if pruned and number == 0 else number + 1
         fault = _fault(row, number, state)
         if fault is not None:
             raise HistoryError(f"{_history_row_label(row)}: {fault}", row)

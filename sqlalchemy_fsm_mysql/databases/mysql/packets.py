@@ -132,6 +132,9 @@ class MySQLPackets(Packets):
         return "this connection was made without CLIENT_MULTI_STATEMENTS"
 
     def fits(self, connection: Connection, unit: Unit) -> bool:
+        # The answer to an INSERT into a table that counts has the counted key, and not the number of the history row.
+        if unit.history is not None and unit.history.table.autoincrement_column is not None:
+            return False
         return self._ready(unit).text(connection, unit) is not None
 
     def send(self, connection: Connection, units: Sequence[Unit]) -> list[Answer]:

@@ -1,0 +1,160 @@
+"""How long a history is kept, and who stands in it: old history rows are deleted, a person's name is erased.
+
+Both work in the caller's transaction and commit nothing. A large history is worked through in units of a limited size::
+
+    while run_transaction(sessions, lambda s: prune_history(Order.state, s, older_than=timedelta(days=400))):
+        pass
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, overload
+
+from sqlalchemy import delete, inspect, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
+
+from ..core.attribution import ACTOR_LENGTH
+from ..errors.texts import shown
+from ..orm.history import History, history_of
+from ..orm.mapped import attribute_state
+from ..orm.sessions import AnySession, within
+from ..sql.clock import utc_ago
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ["erase_actor", "prune_history"]
+
+_PAGE = 1000
+_UNCHANGED = {"synchronize_session": False}
+
+
+@overload
+def prune_history(column: object, session: AnySession, /, *, older_than: timedelta, limit: int = ...) -> int: ...
+@overload
+def prune_history(
+    column: object, session: AsyncSession, /, *, older_than: timedelta, limit: int = ...
+) -> Coroutine[Any, Any, int]: ...  # Any: as a coroutine function has it
+def prune_history(column: object, session: Any, /, *, older_than: timedelta, limit: int = 1000) -> Any:
+    """Delete history rows of *column* (``Order.state``) that are older than *older_than*; how many rows were deleted.
+
+    The age is by the database's clock. At most *limit* rows are deleted, the oldest numbers of each row first. The last
+    history row of each row stays, whatever its age: the next number follows it. ``replay(rows, pruned=True)`` checks a
+    history whose beginning is gone; a token that is deleted is forgotten. An index on ``at`` finds the rows. Given an
+    ``AsyncSession``, await it.
+
+    Raises: TypeError when the column has no history, or an argument is of another type; ValueError for an *older_than*
+    that is negative or a *limit* below 1.
+    """
+    if not isinstance(older_than, timedelta):
+        raise TypeError(f"older_than={shown(older_than)}; it is a timedelta")
+    if older_than < timedelta():
+        raise ValueError(f"older_than={shown(older_than)}; it cannot be negative")
+    _check_limit(limit)
+    return within(session, _prune, "prune_history")(_history(column), older_than, limit)
+
+
+@overload
+def erase_actor(
+    column: object,
+    actor: str,
+    session: AnySession,
+    /,
+    *,
+    replacement: str | None = ...,
+    details: bool = ...,
+    limit: int = ...,
+) -> int: ...
+@overload
+def erase_actor(
+    column: object,
+    actor: str,
+    session: AsyncSession,
+    /,
+    *,
+    replacement: str | None = ...,
+    details: bool = ...,
+    limit: int = ...,
+) -> Coroutine[Any, Any, int]: ...  # Any: as a coroutine function has it
+def erase_actor(
+    column: object,
+    actor: str,
+    session: Any,
+    /,
+    *,
+    replacement: str | None = None,
+    details: bool = False,
+    limit: int = 1000,
+) -> Any:
+    """Take *actor* out of the history of *column* (``Order.state``); how many history rows were changed.
+
+    *replacement* stands in the place of the name, NULL when it is None. With *details*, those rows lose their details,
+    too. Names are compared byte by byte. At most *limit* rows are changed; an index on ``actor`` finds them. The
+    transitions and their order stay. Given an ``AsyncSession``, await it.
+
+    Raises: TypeError when the column has no history, or an argument is of another type; ValueError for a *replacement*
+    that is too long or *actor* itself, or for a *limit* below 1.
+    """
+    for name, text in (("actor", actor), ("replacement", "" if replacement is None else replacement)):
+        _check_text(name, text)
+    if replacement is not None and (replacement == actor or len(replacement) > ACTOR_LENGTH):
+        what = "the name itself" if replacement == actor else f"longer than {ACTOR_LENGTH} characters"
+        raise ValueError(f"replacement={shown(replacement)} is {what}")
+    _check_limit(limit)
+    return within(session, _erase, "erase_actor")(_history(column), actor, replacement, details, limit)
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}={shown(text)}; it is a text")
+
+
+def _check_limit(limit: object) -> None:
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise TypeError(f"limit={shown(limit)}; it is a number of rows")
+    if limit < 1:
+        raise ValueError(f"limit={limit}; it is at least 1")
+
+
+def _history(column: Any) -> History:
+    attribute_state(column)  # raises
+    return history_of(column.class_, column)
+
+
+def _prune(session: Session, history: History, older_than: timedelta, limit: int) -> int:
+    model: Any = history.model
+    later = aliased(model)
+    same = [getattr(later, part.key) == getattr(model, part.key) for part in history.sql.row_key]
+    is_followed = select(later.sequence).where(*same, later.sequence > model.sequence).exists()
+    key = inspect(model).primary_key
+    # DELETE … LIMIT with this subquery is an error on MySQL (1093), so the keys are read first.
+    old = select(*key).where(model.at < utc_ago(older_than), is_followed).order_by(*history.sql.row_key, model.sequence)
+    keys = session.execute(old.limit(limit)).all()
+    return _in_pages(session, keys, key, delete(model))
+
+
+def _erase(session: Session, history: History, actor: str, replacement: str | None, details: bool, limit: int) -> int:  # noqa: FBT001 - by within()
+    model: Any = history.model
+    key = inspect(model).primary_key
+    found: list[Any] = []
+    named = select(*key, model.actor).where(model.actor == actor).order_by(*key).limit(_PAGE)
+    page: Sequence[Any] = session.execute(named).all()
+    while page and len(found) < limit:
+        # The collation may compare 'ada' and 'Ada' as equal: those rows are read, and stay.
+        found += [tuple(row[:-1]) for row in page if row[-1] == actor]
+        page = session.execute(named.where(tuple_(*key) > tuple_(*page[-1][:-1]))).all()
+    values = {"actor": replacement, **({"details": None} if details else {})}
+    return _in_pages(session, found[:limit], key, update(model).values(values))
+
+
+def _in_pages(session: Session, keys: Sequence[Any], key: Any, statement: Any) -> int:
+    """Execute *statement* on the history rows with these *keys*; how many rows it has changed."""
+    changed = 0
+    for start in range(0, len(keys), _PAGE):
+        page = [tuple(row) for row in keys[start : start + _PAGE]]
+        is_one = key[0].in_([row[0] for row in page]) if len(key) == 1 else tuple_(*key).in_(page)
+        result: Any = session.execute(statement.where(is_one), execution_options=_UNCHANGED)  # a CursorResult
+        changed += result.rowcount
+    return changed
