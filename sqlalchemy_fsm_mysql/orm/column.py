@@ -279,22 +279,10 @@ class StateType(Choosable, TypeDecorator[Any]):
         # As sqlalchemy.Enum: every operator binds a member or a state as a state, and another text as text. But an
         # equality with a text that is no state raises, because it can only be a misspelling.
         if op in EQUALITIES and not self.protected:
-            return self._of_old_code(value)
+            return _of_old_code(self, value)
         if isinstance(value, Enum) or op in EQUALITIES:
             return self
         return self if self.machine.declares(value) and not isinstance(op, custom_op) else String()
-
-    def _of_old_code(self, value: Any) -> TypeEngine[Any]:
-        """The type by which *value* is compared while the column is not protected: old code has values of its own.
-
-        Under a collation that folds case, ``status == "Paid"`` finds what is stored as 'paid'. In a column of numbers,
-        old code compares with numbers.
-        """
-        values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
-        if self.numbers is not None:
-            return Integer() if values and all(type(one) is int for one in values) else self
-        are_texts = all(isinstance(one, str) and not isinstance(one, Enum) for one in values)
-        return String() if are_texts and not all(map(self.machine.declares, values)) else self
 
     @classmethod
     def of(cls, *states: str | int, storage: Storage = "enum") -> StateType:
@@ -326,6 +314,19 @@ def _written_out(states: Sequence[str | int], storage: Storage) -> Machine:
         names = list(Enum("States", {f"_{number}": number for number in states}))  # type: ignore[call-overload]
     events = [Event("Any", {**dict.fromkeys(names[1:], names[0]), names[0]: names[-1]})]
     return Machine(initial=names[0], states=names, initial_states=names, events=events)
+
+
+def _of_old_code(type_: StateType, value: Any) -> TypeEngine[Any]:
+    """The type by which *value* is compared while the column is not protected: old code has values of its own.
+
+    Under a collation that folds case, ``status == "Paid"`` finds what is stored as 'paid'. In a column of numbers,
+    old code compares with numbers.
+    """
+    values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+    if type_.numbers is not None:
+        return Integer() if values and all(type(one) is int for one in values) else type_
+    are_texts = all(isinstance(one, str) and not isinstance(one, Enum) for one in values)
+    return String() if are_texts and not all(map(type_.machine.declares, values)) else type_
 
 
 def add_check(type_: Any, column: Column[Any]) -> None:
