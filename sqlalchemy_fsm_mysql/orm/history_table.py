@@ -27,6 +27,8 @@ def table_parts(model: type[Any], table: str, parts: Sequence[SchemaItem], key: 
     Raises: InvalidMachine when the model inherits a primary key that the database does not make.
     """
     columns = [part for part in parts if isinstance(part, Column)]
+    if not key:  # mapped before the history was declared: __init_subclass__ raises
+        return list(parts)
     own = [column for column in columns if column.key in key]
     surrogate = [column for column in columns if column.primary_key and column not in own]
     if not surrogate:
