@@ -6,6 +6,7 @@ and the output of a command often ends up in a log.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -87,6 +88,15 @@ def _tell_lost_output(error: BaseException) -> int:
     return Status.OUTPUT
 
 
+def _tell_full_disk(error: BaseException) -> int:
+    """End as for lost output where the help, which typer prints itself, finds the disk full."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return _tell_unexpected(error)
+    _abandon_output()
+    tell(f"The output cannot be written: {error.strerror}.", err=True)
+    return Status.OUTPUT
+
+
 def _tell_interrupt(error: BaseException) -> int:
     is_ctrl_c = any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error))
     tell("Interrupted." if is_ctrl_c else "Nothing was answered, and nothing was changed.", err=True)
@@ -117,6 +127,7 @@ _ENDINGS: tuple[tuple[Any, Callable[[BaseException], int]], ...] = (
     (NotFound, _tell_not_found),
     ((typer.Abort, KeyboardInterrupt, EOFError), _tell_interrupt),
     (OutputLost, _tell_lost_output),
+    (OSError, _tell_full_disk),
     (BaseException, _tell_unexpected),
 )
 

@@ -56,7 +56,7 @@ _WIDTHS = ("0.8", "1.2", "2.0", "3.0", "4.2", "5.5")
 # No state's name has a blank at its edge.
 _BEGIN = '" begin"'
 # Graphviz reads no name of more than 16,384 bytes.
-_NAME_CHARACTERS = 256
+_NAME_CHARACTERS, _CHARACTERS = 256, 1_000
 
 
 def dot(
@@ -185,6 +185,11 @@ def _looks(arrow: Arrow, counts: Counts | None, most: int, theme: Theme) -> Iter
         yield f'style=dashed, color="{theme.strange}", class=strange'
 
 
+def _fitted(line: str) -> str:
+    """*line*, cut when Graphviz would not read it: a string of its language has at most 16,384 bytes."""
+    return line if len(line) <= _CHARACTERS else f"{line[:200]}… ({len(line):,} characters)"
+
+
 def _quoted(*lines: str) -> str:
     """*lines* as one DOT string."""
-    return '"' + "\\n".join(map(escape, lines)) + '"'
+    return '"' + "\\n".join(map(escape, map(_fitted, lines))) + '"'

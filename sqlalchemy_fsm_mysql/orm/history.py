@@ -147,7 +147,7 @@ class TransitionHistory(_Parameter[S]):
         sequence = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=-1)
         event = mapped_column(ExactText(64), nullable=False)
         at = mapped_column(Timestamp(), nullable=False)
-        actor = mapped_column(String(ACTOR_LENGTH))
+        actor = mapped_column(ExactText(ACTOR_LENGTH))
         details = mapped_column(JSON(none_as_null=True))
         token = mapped_column(ExactText(TOKEN_LENGTH), unique=True)
 

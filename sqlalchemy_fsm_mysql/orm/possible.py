@@ -1,7 +1,8 @@
 """``order.possible_events()``: the events that would move the row now, guards included, by one SELECT.
 
 The statement has a column for each event, ``can("Pay")``, and is built once for each set of events whose payload is
-given. The parameters of each event have its number in their names, because two events may use one name differently.
+given; 64 are kept. The parameters of each event have its number in their names, because two events may use one name
+differently.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .sessions import flush_first, is_sharded, persistent_key, session_or_own, w
 
 __all__ = ["possible_events"]
 
+_KEPT = 64  # statements of one column
 _NUMBERED = "fsm_event_{}_{}"
 
 
@@ -69,13 +71,18 @@ def _require_known(model: type[Any], states: list[MappedState], payload: Mapping
 
 
 def _statement(mapped: MappedState, events: tuple[EventSQL, ...]) -> Select[Any]:
-    key = ("possible", *(event.name for event in events))
-    cache = mapped.forced.cache  # one for each mapped column; it has as many entries as sets of payload names are used
-    if key not in cache:
-        cans = [_numbered(event.can, number, event).label(f"can_{number}") for number, event in enumerate(events)]
-        query = select(*cans).where(mapped.row.is_key())
-        cache[key] = query if mapped.row.visible is None else query.where(mapped.row.visible)
-    statement: Select[Any] = cache[key]
+    # One for each mapped column. The names of a payload may come from outside, and n events have 2**n sets.
+    cache: dict[tuple[str, ...], Select[Any]] = mapped.forced.cache.setdefault("possible", {})
+    key = tuple(event.name for event in events)
+    known = cache.get(key)
+    if known is not None:
+        return known
+    for oldest in list(cache)[: len(cache) - _KEPT + 1] if len(cache) >= _KEPT else ():
+        cache.pop(oldest, None)  # another thread may have done it
+    cans = [_numbered(event.can, number, event).label(f"can_{number}") for number, event in enumerate(events)]
+    query: Any = select(*cans).where(mapped.row.is_key())
+    statement: Select[Any] = query if mapped.row.visible is None else query.where(mapped.row.visible)
+    cache[key] = statement
     return statement
 
 

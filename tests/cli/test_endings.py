@@ -204,6 +204,7 @@ def test_a_full_disk_is_status_5(hostile, docs):  # noqa: F811
 
     assert (status, printed) == (Status.OUTPUT, "The output cannot be written: No space left on device.\n")
     assert shell(f"FSM fire {hostile}:Doc.state a Go > /dev/full", url=docs)[0] == Status.OUTPUT
+    assert shell("FSM --help > /dev/full")[0] == Status.OUTPUT
 
 
 def test_a_closed_output_does_not_fail_the_command(hostile, docs):  # noqa: F811

@@ -97,6 +97,7 @@ WRONG = {
     "another CHECK": (["ALTER TABLE orders ADD CONSTRAINT status_ok CHECK (status IN ('new'))"], "other check"),
     "a history of short events": ([HISTORY + "MODIFY event VARCHAR(2) NOT NULL"], "too short"),
     "a history of short tokens": ([HISTORY + "MODIFY token VARCHAR(9) COLLATE utf8mb4_bin"], "too short"),
+    "a history of actors in latin1": ([HISTORY + "MODIFY actor VARCHAR(255) CHARACTER SET latin1"], "actor charset"),
     "a history of folding tokens": (
         [HISTORY + "MODIFY token VARCHAR(64) COLLATE utf8mb4_general_ci"],
         "token collation",

@@ -57,6 +57,7 @@ from tests.conformance.session_support import create
 from tests.conformance.session_support import stored as stored_row
 from tests.conformance.support import Sent, counting
 from tests.reference import machine
+from tests.servers import make_engine
 
 
 def steps(engine: Engine, key: int) -> list[tuple[int, str, str, str]]:
@@ -828,3 +829,25 @@ def test_a_model_of_the_same_machine_is_not_recorded(mine: Session, database: En
     key = create(database, Plain)
     assert fire_key(Plain, key, "Ready", mine).sequence is None
     assert Plain.state.type.machine is Order.state.type.machine
+
+
+@pytest.mark.servers_only
+def test_an_actor_is_any_text_in_a_database_of_another_character_set(database: Engine) -> None:
+    """MariaDB 10.11 makes databases in latin1 by default."""
+    name = f"{database.url.database}_latin1"
+    with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} CHARACTER SET latin1"))
+    engine = make_engine(database.url.set(database=name))
+    try:
+        Order.metadata.create_all(engine, tables=[Order.__table__, OrderTransition.__table__])
+        with Session(engine) as session:
+            session.add(Order(id=1))
+            session.flush()
+            assert fire_key(Order, 1, "Ready", session, actor="Łukasz 😀").actor == "Łukasz 😀"
+            assert [row.actor for row in session.get_one(Order, 1).history()] == ["Łukasz 😀"]
+            by_actor = select(OrderTransition.event).where(OrderTransition.actor == "Łukasz 😀")
+            assert session.scalars(by_actor).all() == ["Ready"]
+    finally:
+        engine.dispose()
+        with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name}"))

@@ -10,6 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, Transition, fire_key, fire_where
 from sqlalchemy_fsm_mysql.errors import InstanceStateError, UnknownEvent
+from sqlalchemy_fsm_mysql.orm.mapped import sole_state
+from sqlalchemy_fsm_mysql.orm.possible import possible_events
 
 
 class Base(DeclarativeBase):
@@ -22,6 +24,12 @@ class Does(str, enum.Enum):
     CANCEL = "Cancel"
     REMIND = "Remind"
     VOID = "Void"
+
+
+def asking_for(bit):
+    """An event whose guard needs the payload ``name_<bit>``."""
+    guard = eval(f"lambda row, name_{bit}: row.id == name_{bit}")  # noqa: S307 - the name is a number's
+    return Event(f"Event{bit}", [Transition("new", "new", guard=guard)])
 
 
 def is_owner(order, user):
@@ -51,6 +59,12 @@ class Order(Stateful[Does], Base):
     state: Mapped[str] = StateMachineColumn(machine)
     owner: Mapped[str] = mapped_column(String(20), default="ann")
     total: Mapped[int] = mapped_column(default=100)
+
+
+class Wide(Base):
+    __tablename__ = "possible_wide"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(Machine(initial="new", events=list(map(asking_for, range(8)))))
 
 
 @pytest.fixture
@@ -87,6 +101,19 @@ def test_one_statement(session, order, sent):
 def test_payload_that_no_event_takes(session, order):
     with pytest.raises(TypeError, match="no event of Order takes 'users'; its events take 'reason', 'user'"):
         order.possible_events(users="ann")
+
+
+def test_the_names_of_a_payload_fill_no_memory(session):
+    """Eight names are 256 sets of events; a caller outside may choose the names."""
+
+    wide = Wide(id=1)
+    session.add(wide)
+    session.flush()
+    for names in range(256):
+        given = {f"name_{bit}": 1 for bit in range(8) if names >> bit & 1}
+        assert possible_events(wide, session, None, given) == [f"Event{bit}" for bit in range(8) if names >> bit & 1]
+
+    assert len(sole_state(Wide).forced.cache["possible"]) <= 64
 
 
 def test_object_that_is_not_stored(session):

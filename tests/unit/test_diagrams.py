@@ -156,6 +156,15 @@ def test_states_and_edges_that_only_the_database_knows_are_drawn():
     assert "class=strange" in dot(machine, counts=COUNTS, rows=ROWS)
 
 
+def test_a_state_longer_than_graphviz_reads_is_cut():
+    """Its language has no string of more than 16,384 bytes."""
+    drawn = dot(machine, rows={"x" * 100_000: 3, "é" * 99_999: 1})
+
+    assert len(drawn) < 20_000
+    assert "… (100,000 characters)" in drawn
+    assert "… (99,999 characters)" in drawn
+
+
 def test_without_figures_nothing_is_added():
     assert Graph.of(machine).with_figures({}, {"Running": 0}) == Graph.of(machine)
 

@@ -75,6 +75,10 @@ def _of_history_column(
     if column is table.c.token and not found.is_exact and not str(found.collation).endswith("_bin"):
         what = f"{label} has the collation {found.collation}: tokens that differ by case or accent are one token"
         yield Finding("error", "token collation", what, "give it a binary collation, such as that of create_all()")
+    charset = str(found.collation).partition("_")[0]
+    if column is table.c.actor and found.collation is not None and charset not in ("utf8mb4", "binary"):
+        what = f"{label} is stored in {charset}: an actor with a character outside of it fails the transition"
+        yield Finding("warning", "actor charset", what, f"MODIFY {column.name} VARCHAR(255) CHARACTER SET utf8mb4")
     if column in history.row_key:
         own = mapped.row.key[history.row_key.index(column)]
         key = database_of(connection).catalogue.column(connection, own)
