@@ -8,7 +8,7 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 
 from ..orm.history import ExactText as ExactText
 from ..orm.since import Timestamp as Timestamp
-from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render
+from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render, since
 from .types import States
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "ops",
     "renaming",
     "render",
+    "since",
 ]

@@ -37,6 +37,7 @@ from ..databases import database_of, enforcer_of
 from ..databases.messages import refusal_in
 from ..errors import MigrationRefused, RefusedByDatabase
 from ..machine.states import FORCED
+from ..sql.clock import utc_now
 from ..sql.events import Branch, EventSQL, StateRow
 from ..sql.history import HistorySQL
 from ..sql.keys import is_beyond
@@ -71,6 +72,7 @@ class Migration:
     where: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     keeps_timestamps: bool = False
+    since: str | None = None  # the column that gets the time of the move
 
     @property
     def criteria(self) -> list[ColumnElement[bool]]:
@@ -270,10 +272,14 @@ class MigrationWalk(Walk):
     def __init__(self, place: Place, migration: Migration) -> None:
         way = ", ".join(f"{source!r} to {target!r}" for source, target in migration.targets.items())
         kept = self_updating_columns(place) if migration.keeps_timestamps else []
-        super().__init__(place, migration.batch_size, way, kept)
+        since = [] if migration.since is None else [migration.since]
+        super().__init__(place, migration.batch_size, way, [*kept, *since])
         self.migration = migration
         self.record = history_columns(place, migration)
-        effects = {self.row.table.c[name]: self.row.table.c[name] for name in kept}
+        effects: dict[Column[Any], ColumnElement[Any]] = {
+            self.row.table.c[name]: self.row.table.c[name] for name in kept
+        }
+        effects |= {self.row.table.c[name]: utc_now() for name in since}
         self.sources = list(migration.targets)
         branches = tuple(
             Branch(source or "", target, None, effects, number=i, leaves=source or "", leads_to=target)

@@ -119,6 +119,7 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
             where=op.condition,
             names=op.names,
             keeps_timestamps=op.keeps_timestamps,
+            since=op.since,
         )
         migrate(_place(operations, op), migration)
 

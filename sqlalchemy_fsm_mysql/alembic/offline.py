@@ -285,7 +285,8 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     yield PIN.format(1)
     if op.condition is None:
         yield from _default(writer, op)
-    names = dict.fromkeys([*op.record.values(), op.column_name])
+    names = dict.fromkeys([*op.record.values(), op.column_name, *filter(None, [op.since])])
+    since = {} if op.since is None else {op.since: utc_now()}
     table = Table(op.table_name, MetaData(), *(Column(name, String()) for name in names), schema=op.schema)
     state = table.c[op.column_name]
     only = [] if op.condition is None else [text(f"({op.condition.replace(':', chr(92) + ':')})")]
@@ -300,7 +301,7 @@ def _migrate(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
     for source, to in op.targets.items():
         # Read where triggers enforce a machine on the column, and nowhere else.
         yield writer.permit(op, source or "", to)
-        yield writer.compiled(update(table).where(holds[source]).values({state: to}))
+        yield writer.compiled(update(table).where(holds[source]).values({**since, op.column_name: to}))
     yield f"SET {PERMIT} = NULL, {PERMITTED_ROWS} = NULL"
     yield "COMMIT"
     yield UNPIN

@@ -227,6 +227,7 @@ class MigrateStatesOp(StatesOp):
     names: Mapping[str, str] = field(default_factory=dict)
     is_number: bool = False  # whether the states are numbers
     keeps_timestamps: bool = False
+    since: str | None = None
     reversible: bool = True
 
     def __post_init__(self) -> None:
@@ -260,6 +261,7 @@ class MigrateStatesOp(StatesOp):
         where: str | None = None,
         names: Mapping[Any, str] | None = None,
         keeps_timestamps: bool = False,
+        since: str | None = None,
     ) -> None:
         """Set the rows that hold a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default, too.
 
@@ -272,8 +274,8 @@ class MigrateStatesOp(StatesOp):
         In a column of numbers, *targets* are numbers, ``{2: 3}``, and *names* are those that the history has for them:
         ``{2: "PAID", 3: "SENT"}``.
 
-        Effects of `on_enter` and `on_exit` are not written, and neither is a `StateSinceColumn`, because a revision
-        knows no machine: a timed event counts from the change before.
+        Effects of `on_enter` and `on_exit` are not written, because a revision knows no machine. *since* names the
+        `StateSinceColumn` to write; without it, as for a new name, timed events count from the change before.
 
         The keys of *targets* are compared byte by byte, whatever the collation; None and ``''`` are keys, too.
         *where*, a condition in SQL such as ``"retries > 3"``, leaves other rows alone, so that a state can be split;
@@ -297,6 +299,7 @@ class MigrateStatesOp(StatesOp):
                 names={str(number): name for number, name in (names or {}).items()},
                 is_number=_has_numbers(targets),
                 keeps_timestamps=keeps_timestamps,
+                since=since,
             )
         )
 
@@ -313,6 +316,7 @@ class MigrateStatesOp(StatesOp):
             names=self.names,
             is_number=self.is_number,
             keeps_timestamps=self.keeps_timestamps,
+            since=self.since,
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:

@@ -73,7 +73,8 @@ def StateSinceColumn(  # noqa: N802 - reads as the class it stands for, like Sta
     where a model has several machines. *name* is the column's name in the database, where it is another than the
     attribute's. All other *options* go to ``mapped_column``; dataclass models need ``init=False``.
 
-    Rows move past it by SQL that is not the library's and by the Alembic operation ``migrate_states``.
+    Rows move past it by SQL that is not the library's, and by the Alembic operation ``migrate_states`` without *since*.
+    ``op.add_since_column`` adds it to a table that has rows.
 
     Raises: TypeError for an option that the column decides itself. InvalidMachine when the class is mapped and the
     column belongs to no state, or to one that has such a column already.

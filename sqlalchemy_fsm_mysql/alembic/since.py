@@ -1,0 +1,113 @@
+"""A since column for a table that has rows: ``op.add_since_column``, which copies nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from alembic.operations import MigrateOperation, Operations
+from alembic.operations.ops import DropColumnOp
+from sqlalchemy import Connection, inspect, select
+
+from ..databases import syntax_of
+from ..databases.mysql.ddl import writing_dialect
+from ..errors import MigrationRefused
+from ..sql.clock import utc_now
+from .databases import ServerPlace, log, place_of
+from .ops import StatesOp
+
+__all__ = ["AddSinceColumnOp"]
+
+
+@Operations.register_operation("add_since_column")
+@dataclass(kw_only=True, eq=False)
+class AddSinceColumnOp(StatesOp):
+    """The table gets a `StateSinceColumn`; its rows are in their state since now."""
+
+    lock_wait_timeout: int = 1
+    attempts: int = 5
+
+    @classmethod
+    def add_since_column(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str = "state_since",
+        *,
+        schema: str | None = None,
+        lock_wait_timeout: int = 1,
+        attempts: int = 5,
+    ) -> None:
+        """Add the column of a `StateSinceColumn` without a copy of the table, whatever its size.
+
+        The rows that are there show the time of this migration: nothing tells since when they are in their state, so a
+        timed event counts from here. New rows get the current time. A default that is an expression would have the
+        server copy the table, so there are two steps, both INSTANT: the column with the time as a constant, then the
+        default. It can be run again after a failure in between. On SQLite the default stays the constant, and only the
+        library's INSERTs have the current time.
+
+        Run it before the release whose models have the column, and make the index ``(state, state_since)`` with it.
+        *lock_wait_timeout* is in seconds, *attempts* how often it is tried, as for ``op.add_states``.
+
+        Raises: MigrationRefused when the table is in use, in a database that is neither, and when the server cannot add
+        the column INSTANTly.
+        """
+        operations.invoke(
+            cls(
+                table_name=table_name,
+                column_name=column_name,
+                schema=schema,
+                lock_wait_timeout=lock_wait_timeout,
+                attempts=attempts,
+            )
+        )
+
+    def reverse(self) -> MigrateOperation:
+        return DropColumnOp(self.table_name, self.column_name, schema=self.schema)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("add_since_column", self.schema, self.table_name, self.column_name)
+
+
+@Operations.implementation_for(AddSinceColumnOp)
+def add_since_column(operations: Operations, op: AddSinceColumnOp) -> None:
+    context = operations.get_context()
+    preparer = writing_dialect(context.dialect).identifier_preparer
+    table = preparer.quote(op.table_name)
+    if op.schema is not None:
+        table = f"{preparer.quote(op.schema)}.{table}"
+    column, now = preparer.quote(op.column_name), syntax_of(context.dialect).now()
+    set_default = f"ALTER TABLE {table} ALTER COLUMN {column} SET DEFAULT ({now}), ALGORITHM=INSTANT"
+    if context.as_sql:
+        # The time is known when the script runs.
+        add = f"ALTER TABLE {table} ADD COLUMN {column} DATETIME(6) NOT NULL DEFAULT ''', {now}, ''', ALGORITHM=INSTANT"
+        operations.execute(f"SET @fsm_alter = CONCAT('{add}')")
+        for statement in ("PREPARE fsm_alter FROM @fsm_alter", "EXECUTE fsm_alter", "DEALLOCATE PREPARE fsm_alter"):
+            operations.execute(statement)
+        operations.execute(set_default)
+        return
+    connection = operations.get_bind()
+    place = place_of(connection, op.table_name, op.column_name, op.schema)
+    if place is None:
+        raise MigrationRefused(op.label, "this database is not supported", "add the column by op.add_column()")
+    is_there = op.column_name in {one["name"] for one in inspect(connection).get_columns(op.table_name, op.schema)}
+    moment = f"'{connection.scalar(select(utc_now())):%Y-%m-%d %H:%M:%S.%f}'"
+    if isinstance(place, ServerPlace):
+        server: ServerPlace = place
+        add = f"ALTER TABLE {table} ADD COLUMN {column} DATETIME(6) NOT NULL DEFAULT {moment}, ALGORITHM=INSTANT"
+
+        def alter() -> None:
+            with server.pinned(op.lock_wait_timeout):
+                for statement in (() if is_there else (add,)) + (set_default,):
+                    _execute(connection, statement)
+
+        place.patiently(op.attempts, op.lock_wait_timeout, alter)
+    elif not is_there:
+        _execute(connection, f"ALTER TABLE {table} ADD COLUMN {column} DATETIME NOT NULL DEFAULT {moment}")
+    log.info(
+        "%s: %s", op.label, "is there already" if is_there else f"added; its rows are in their state since {moment}"
+    )
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
