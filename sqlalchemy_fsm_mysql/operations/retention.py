@@ -20,7 +20,9 @@ from ..errors.texts import shown
 from ..orm.history import History, history_of
 from ..orm.mapped import attribute_state
 from ..orm.sessions import AnySession, within
+from ..orm.sets import is_number_of_rows
 from ..sql.clock import utc_ago
+from ..sql.values import has_surrogate
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -109,13 +111,15 @@ def erase_actor(
 def _check_text(name: str, text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"{name}={shown(text)}; it is a text")
+    if has_surrogate(text):
+        raise ValueError(f"{name}={shown(text)}; it has a lone surrogate, which UTF-8 cannot hold")
 
 
 def _check_limit(limit: object) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise TypeError(f"limit={shown(limit)}; it is a number of rows")
-    if limit < 1:
-        raise ValueError(f"limit={limit}; it is at least 1")
+    if not is_number_of_rows(limit):
+        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
 
 
 def _history(column: Any) -> History:

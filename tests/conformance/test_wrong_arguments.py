@@ -27,6 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_col
 
 import sqlalchemy_fsm_mysql as fsm
 from sqlalchemy_fsm_mysql import (
+    Coalescer,
     Event,
     FSMError,
     Guard,
@@ -43,7 +44,9 @@ from sqlalchemy_fsm_mysql import (
     count_rows,
     count_transitions,
     diff_machines,
+    dwell_times,
     enforce_machine,
+    erase_actor,
     extend_lease,
     find_by_token,
     fire_due,
@@ -54,6 +57,7 @@ from sqlalchemy_fsm_mysql import (
     force_state,
     on_committed,
     on_moved,
+    prune_history,
     release_machine,
     remove_hook,
     replay,
@@ -216,6 +220,7 @@ NO_TEXT = [value for value in NONSENSE if not isinstance(value, str) or value ==
 NO_INTEGER = [value for value in NONSENSE if isinstance(value, bool) or not isinstance(value, int)]
 NO_BYTES = [value for value in NONSENSE if not isinstance(value, (bytes, bytearray, memoryview))]
 NO_LIMIT = [value for value in NO_NUMBER if value is not None]
+NO_FEW = [value for value in NO_NUMBER if not isinstance(value, int) or value < 1]
 NO_PLACE = NONSENSE
 NO_KEYS = [v for v in filled(NONSENSE) if v not in ([1], (1, 2, 3), {1}, range(3))]
 NO_HOOK = [*(value for value in NONSENSE if not callable(value)), lambda: 1, nested, asyncio.sleep]
@@ -262,6 +267,46 @@ def by(fire: Callable[..., Any], name: str, **more: Any) -> Call:
 
 def machine_of(transition: Transition) -> Machine:
     return Machine(initial="a", events=[Event("Go", [transition])])
+
+
+def coalesced(_: Any, *, model: Any = Plain, key: Any = 1, event: Any = "Go", **said: Any) -> Any:
+    with Coalescer(ENGINE, max_wait=timedelta(0)) as fires:
+        return fires.fire_key(model, key, event, **said)
+
+
+def operation_calls() -> Iterator[tuple[str, Call, list[Any]]]:
+    """As :func:`calls`, of the functions for operators and of the Coalescer."""
+    hour = timedelta(hours=1)
+    yield "prune_history column", lambda s, value: prune_history(value, s, older_than=hour), NONSENSE
+    yield "prune_history session", lambda _, value: prune_history(Plain.state, value, older_than=hour), NONSENSE
+    yield (
+        "prune_history older_than",
+        lambda s, value: prune_history(Plain.state, s, older_than=value),
+        [*NONSENSE, None],
+    )
+    yield "prune_history limit", lambda s, v: prune_history(Plain.state, s, older_than=hour, limit=v), [*NO_LIMIT, None]
+    yield "dwell_times column", lambda s, value: dwell_times(value, s), NONSENSE
+    yield "dwell_times session", lambda _, value: dwell_times(Timed.state, value), NONSENSE
+    yield "dwell_times origin", lambda s, value: dwell_times(Timed.state, s, origin=value), NONSENSE
+    for limit in ("since", "until"):
+        yield (
+            f"dwell_times {limit}",
+            lambda s, value, name=limit: dwell_times(Plain.state, s, **{name: value}),
+            [value for value in NONSENSE if not isinstance(value, datetime)],
+        )
+    yield "erase_actor column", lambda s, value: erase_actor(value, "ann", s), NONSENSE
+    yield "erase_actor session", lambda _, value: erase_actor(Plain.state, "ann", value), NONSENSE
+    yield "erase_actor actor", lambda s, value: erase_actor(Plain.state, value, s), [*NO_TEXT, None]
+    yield "erase_actor replacement", lambda s, v: erase_actor(Plain.state, "ann", s, replacement=v), [*NO_ACTOR, "ann"]
+    yield "erase_actor limit", lambda s, value: erase_actor(Plain.state, "ann", s, limit=value), [*NO_LIMIT, None]
+    yield "Coalescer engine", lambda _, value: Coalescer(value), no_engine
+    for limit in ("max_batch", "max_pending", "max_wait"):
+        yield f"Coalescer {limit}", lambda _, value, name=limit: Coalescer(ENGINE, **{name: value}), NO_FEW
+    for name, values in (("model", NO_MODEL), ("event", NO_EVENT), ("column", NO_COLUMN)):
+        yield f"Coalescer.fire_key {name}", by(coalesced, name), values
+    yield "Coalescer.fire_key key", by(coalesced, "key"), [key for key in NO_KEY if key != [1]]
+    for name, values in (("actor", NO_ACTOR), ("token", NO_TOKEN), ("details", NO_JSON), ("zzz", NONSENSE)):
+        yield f"Coalescer.fire_key {name}", by(coalesced, name), values
 
 
 def calls() -> Iterator[tuple[str, Call, list[Any]]]:
@@ -361,6 +406,7 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     yield "fire_due criteria", lambda s, value: fire_due(Timed, s, value), NO_CRITERION
     yield "fire_due actor", lambda s, value: fire_due(Timed, s, actor=value), NO_ACTOR
     yield "fire_due details", lambda s, value: fire_due(Timed, s, details=value), DETAILS
+    no_engine = [value for value in NONSENSE if not isinstance(value, (Engine, AsyncEngine))]
     no_factory = [value for value in NONSENSE if not callable(value) and not isinstance(value, (Engine, AsyncEngine))]
     yield "run_due sessions", lambda _, value: run_due(value, Timed, every=None), no_factory
     yield "run_due model", lambda _, value: run_due(ENGINE, value, every=None), [v for v in NO_MODEL if v is not Timed]
@@ -387,6 +433,7 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     yield "fire_keys keys", lambda s, value: fire_keys(Plain, value, "Go", s), NO_KEYS
     yield "fire_keys key", lambda s, value: fire_keys(Plain, [1, value], "Go", s), [key for key in NO_KEY if key != [1]]
     yield "fire_keys session", lambda _, value: fire_keys(Plain, [1], "Go", value), NO_PLACE
+    yield from operation_calls()
     yield "due", lambda _, value: Timed.state.due(value), [*NONSENSE, None]
     yield "possible_events column", lambda s, value: s.info["one"].possible_events(s, column=value), NO_COLUMN
     yield "possible_events text", lambda s, value: s.info["one"].possible_events(s, **{**GIVEN, "note": value}), NO_TEXT
