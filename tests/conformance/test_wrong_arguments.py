@@ -276,6 +276,7 @@ def coalesced(_: Any, *, model: Any = Plain, key: Any = 1, event: Any = "Go", **
 
 def operation_calls() -> Iterator[tuple[str, Call, list[Any]]]:
     """As :func:`calls`, of the functions for operators and of the Coalescer."""
+    no_engine = [value for value in NONSENSE if not isinstance(value, (Engine, AsyncEngine))]
     hour = timedelta(hours=1)
     yield "prune_history column", lambda s, value: prune_history(value, s, older_than=hour), NONSENSE
     yield "prune_history session", lambda _, value: prune_history(Plain.state, value, older_than=hour), NONSENSE
@@ -406,7 +407,6 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     yield "fire_due criteria", lambda s, value: fire_due(Timed, s, value), NO_CRITERION
     yield "fire_due actor", lambda s, value: fire_due(Timed, s, actor=value), NO_ACTOR
     yield "fire_due details", lambda s, value: fire_due(Timed, s, details=value), DETAILS
-    no_engine = [value for value in NONSENSE if not isinstance(value, (Engine, AsyncEngine))]
     no_factory = [value for value in NONSENSE if not callable(value) and not isinstance(value, (Engine, AsyncEngine))]
     yield "run_due sessions", lambda _, value: run_due(value, Timed, every=None), no_factory
     yield "run_due model", lambda _, value: run_due(ENGINE, value, every=None), [v for v in NO_MODEL if v is not Timed]
