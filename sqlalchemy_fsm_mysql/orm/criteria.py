@@ -64,7 +64,7 @@ def matching(mapped: MappedState, sql: EventSQL, criteria: Sequence[Any]) -> Mat
     keys = [clause._generate_cache_key() if isinstance(clause, ColumnElement) else None for clause in clauses]  # noqa: SLF001
     given = [bind for key in keys if key is not None for bind in key.bindparams]
     visible = [] if sql.row.visible is None else [sql.row.visible]
-    if None in keys or any(bind.required for bind in given):
+    if any(key is None for key in keys) or any(bind.required for bind in given):
         return Matching(and_(sql.moves, *visible, *on_row(mapped, criteria)))
     shapes: dict[Any, tuple[Matching, list[str]]] = sql.cache.setdefault("shapes", {})
     # A class and its subclass have an event in common, and each has its own rows.
