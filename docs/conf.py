@@ -48,16 +48,17 @@ napoleon_numpy_docstring = False
 # cannot be a link, and is not looked for. A :func:, :class: or link of ours that leads nowhere is an error.
 nitpick_ignore_regex = [
     ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
-    ("py:.*", r"(typing|collections|enum|datetime|logging|pickle|contextlib|functools)\b.*"),
+    ("py:.*", r"(typing|collections|enum|datetime|logging|pathlib|pickle|contextlib|functools)\b.*"),
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
     (
         "py:class",
         r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|_CT",
     ),
-    ("py:class", r"([\w.]+\.)?[EFKMRSV]"),  # type variables
+    ("py:class", r"([\w.]+\.)?[EFGHKMRSV]"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
     # Aliases and parts of ours that a signature names, and whose own page nobody needs.
-    ("py:class", r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf)"),
+    ("py:class", r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes)"),
+    ("py:class", r"([\w.]+\.)?(Annotated|Starlette|Scaffold|Handler)"),  # Python's, and those of web frameworks
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
     ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
 ]
