@@ -230,9 +230,9 @@ class StateType(Choosable, TypeDecorator[Any]):
         copied = StateType(
             self.machine,
             storage=self.storage,
-            protected=self.protected,
-            # SQLAlchemy copies a mixin's column for each model: those copies are enforced. A copy of a table's column
-            # is in an archive or a version table, where rows are inserted in any state.
+            # SQLAlchemy copies a mixin's column for each model: those copies are protected and enforced. A copy of a
+            # table's column is in an archive or a version table, where rows have any state.
+            protected=self.protected and not self.is_placed,
             enforced=self.enforced and not self.is_placed,
             initial_states=self.initial_states,
         )
@@ -398,8 +398,6 @@ def check_names(table: str, column: str) -> tuple[str, ...]:
 
 def _add_triggers(type_: StateType, column: Column[Any]) -> None:
     """Create the triggers with the column's table, if the column is enforced and the database can have them."""
-    if not type_.enforced:
-        return
 
     def create(table: Table, connection: Any, **_: Any) -> None:
         if connection is None or not enforcer_of(connection.dialect).can_enforce:  # None: Alembic writes a script
@@ -412,6 +410,7 @@ def _add_triggers(type_: StateType, column: Column[Any]) -> None:
     def attached(column: Column[Any], table: Any) -> None:
         if isinstance(table, Table):
             type_.is_placed = True
-            event.listen(table, "after_create", create)
+            if type_.enforced:
+                event.listen(table, "after_create", create)
 
     event.listen(column, "after_parent_attach", attached)

@@ -170,8 +170,9 @@ def test_sqladmin_offers_a_choice_for_an_enum_and_saves_it(rows: Engine) -> None
 
 
 @pytest.mark.filterwarnings("ignore:No secret_key")
-def test_starlette_admin_offers_a_choice_and_saves_it(rows: Engine) -> None:
+def test_starlette_admin_offers_a_choice_and_saves_it(rows: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("starlette_admin")
+    monkeypatch.setattr("starlette_admin.contrib.sqla.converters._EXTERNAL_CONVERTERS", {})
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
     from starlette_admin.contrib.sqla import Admin, ModelView

@@ -1,0 +1,61 @@
+"""Versions of SQLAlchemy-Continuum and SQLAlchemy-History for fires.
+
+Both libraries make versions of the rows that a flush writes. A fire is an UPDATE outside of every flush, so it makes no
+version by itself; :func:`record_versions` registers a hook that makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from ..errors.texts import shown
+from ..outcomes import Moved
+from .hooks import on_moved
+
+__all__ = ["record_versions"]
+
+
+def record_versions(column: object, manager: object) -> Callable[[Moved[Any], Any], None]:
+    """Have each fire of *column* (``Order.state``) make a version, as an update by a flush does; the hook that does so.
+
+    *manager* is the library's ``versioning_manager``, or your own. The version belongs to the library's transaction of
+    this unit of work, and is rolled back with it. The hook is one of ``on_moved``, so :func:`fire_where` and
+    :func:`fire_due`, which call none, make no versions. A fire by its key loads the row, by one SELECT.
+
+    Raises: TypeError when *column* is no state column, or *manager* is none. The hook raises TypeError for a fire on a
+    ``Connection``, where there is no session that versions are made in.
+    """
+    if not callable(getattr(manager, "unit_of_work", None)):
+        raise TypeError(f"record_versions takes the library's versioning_manager, not {shown(manager)}")
+    # Both libraries have the same classes, in a package of their own.
+    package = type(manager).__mro__[-2].__module__.partition(".")[0]
+    operation: Any = import_module(f"{package}.operation").Operation
+    made: Any = manager
+
+    def make_version(moved: Moved[Any], session: Any) -> None:
+        if not made.options["versioning"]:
+            return
+        if not isinstance(session, Session):
+            raise TypeError(
+                f"{moved.model.__name__} has versions, which a fire on {shown(session)} cannot make: use a session"
+            )
+        instance = moved.instance if moved.instance is not None else session.get(moved.model, moved.key)
+        if instance is None:  # a filter of the session hides the row
+            return
+        unit = made.unit_of_work(session)
+        if unit.current_transaction is None:
+            unit.create_transaction(session)
+        # A row that this transaction has inserted stays an insert, with the state that it has now.
+        kind = (
+            unit.operations[unit.operations.format_key(instance)].type
+            if instance in unit.operations
+            else operation.UPDATE
+        )
+        unit.operations.add(operation(instance, kind))
+        unit.process_after_flush(session)
+
+    return on_moved(column)(make_version)
