@@ -107,6 +107,8 @@ def _dark_style(theme: Theme) -> str:
     """The attributes that Graphviz writes, once more for dark screens. They apply to this picture only."""
     rules = {
         ".graph>polygon": f"fill:{theme.paper};stroke:{theme.paper}",
+        ".cluster path,.cluster polygon": f"fill:{theme.paper};stroke:{theme.line}",
+        ".cluster text": f"fill:{theme.label}",
         ".node path,.node polygon": f"fill:{theme.fill};stroke:{theme.border}",
         # The outer border of a final state is drawn last, over the state.
         ".node path[fill=none],.node polygon[fill=none]": f"fill:none;stroke:{theme.border}",

@@ -243,6 +243,15 @@ def test_every_name_is_in_the_picture_as_it_is():
 
 
 @needs_graphviz
+def test_svg_has_dark_colours_for_the_boxes_of_groups():
+    grouped = Machine(initial="a", groups={"g": ("a", "b")}, events=[Event("E", {"a": "b", "b": "c"})])
+
+    style = svg(grouped).partition("<style>")[2].partition("</style>")[0]
+
+    assert ".fsm-diagram .cluster path" in style
+    assert ".fsm-diagram .cluster text" in style
+
+
 def test_svg_has_colours_for_dark_screens_of_its_own_only():
     drawn = svg(machine, counts=COUNTS)
 
