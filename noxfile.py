@@ -386,6 +386,15 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def ecosystem(session: nox.Session) -> None:
+    """The recipes of docs/recipes/ and tests/ecosystem, with the libraries that applications use beside this one."""
+    session.install("--quiet", *group("test"), *group("ecosystem"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    places = ("tests/ecosystem", "tests/docs/test_examples.py")
+    only = () if session.posargs else ("-k", "recipes or ecosystem")
+    session.run("python", "-m", "pytest", *places, *only, *session.posargs, env={"FSM_ECOSYSTEM": "1"})
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The pages of examples/, clicked in a headless Chromium: apt-get install chromium chromium-driver."""
     groups = [*group("test"), *group("web"), *group("browser")]

@@ -46,7 +46,7 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
     >>> import sqlalchemy_fsm_mysql.databases  # where the text is
     >>> from sqlalchemy.dialects import mysql
     >>> print(utc_ago(timedelta(minutes=15)).compile(dialect=mysql.dialect()))
-    (UTC_TIMESTAMP(6) - INTERVAL 900000000 MICROSECOND)
+    (UTC_TIMESTAMP(6) - INTERVAL 900.000000 SECOND)
     """
 
     type = DateTime()

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_each(marks: set[str]) -> bool:
-    return "console server" not in marks and bool(marks & {"python server", "python mariadb"})
+    return "console server" not in marks and bool(marks & {"python server", "python mariadb", "python recipe"})
 
 
 def on_server(item: pytest.Item) -> bool:

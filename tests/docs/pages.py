@@ -5,6 +5,7 @@
 | ``python`` | run, in one namespace for each page; if its first line is ``# name.py``, written to a file of this name instead, and if it is ``# name.py, at the end``, added to it |
 | ``python server`` | as ``python`` where there is a server, else compiled |
 | ``python mariadb`` | as ``python`` where there is a MariaDB, else compiled |
+| ``python recipe`` | as ``python mariadb`` in ``./dev ecosystem``, which has the libraries of docs/recipes/; else compiled |
 | ``python transitions`` | as ``python`` in ``./dev peers``, else compiled; so for each of `PEERS` |
 | ``python sqlalchemy-fsm 3`` | the same for one major version |
 | ``console`` | each line that begins with ``$`` is run by a shell in the page's folder; what follows is what it prints, ``…`` being anything |
@@ -26,10 +27,12 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -44,10 +47,13 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 # The libraries that people come from, by the names that pip knows. `./dev peers` has all of them.
 PEERS = ("django-fsm-2", "python-statemachine", "sqlalchemy-fsm", "sqlalchemy-fsm 2", "sqlalchemy-fsm 3", "transitions")
 RUNS = (
-    *("python", "python server", "python mariadb", "console", "console server", "rst"),
+    *("python", "python server", "python mariadb", "python recipe", "console", "console server", "rst"),
     *(f"python {peer}" for peer in PEERS),
 )
 SHOWN = ("md", "text", "mermaid")
+
+# Set by ./dev ecosystem.
+IS_ECOSYSTEM = os.environ.get("FSM_ECOSYSTEM", "") not in ("", "0")
 
 FILE = re.compile(r"(?:#|\.\.) ([\w/]+\.(?:py|rst))(, at the end)?\n")
 # What a page writes for a server, and in SQLite's place on one.
@@ -70,7 +76,10 @@ class Page:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.namespace["__name__"] = "__page__"
+        # A library may look for the module of a class or function.
+        page = ModuleType("__page__")
+        self.namespace = page.__dict__
+        sys.modules[page.__name__] = page
         sys_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
         here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = {**os.environ, "PATH": here, "PYTHONPATH": sys_path, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -118,13 +127,21 @@ class Page:
             return
         code = compile("\n" * line + self.placed(example.parsed), example.path, "exec", dont_inherit=True)
         if is_possible:
-            exec(code, self.namespace)  # noqa: S102 - the page's own code is what is tested
+            with warnings.catch_warnings():
+                if needs == "recipe":  # what these libraries deprecate is not ours to mend
+                    warnings.simplefilter("ignore")
+                exec(code, self.namespace)  # noqa: S102 - the page's own code is what is tested
 
     def can_have(self, needs: str) -> bool:
         if needs in PEERS:
             # Theirs is shown once; what Django has configured stays, so not again on each server.
             return self.url is None and is_installed(*needs.split())
-        return {"": True, "server": self.url is not None, "mariadb": self.is_mariadb}[needs]
+        return {
+            "": True,
+            "server": self.url is not None,
+            "mariadb": self.is_mariadb,
+            "recipe": self.is_mariadb and IS_ECOSYSTEM,
+        }[needs]
 
     def placed(self, text: str) -> str:
         """*text* with this page's database."""

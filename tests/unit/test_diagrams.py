@@ -252,6 +252,7 @@ def test_svg_has_dark_colours_for_the_boxes_of_groups():
     assert ".fsm-diagram .cluster text" in style
 
 
+@needs_graphviz
 def test_svg_has_colours_for_dark_screens_of_its_own_only():
     drawn = svg(machine, counts=COUNTS)
 

@@ -85,6 +85,8 @@ class MySQLSets(SetStatements):
     ) -> int:
         if len(taken) == 1 or not event.is_guarded:
             return super().take_rows(connection, event, taken, parameters)
+        if not is_remembered_at_once(connection):
+            return sum(self.take_keys(connection, event, branch, keys, parameters) for branch, keys in taken.items())
         # Asked again, a guard may give another answer: it may read the clock. So the keys choose the branch.
         lists = {KEYS_OF.format(branch): bindable(keys) for branch, keys in taken.items()}
         every = [key for keys in lists.values() for key in keys]

@@ -21,7 +21,9 @@ class MySQLSyntax(Syntax):
         return "UTC_TIMESTAMP(6)"
 
     def ago(self, interval: timedelta) -> str:
-        return f"({self.now()} - INTERVAL {interval // _MICROSECOND} MICROSECOND)"
+        # Seconds with their fraction: OceanBase's microseconds are out of range (error 1690) after 35 minutes.
+        seconds, fraction = divmod(interval // _MICROSECOND, 1_000_000)
+        return f"({self.now()} - INTERVAL {seconds}.{fraction:06} SECOND)"
 
     def after(self, seconds: str) -> str:
         return f"({self.now()} + INTERVAL ({seconds}) * 1000000 MICROSECOND)"
