@@ -34,11 +34,24 @@ def protect(mapped: MappedState) -> None:
         """``del order.state`` is an assignment, too."""
         _refuse_assignment(mapped, instance, None)
 
+    def initial(instance: Any, value: Any, values: dict[str, Any]) -> Any:
+        """The state of an object that has none yet. It is not put into the object, so merge() copies nothing."""
+        return _default(mapped) if value is None else value
+
     attribute = mapped.model.__dict__.get(mapped.attribute) or getattr(mapped.model, mapped.attribute)
+    event.listen(attribute, "init_scalar", initial, retval=True, propagate=True)
     # A deferred attribute is not in memory. With active_history, SQLAlchemy loads it before the assignment, so that the
     # listener can compare the value with it.
     event.listen(attribute, "set", assigned, retval=True, active_history=attribute.property.deferred)
     event.listen(attribute, "remove", removed)
+
+
+def _default(mapped: MappedState) -> Any:
+    """The state that the flush will give a new row; None where a function or the database makes it."""
+    default: Any = mapped.column.default
+    if default is None:
+        return mapped.machine.initial
+    return mapped.machine.loaded(mapped.machine.stored(default.arg)) if default.is_scalar else None
 
 
 def _loaded(mapped: MappedState, instance: Any) -> Any:

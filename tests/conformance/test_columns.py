@@ -911,3 +911,11 @@ def test_a_column_may_have_other_options(session):
 
     assert (Indexed.__table__.c.state.index, Indexed.__table__.c.state.comment) == (True, "where it is")
     assert Indexed.__table__.c.state.default.arg == "Running"
+
+
+def test_a_new_object_shows_the_initial_state_before_any_flush(session):
+    """And keeps nothing: merge() of a partial object copies no state into the row that is there."""
+    crossing = Crossing()
+    assert (crossing.cars, crossing.repair) == (Light.RED, Job.NEW)
+    assert "repair" not in crossing.__dict__
+    assert not inspect(crossing).attrs.repair.history.has_changes()

@@ -286,7 +286,7 @@ def test_a_deleted_row_leaves_its_history(session: Session, old: tuple[Order, Or
     [
         (lambda s: prune_history(Order.state, s, older_than=3), "older_than=3; it is a timedelta"),
         (lambda s: prune_history(Order.state, s, older_than=timedelta(-1)), "cannot be negative"),
-        (lambda s: prune_history(Order.state, s, older_than=timedelta(), limit=0), "limit=0; it is at least 1"),
+        (lambda s: prune_history(Order.state, s, older_than=timedelta(), limit=0), "limit=0; it is a number of rows"),
         (
             lambda s: prune_history(Order.state, s, older_than=timedelta(), limit="x"),
             "limit='x'; it is a number of rows",
