@@ -38,8 +38,8 @@ FORMATS = ("graphviz", "table", "mermaid")
 
 def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     """An option that takes one of *values*, in capitals or not."""
-    spelled = {value.lower(): value for value in values}
-    return lambda argument: spelled[directives.choice(argument, tuple(spelled))]
+    by_lower_case = {value.lower(): value for value in values}
+    return lambda argument: by_lower_case[directives.choice(argument, tuple(by_lower_case))]
 
 
 class FSMDiagram(SphinxDirective):

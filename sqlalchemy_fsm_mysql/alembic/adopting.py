@@ -31,7 +31,7 @@ from ..databases.mysql.adoption import (
     foreign_keys,
     free_name,
     indexes,
-    spelled,
+    old_value_case,
 )
 from ..databases.mysql.ddl import writing_dialect
 from ..databases.mysql.literals import quoted
@@ -219,8 +219,8 @@ def _require_mapping(found: Look, op: AdoptColumnOp) -> None:
 def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
     there = table.shape(op.new)
     if there is not None:
-        held = table.place.held()
-        is_ours = held is not None and there.is_nullable and set(op.states) >= set(held.states or op.states)
+        current = table.place.column_states()
+        is_ours = current is not None and there.is_nullable and set(op.states) >= set(current.states or op.states)
         if not is_ours:
             what = f"the table has a column {op.new} already ({there.type}{'' if there.is_nullable else ' NOT NULL'})"
             raise MigrationRefused(
@@ -259,7 +259,7 @@ def _create_triggers(table: _Table, found: Look) -> None:
             names[kind] = own[0] if own else free_name(table.connection, adoption, kind, table.schema)
     else:
         names = {kind: free_name(table.connection, adoption, kind, table.schema) for kind in KINDS}
-    made = create_triggers(adoption, found.spelling, table.quote, table.schema, names)
+    made = create_triggers(adoption, found.old_values, table.quote, table.schema, names)
     if drops:
         table.locked([*drops, *made])
     else:
@@ -390,7 +390,9 @@ def _default(going: Adoption, old: ColumnShape) -> str | None:
 
 def _generated(table: _Table, going: Adoption, old: ColumnShape) -> str:
     holds = _holds(table, going, old)
-    return f"{old.full_type} AS ({spelled(table.quote(going.new), going.spelling(holds))}) VIRTUAL{_comment(old)}"
+    return (
+        f"{old.full_type} AS ({old_value_case(table.quote(going.new), going.old_values(holds))}) VIRTUAL{_comment(old)}"
+    )
 
 
 def _holds(table: _Table, going: Adoption, old: ColumnShape) -> Callable[[OldValue], bool]:

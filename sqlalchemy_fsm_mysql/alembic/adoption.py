@@ -22,7 +22,7 @@ from alembic.operations import MigrateOperation, Operations
 from ..errors.texts import stored_form
 from ..orm.column import Storage
 from .ops import IrreversibleOp, StatesOp, _names, _require_number, is_number
-from .render import spelled
+from .render import state_arguments
 
 __all__ = ["AbandonAdoptionOp", "AdoptColumnOp", "FinishAdoptionOp"]
 
@@ -230,7 +230,7 @@ def with_texts(mapping: Any) -> Any:
 def _adopt(context: AutogenContext, op: AdoptColumnOp) -> list[str]:
     is_integer = op.storage == "integer"
     mapping = {_literal(value): int(state) if is_integer else _literal(state) for value, state in op.mapping.items()}
-    options: dict[str, Any] = {"states": spelled(op.states, op.storage), "mapping": mapping}
+    options: dict[str, Any] = {"states": state_arguments(op.states, op.storage), "mapping": mapping}
     if op.storage != "enum":
         options["storage"] = op.storage
     if op.unknown is not None:

@@ -295,8 +295,8 @@ class MigrationWalk(Walk):
     def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
         history = database_of(self.connection).history
         for i, source in enumerate(self.sources):
-            held = [key for state, key in rows if (None if state is None else str(state)) == source]
-            for some in (held[first : first + CHUNK] for first in range(0, len(held), CHUNK)):
+            keys = [key for state, key in rows if (None if state is None else str(state)) == source]
+            for some in (keys[first : first + CHUNK] for first in range(0, len(keys), CHUNK)):
                 if self.history is not None:
                     recorded = self._recorded(self.event.branches[i])
                     history.record_keys(self.connection, self.history, self.row, some, recorded)
@@ -320,11 +320,11 @@ class MigrationWalk(Walk):
             sets.take_keys(self.connection, self.event, number, keys, {})
 
     def _recorded(self, branch: Branch) -> dict[str, Any]:
-        said = {"actor": self.migration.actor, "details": self.migration.details, "token": None}
+        attribution = {"actor": self.migration.actor, "details": self.migration.details, "token": None}
         names = self.migration.names
         source, target = names.get(branch.source, branch.source), names.get(branch.target, branch.target)
-        record = {"event": FORCED, "source": source, "target": target, **said}
-        return {f"fsm_{name}": value for name, value in record.items()}
+        history_row = {"event": FORCED, "source": source, "target": target, **attribution}
+        return {f"fsm_{name}": value for name, value in history_row.items()}
 
     def _history(self) -> HistorySQL | None:
         if self.migration.history is None:

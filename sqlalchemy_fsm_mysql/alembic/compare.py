@@ -33,12 +33,12 @@ from ..databases.mysql.adoption import adoptions, foreign_keys, indexes
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from ..orm.column import StateType, Storage
-from .databases import Held, Place, ServerPlace, place_of
+from .databases import ColumnStates, Place, ServerPlace, place_of
 from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types
 from .rows import is_among
-from .surveys import held_by, survey_of
+from .surveys import column_states, survey_of
 
 log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
 
@@ -71,10 +71,10 @@ def _compare_column(
     place = place_of(context.connection, table_name, column_name, schema)
     if place is None or _is_left(context, stored, declared):
         return _CONTINUE
-    held = held_by(place, survey_of(context, table_name, schema))
+    current = column_states(place, survey_of(context, table_name, schema))
     numbers = ("integer", "number")
-    if held is None or (held.storage in numbers) != (type_.storage == "integer"):
-        is_number = held is not None and held.storage in numbers
+    if current is None or (current.storage in numbers) != (type_.storage == "integer"):
+        is_number = current is not None and current.storage in numbers
         advice = 'a machine over an Enum of ints takes it as it is, by storage="integer"; else ' if is_number else ""
         raise MigrationRefused(
             place.label,
@@ -83,7 +83,7 @@ def _compare_column(
             f"{advice}op.adopt_column() takes it over, and the command `sqlalchemy-fsm-mysql adopt` writes that"
             " revision; compare_type= in env.py may leave the column out",
         )
-    alter.kw[_FOUND] = list(_changes(place, held, declared, schema))
+    alter.kw[_FOUND] = list(_changes(place, current, declared, schema))
     return _STOP
 
 
@@ -160,49 +160,53 @@ def _leave_adoptions(context: AutogenContext, modify: ModifyTableOps) -> None:
             log.info("%s.%s is being adopted by %s; op.finish_adoption() ends that", table, going.old, going.new)
 
 
-def _changes(place: Place, held: Held, declared: Column[Any], schema: str | None) -> Iterator[MigrateOperation]:
-    """The operations that make of *held* what *declared* says."""
+def _changes(
+    place: Place, current: ColumnStates, declared: Column[Any], schema: str | None
+) -> Iterator[MigrateOperation]:
+    """The operations that make of *current* what *declared* says."""
     type_ = cast(StateType, declared.type)
     machine, wanted = type_.machine, place.storage(type_.storage)
     where: dict[str, Any] = {"table_name": place.table.name, "column_name": declared.name, "schema": schema}
-    if held.storage != wanted or (held.is_nullable and not declared.nullable):
-        yield from _converted(place, held, type_, where)
+    if current.storage != wanted or (current.is_nullable and not declared.nullable):
+        yield from _converted(place, current, type_, where)
         return
-    added = tuple(state for state in type_.stored_states if state not in held.states)
-    gone = tuple(state for state in held.states if state not in type_.stored_states)
-    altering = {**where, "storage": wanted, "existing": held.states}
-    require_distinct(place, held, added)
+    added = tuple(state for state in type_.stored_states if state not in current.states)
+    gone = tuple(state for state in current.states if state not in type_.stored_states)
+    altering = {**where, "storage": wanted, "existing": current.states}
+    require_distinct(place, current, added)
     if added:
         log.info("Detected added states %s on '%s'", _listed(added), place.label)
         algorithm: Algorithm = "INSTANT" if wanted == "enum" else "COPY"
         yield AddStatesOp(states=added, algorithm=algorithm, remark=_remark(place), **altering)
-    yield from _moved(place, held, declared, where)
+    yield from _moved(place, current, declared, where)
     if gone:
         log.info("Detected removed states %s on '%s'", _listed(gone), place.label)
-        default = type_.stored_value(machine.initial) if held.default in gone else None
-        line = _definition(place, held)
+        default = type_.stored_value(machine.initial) if current.default in gone else None
+        line = _definition(place, current)
         yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), definition=line, **altering)
     for state in map(type_.stored_value, machine.retired):
-        if state in held.states and not _is_held(place, state):
+        if state in current.states and not _has_rows(place, state):
             log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
 
 
-def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]) -> Iterator[MigrateOperation]:
+def _converted(
+    place: Place, current: ColumnStates, type_: StateType, where: dict[str, Any]
+) -> Iterator[MigrateOperation]:
     wanted = place.storage(type_.storage)
-    if held.storage != wanted:
-        log.info("Detected states stored as %s, not %s, on '%s'", held.storage, wanted, place.label)
+    if current.storage != wanted:
+        log.info("Detected states stored as %s, not %s, on '%s'", current.storage, wanted, place.label)
     else:
         log.info("Detected states that may be NULL on '%s'", place.label)
     # What rows may still hold comes along; it is dropped by a later revision.
-    extra = tuple(state for state in held.states if state not in type_.stored_states)
+    extra = tuple(state for state in current.states if state not in type_.stored_states)
     yield ConvertStatesOp(
-        states=(*held.states, *(state for state in type_.stored_states if state not in held.states))
-        if held.states
+        states=(*current.states, *(state for state in type_.stored_states if state not in current.states))
+        if current.states
         else (*type_.stored_states, *extra),
         storage=wanted,
-        existing_storage=_STORAGES.get(held.storage),
+        existing_storage=_STORAGES.get(current.storage),
         remark=_remark(place),
-        definition=_definition(place, held),
+        definition=_definition(place, current),
         **where,
     )
 
@@ -210,9 +214,11 @@ def _converted(place: Place, held: Held, type_: StateType, where: dict[str, Any]
 _STORAGES: dict[str, Storage] = {"enum": "enum", "varchar": "varchar", "integer": "integer"}
 
 
-def _definition(place: Place, held: Held) -> str | None:
+def _definition(place: Place, current: ColumnStates) -> str | None:
     """The column's line of SHOW CREATE TABLE, for the bare ALTER of ``--sql``; a column with a CHECK has none."""
-    return place.definition() if isinstance(place, ServerPlace) and held.storage in ("enum", "text", "number") else None
+    return (
+        place.definition() if isinstance(place, ServerPlace) and current.storage in ("enum", "text", "number") else None
+    )
 
 
 def _remark(place: Place) -> str:
@@ -221,7 +227,9 @@ def _remark(place: Place) -> str:
     return copy_remark(place.connection, place.table.name, place.schema)
 
 
-def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any]) -> Iterator[MigrateOperation]:
+def _moved(
+    place: Place, current: ColumnStates, declared: Column[Any], where: dict[str, Any]
+) -> Iterator[MigrateOperation]:
     """Rows that hold an alias, or are about to: a rename, or a merge into a state that the database has already."""
     machine = cast(StateType, declared.type).machine
     extras: Extras | None = declared.info.get(EXTRAS)
@@ -230,8 +238,8 @@ def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any
         return
     for alias, state in machine.aliases.items():
         target = machine.stored(state)
-        is_new = target not in held.states
-        if alias not in held.states or not (is_new or held.default == alias or _is_held(place, alias)):
+        is_new = target not in current.states
+        if alias not in current.states or not (is_new or current.default == alias or _has_rows(place, alias)):
             continue
         log.info("Detected state %r %s %r on '%s'", alias, "renamed to" if is_new else "known as", target, place.label)
         record = {} if history is None else _record(history)
@@ -239,7 +247,7 @@ def _moved(place: Place, held: Held, declared: Column[Any], where: dict[str, Any
             targets={alias: target},
             history=None if history is None else history.sql.table.name,
             record=record,
-            reversible=is_new or not _is_held(place, target),
+            reversible=is_new or not _has_rows(place, target),
             **where,
         )
 
@@ -250,7 +258,7 @@ def _record(history: Any) -> dict[str, str]:
     return {part.name: column.name for part, column in zip(history.sql.row_key, own, strict=True)}
 
 
-def _is_held(place: Place, state: str) -> bool:
+def _has_rows(place: Place, state: str) -> bool:
     query: Select[Any] = (
         select(literal_column("1")).select_from(place.table).where(is_among(place.column, [state])).limit(1)
     )

@@ -25,13 +25,13 @@ from ..errors import MigrationRefused
 from ..orm.column import Storage, check_names, states_check
 from .definition import SQLiteTable, StoredColumn, mysql_column, sqlite_table
 
-__all__ = ["Held", "Place", "Wanted", "place_of"]
+__all__ = ["ColumnStates", "Place", "Wanted", "place_of"]
 
 log = getLogger("alembic.sqlalchemy_fsm_mysql")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ColumnStates:
     """The values that the column allows: `storage` is enum, varchar or integer (with a CHECK), or text or number, which
     take any. Numbers are texts of digits.
 
@@ -84,7 +84,7 @@ class Place:
         self.checks = check_names(table, column)
         types_of(connection.dialect).learn(connection)
 
-    def held(self) -> Held | None:
+    def column_states(self) -> ColumnStates | None:
         """The values that the column allows; None when there is no such column, or one of another kind."""
         raise NotImplementedError
 
@@ -142,12 +142,12 @@ UNPIN = "SET SESSION sql_mode = @fsm_sql_mode, SESSION lock_wait_timeout = @fsm_
 class ServerPlace(Place):
     """MySQL and MariaDB."""
 
-    def held(self) -> Held | None:
+    def column_states(self) -> ColumnStates | None:
         with self.pinned(1):
             stored = self._stored()
         if stored is None:
             return None
-        return Held(stored.storage, stored.states, stored.default, stored.is_exact, stored.is_nullable)
+        return ColumnStates(stored.storage, stored.states, stored.default, stored.is_exact, stored.is_nullable)
 
     def definition(self) -> str | None:
         """The column's line of SHOW CREATE TABLE."""
@@ -242,13 +242,13 @@ class SQLitePlace(Place):
 
     has_skip_locked = False
 
-    def held(self) -> Held | None:
+    def column_states(self) -> ColumnStates | None:
         sql = self._sql()
         if sql is None or self.column.name not in self._columns():
             return None
         found, is_number = self._parts(sql), self._is_number()
         storage = ("integer" if is_number else "varchar") if found.has_check else "number" if is_number else "text"
-        return Held(storage, found.states, found.default_of(self.column.name))
+        return ColumnStates(storage, found.states, found.default_of(self.column.name))
 
     def alter(self, wanted: Wanted, *, lock_wait_timeout: int) -> None:
         sql = self._sql()

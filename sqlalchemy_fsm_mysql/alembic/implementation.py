@@ -12,7 +12,7 @@ from ..databases import name_of
 from ..databases.mysql.shape import copy_remark
 from ..errors import MigrationRefused
 from .batches import Migration, committing, migrate
-from .databases import Held, Place, ServerPlace, Wanted, log, place_of
+from .databases import ColumnStates, Place, ServerPlace, Wanted, log, place_of
 from .offline import script
 from .ops import AddStatesOp, AlterStatesOp, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .rows import required, rows_in, rows_outside, shown_rows
@@ -23,17 +23,17 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place, is_number=op.storage == "integer")
-    missing = [state for state in dict.fromkeys(op.states) if state not in held.states]
+    current = required(place, is_number=op.storage == "integer")
+    missing = [state for state in dict.fromkeys(op.states) if state not in current.states]
     if not missing:
         log.info("%s: has %s already", place.label, _listed(op.states))
         return
-    if held.storage in ("text", "number"):
+    if current.storage in ("text", "number"):
         raise MigrationRefused(place.label, "nothing limits what the column holds", "see op.convert_states()")
-    require_distinct(place, held, missing)
+    require_distinct(place, current, missing)
     if place.storage(op.storage) != "enum" or op.algorithm == "COPY":
         _require_consent(place, op)
-    wanted = Wanted((*held.states, *missing), algorithm=op.algorithm)
+    wanted = Wanted((*current.states, *missing), algorithm=op.algorithm)
     try:
         _alter(place, op, wanted)
     except DBAPIError as error:
@@ -52,14 +52,14 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place, is_number=op.storage == "integer")
-    gone = [state for state in op.states if state in held.states]
+    current = required(place, is_number=op.storage == "integer")
+    gone = [state for state in op.states if state in current.states]
     if not gone:
         log.info("%s: takes %s no more already", place.label, _listed(op.states))
         return
-    left = tuple(state for state in held.states if state not in gone)
+    left = tuple(state for state in current.states if state not in gone)
     _require_empty(place, gone)
-    default = _default_after(place, op, held, left)
+    default = _default_after(place, op, current, left)
     _require_consent(place, op)
     try:
         _alter(place, op, Wanted(left, default=default, algorithm=op.algorithm))
@@ -75,10 +75,10 @@ def convert_states(operations: Operations, op: ConvertStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place, is_number=op.storage == "integer")
+    current = required(place, is_number=op.storage == "integer")
     wanted = place.storage(op.storage)
-    is_as_new = held.is_exact and not held.is_nullable
-    if held.storage == wanted and set(held.states) == set(op.states) and is_as_new:
+    is_as_new = current.is_exact and not current.is_nullable
+    if current.storage == wanted and set(current.states) == set(op.states) and is_as_new:
         log.info("%s: is stored as %s already", place.label, wanted)
         return
     strange = rows_outside(place, op.states)
@@ -99,14 +99,16 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
     if _is_offline(operations, op):
         return
     place = _place(operations, op)
-    held = required(place, is_number=op.is_number)
+    current = required(place, is_number=op.is_number)
     strange = [
-        target for target in op.targets.values() if held.storage not in ("text", "number") and target not in held.states
+        target
+        for target in op.targets.values()
+        if current.storage not in ("text", "number") and target not in current.states
     ]
     if strange:
         raise MigrationRefused(place.label, f"the column does not take {_listed(strange)}", "op.add_states() first")
-    if held.default is not None and held.default in op.targets and op.condition is None:
-        default = op.targets[held.default]
+    if current.default is not None and current.default in op.targets and op.condition is None:
+        default = op.targets[current.default]
         place.patiently(5, 1, lambda: place.set_default(default, lock_wait_timeout=1))
     with committing(operations, place.label):
         migration = Migration(
@@ -124,14 +126,14 @@ def migrate_states(operations: Operations, op: MigrateStatesOp) -> None:
         migrate(_place(operations, op), migration)
 
 
-def require_distinct(place: Place, held: Held, states: Collection[str]) -> None:
+def require_distinct(place: Place, current: ColumnStates, states: Collection[str]) -> None:
     """Refuse *states* that the column's collation takes for others that it has, such as 'paid' beside 'Paid'.
 
     Raises: MigrationRefused.
     """
-    if held.is_exact:
+    if current.is_exact:
         return
-    folded = {state.casefold(): state for state in held.states}
+    folded = {state.casefold(): state for state in current.states}
     found = [(state, folded[state.casefold()]) for state in states if state.casefold() in folded]
     if found:
         state, other = found[0]
@@ -194,16 +196,16 @@ def _require_empty(place: Place, states: list[str]) -> None:
         raise MigrationRefused(place.label, "cannot drop states that rows are in", advice, rows=rows)
 
 
-def _default_after(place: Place, op: DropStatesOp, held: Held, left: tuple[str, ...]) -> str | None:
+def _default_after(place: Place, op: DropStatesOp, current: ColumnStates, left: tuple[str, ...]) -> str | None:
     if op.server_default is not None and op.server_default not in left:
         raise MigrationRefused(
             place.label, f"server_default={op.server_default!r} is none of the states that stay", f"say {_listed(left)}"
         )
-    if held.default is None or held.default in left:
+    if current.default is None or current.default in left:
         return op.server_default
     if op.server_default is None:
         raise MigrationRefused(
-            place.label, f"{held.default!r} is the column's default", "say server_default=; nothing was changed"
+            place.label, f"{current.default!r} is the column's default", "say server_default=; nothing was changed"
         )
     return op.server_default
 

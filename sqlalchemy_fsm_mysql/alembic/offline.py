@@ -147,11 +147,13 @@ class _Writer:
 
     def attributes(self, *, default: str | None = None, is_new: bool = False) -> str:
         """The DDL after the type, as a SQL expression; *is_new* makes it NOT NULL and leaves out the collation."""
-        said = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
+        default_clause = _DEFAULT if default is None else quoted(f" DEFAULT {quoted(default)}")
         if is_new:
-            said = f"IF(IS_NULLABLE = 'YES' AND IFNULL(COLUMN_DEFAULT, 'NULL') = 'NULL', '', {said})"
+            default_clause = (
+                f"IF(IS_NULLABLE = 'YES' AND IFNULL(COLUMN_DEFAULT, 'NULL') = 'NULL', '', {default_clause})"
+            )
         null = "' NOT NULL'" if is_new else "IF(IS_NULLABLE = 'NO', ' NOT NULL', ' NULL')"
-        return _ATTRIBUTES.format(collation="" if is_new else _COLLATION, null=null, default=said)
+        return _ATTRIBUTES.format(collation="" if is_new else _COLLATION, null=null, default=default_clause)
 
 
 def _look(what: str, into: str, where: str) -> Iterator[str]:
@@ -232,8 +234,8 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
     is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
     # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
     longest, before = max(map(len, states)), max(map(len, op.existing))
-    held = "CHARACTER_MAXIMUM_LENGTH"
-    length = f"IF({held} = {before:d}, {longest:d}, GREATEST({held}, {longest:d}))"
+    length_column = "CHARACTER_MAXIMUM_LENGTH"
+    length = f"IF({length_column} = {before:d}, {longest:d}, GREATEST({length_column}, {longest:d}))"
     what = f"CONCAT('varchar(', {length}, ')'),\n    {writer.attributes(default=default)}"
     yield from _look(what, "@fsm_states, @fsm_attributes", is_varchar)
     yield from _alter(writer, op, "@fsm_states", then)

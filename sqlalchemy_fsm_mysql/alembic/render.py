@@ -34,7 +34,7 @@ def _add_states(context: AutogenContext, op: AddStatesOp) -> list[str]:
     return [
         f"# {EXPAND}",
         *(_copy(op) if copies else []),
-        _call(context, "add_states", op, spelled(op.states, op.storage), options),
+        _call(context, "add_states", op, state_arguments(op.states, op.storage), options),
     ]
 
 
@@ -45,7 +45,11 @@ def _drop_states(context: AutogenContext, op: DropStatesOp) -> list[str]:
         options["server_default"] = op.server_default  # a text, as in SQLAlchemy's own DDL
     if op.remark:
         options |= _copying(op)
-    return [f"# {CONTRACT}", *_copy(op), _call(context, "drop_states", op, spelled(op.states, op.storage), options)]
+    return [
+        f"# {CONTRACT}",
+        *_copy(op),
+        _call(context, "drop_states", op, state_arguments(op.states, op.storage), options),
+    ]
 
 
 @renderers.dispatch_for(ConvertStatesOp)
@@ -55,7 +59,7 @@ def _convert_states(context: AutogenContext, op: ConvertStatesOp) -> list[str]:
         options["existing_storage"] = op.existing_storage
     if op.remark:
         options |= _copying(op)
-    return [*_copy(op), _call(context, "convert_states", op, spelled(op.states, op.storage), options)]
+    return [*_copy(op), _call(context, "convert_states", op, state_arguments(op.states, op.storage), options)]
 
 
 def _copying(op: AlterStatesOp) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def _irreversible(context: AutogenContext, op: IrreversibleOp) -> str:
     return f"raise NotImplementedError({op.reason!r})"
 
 
-def spelled(states: Sequence[str], storage: str) -> list[Any]:
+def state_arguments(states: Sequence[str], storage: str) -> list[Any]:
     """*states* as a revision has them."""
     return [int(state) for state in states] if storage == "integer" else list(states)
 
@@ -103,7 +107,7 @@ def spelled(states: Sequence[str], storage: str) -> list[Any]:
 def _alter_options(op: AlterStatesOp, usual: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if op.storage != "enum":
-        options |= {"storage": op.storage, "existing": spelled(op.existing, op.storage)}
+        options |= {"storage": op.storage, "existing": state_arguments(op.existing, op.storage)}
     if op.algorithm != usual:
         options["algorithm"] = op.algorithm
     return options
@@ -128,7 +132,7 @@ Render = Callable[[str, Any, AutogenContext], "str | bool"]
 def render_type(type_: TypeEngine[Any], context: AutogenContext) -> str | None:
     """*type_* as a revision writes it, when it is one of ours: with its states in the place of a machine."""
     if isinstance(type_, StateType):
-        text = repr(States(*spelled(type_.stored_states, type_.storage), storage=type_.storage))
+        text = repr(States(*state_arguments(type_.stored_states, type_.storage), storage=type_.storage))
     elif isinstance(type_, States):
         text = repr(type_)
     elif isinstance(type_, (RecordedState, ExactText)):

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, LargeBinary, String, and_, false, func, li
 from ..databases.exact import AsBytes
 from ..databases.mysql.shape import column_shape, table_kind
 from ..errors import MigrationRefused
-from .databases import Held, Place, ServerPlace
+from .databases import ColumnStates, Place, ServerPlace
 
 NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 
@@ -57,7 +57,7 @@ def shown_rows(rows: dict[Value, int]) -> dict[str, int]:
     return {"NULL (no value)" if value is None else value: number for value, number in rows.items()}
 
 
-def required(place: Place, *, is_number: bool = False) -> Held:
+def required(place: Place, *, is_number: bool = False) -> ColumnStates:
     """The values that the column allows. With *is_number*, the states are numbers.
 
     Raises: MigrationRefused when there is no such column, or when it is of a kind that the server would convert in its
@@ -65,16 +65,16 @@ def required(place: Place, *, is_number: bool = False) -> Held:
     """
     if isinstance(place, ServerPlace):
         _require_column(place, NUMBERS if is_number else ("enum", "varchar"))
-    held = place.held()
-    if held is None:
+    current = place.column_states()
+    if current is None:
         raise MigrationRefused(place.label, "there is no such column", "name a column that the table has")
-    if is_number != (held.storage in ("integer", "number")):  # on SQLite
+    if is_number != (current.storage in ("integer", "number")):  # on SQLite
         raise MigrationRefused(
             place.label,
             f"the column stores {'texts' if is_number else 'numbers'}",
             "add a column of the other storage, and copy the states by op.batch_alter_table(); nothing was changed",
         )
-    return held
+    return current
 
 
 def _require_column(place: ServerPlace, kinds: tuple[str, ...]) -> None:

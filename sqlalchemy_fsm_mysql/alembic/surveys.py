@@ -11,9 +11,9 @@ from ..databases import supported
 from ..databases.mysql.literals import strings
 from ..databases.mysql.shape import ColumnShape
 from ..databases.mysql.survey import Survey, survey
-from .databases import Held, Place
+from .databases import ColumnStates, Place
 
-__all__ = ["held_by", "survey_of"]
+__all__ = ["column_states", "survey_of"]
 
 
 def survey_of(context: AutogenContext, table: str, schema: str | None) -> Survey | None:
@@ -31,21 +31,21 @@ def survey_of(context: AutogenContext, table: str, schema: str | None) -> Survey
     return facts if table in facts.columns else None
 
 
-def held_by(place: Place, facts: Survey | None) -> Held | None:
+def column_states(place: Place, facts: Survey | None) -> ColumnStates | None:
     """The values that the column at *place* allows, from the *facts* where it is unambiguous."""
     shape = None if facts is None else facts.columns[place.table.name].get(place.column.name)
     if facts is None or shape is None or shape.is_generated or "\\" in f"{shape.type}{shape.default}":
-        return place.held()
+        return place.column_states()
     if shape.kind == "enum":
-        return Held("enum", strings(shape.type), shape.default, _is_exact(shape, "_bin"), shape.is_nullable)
+        return ColumnStates("enum", strings(shape.type), shape.default, _is_exact(shape, "_bin"), shape.is_nullable)
     if shape.kind != "varchar":
-        return place.held()
+        return place.column_states()
     checks = [facts.checked(place.table.name, name) for name in place.checks]
     if None in checks:
-        return place.held()
+        return place.column_states()
     states = next(filter(None, checks), ())
     is_exact = _is_exact(shape, "nopad_bin", "0900_bin")
-    return Held("varchar" if states else "text", states, shape.default, is_exact, shape.is_nullable)
+    return ColumnStates("varchar" if states else "text", states, shape.default, is_exact, shape.is_nullable)
 
 
 def _is_exact(shape: ColumnShape, *endings: str) -> bool:

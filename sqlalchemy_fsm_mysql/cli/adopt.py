@@ -140,8 +140,8 @@ def _print(found: Look, missing: list[str]) -> None:
         [(shown(one.value) or "''", f"{one.rows:,}", one.state or "?") for one in found.values],
         title=f"{found.label}, {found.shape.full_type}",
     )
-    spelled = {state: shown(value) or "''" for state, value in found.spelling.items()}
-    written = ", ".join(f"{state} as {value}" for state, value in spelled.items())
+    shown_values = {state: shown(value) or "''" for state, value in found.old_values.items()}
+    written = ", ".join(f"{state} as {value}" for state, value in shown_values.items())
     tell(f"\n{found.adoption.old} gets, when new code writes: {written or 'nothing yet'}.")
     if missing:
         tell(f"No value of {found.adoption.old} for: {', '.join(missing)}.")

@@ -35,8 +35,8 @@ __all__ = [
     "ForeignTrigger",
     "InstalledTrigger",
     "Kind",
+    "Literals",
     "Mode",
-    "Spelling",
     "TriggerDDL",
     "column_digest",
     "name_digest",
@@ -198,7 +198,7 @@ def _drop(element: DropTrigger, compiler: Any, **_: Any) -> str:
     return f"DROP TRIGGER IF EXISTS {element.qualified(compiler)}"
 
 
-class Spelling:
+class Literals:
     """How texts are written into a trigger, which keeps the sql_mode and the character set of its making."""
 
     def __init__(self, compiler: Any) -> None:
@@ -209,11 +209,11 @@ class Spelling:
         return str(self._compiler.sql_compiler.render_literal_value(value, String()))
 
     def binary(self, value: str) -> str:
-        """*value* as bytes; in hexadecimal where its spelling would depend on the sql_mode."""
+        """*value* as bytes; in hexadecimal where its literals would depend on the sql_mode."""
         return f"X'{value.encode().hex().upper()}'" if _is_delicate(value) else f"_binary{self.plain(value)}"
 
     def text(self, value: str) -> str:
-        """*value* as text; by way of hexadecimal where its spelling would depend on the sql_mode."""
+        """*value* as text; by way of hexadecimal where its literals would depend on the sql_mode."""
         if _is_delicate(value):
             return f"CONVERT(X'{value.encode().hex().upper()}' USING utf8mb4)"
         return self.plain(value)

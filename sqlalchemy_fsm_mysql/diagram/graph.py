@@ -202,7 +202,7 @@ class Graph:
         known = {(edge.event, edge.source, edge.target) for edge in self.edges}
         taken = sorted(edge for edge, times in (counts or {}).items() if times and edge not in known)
         named = {state for _, *ends in taken for state in ends} | {
-            state for state, held in (rows or {}).items() if held
+            state for state, number in (rows or {}).items() if number
         }
         named |= {state for state, time in (times or {}).items() if time is not None}
         return replace(

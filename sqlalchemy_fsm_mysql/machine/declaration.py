@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors.texts import State, listed, shown
 from .groups import BorderEffect, Borders, Groups, Role
-from .states import AnyState, find_state, spelled
+from .states import AnyState, find_state, state_text
 
 if TYPE_CHECKING:
     from .events import Event, Transition
@@ -80,7 +80,7 @@ class Declaration:
 
     def known(self) -> str:
         """The declared states, for a message."""
-        return listed(map(spelled, self.declared)) or "none"
+        return listed(map(state_text, self.declared)) or "none"
 
     def known_names(self) -> str:
         """The declared states and the groups, for a message."""
@@ -101,5 +101,5 @@ def repeated(values: Iterable[object]) -> list[object]:
 def arrow(event: Event, transition: Transition) -> str:
     """*transition* of *event*, for a message."""
     sources = transition.source if isinstance(transition.source, tuple) else (transition.source,)
-    origin = listed(map(spelled, sources)) or "()"
-    return f"event {shown(event.name)}: the transition from {origin} to {spelled(transition.target)}"
+    origin = listed(map(state_text, sources)) or "()"
+    return f"event {shown(event.name)}: the transition from {origin} to {state_text(transition.target)}"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 from ..errors.texts import State, shown
 from .groups import Groups
 from .guards import GivenGuard, Guard, checked_guard, guards_of
-from .states import AnyState, exact, find_state, in_order, is_state, members, spelled
+from .states import AnyState, exact, find_state, in_order, is_state, members, state_text
 
 Effect: TypeAlias = Callable[..., Mapping[str, Any]]  # Any: a SQL expression, and SQLAlchemy is not imported here
 Source: TypeAlias = State | Iterable[State] | AnyState
@@ -146,9 +146,9 @@ class Event:
             yield "the guard of the event", guard.function
         for written in self.transitions:
             for guard in written.guards:
-                yield f"the guard of the transition to {spelled(written.target)}", guard.function
+                yield f"the guard of the transition to {state_text(written.target)}", guard.function
             if written.effect is not None:
-                yield f"the effect of the transition to {spelled(written.target)}", written.effect
+                yield f"the effect of the transition to {state_text(written.target)}", written.effect
         if self.effect is not None:
             yield "the effect", self.effect
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from ..errors.texts import State
-from .states import AnyState, find_state, spelled
+from .states import AnyState, find_state, state_text
 
 Role: TypeAlias = Literal["enter", "exit"]
 ROLES: Final[tuple[Role, Role]] = ("enter", "exit")
@@ -27,7 +27,7 @@ class BorderEffect:
     is_group: bool = False
 
     def __str__(self) -> str:
-        of = "ANY" if isinstance(self.of, AnyState) else spelled(self.of)
+        of = "ANY" if isinstance(self.of, AnyState) else state_text(self.of)
         return f"{'group ' if self.is_group else ''}{of}"
 
 

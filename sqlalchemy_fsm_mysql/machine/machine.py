@@ -28,7 +28,7 @@ from ..errors.texts import State, listed, shown
 from . import document
 from .events import Effect, Event
 from .questions import Questions
-from .states import spelled
+from .states import state_text
 from .tables import declared_by, tables
 from .validation import problems
 
@@ -130,7 +130,7 @@ class Machine(Questions):
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f"{self.name!r}: "
-        return f"<Machine {name}{listed(map(spelled, self.states))}; {listed(map(repr, self.events))}>"
+        return f"<Machine {name}{listed(map(state_text, self.states))}; {listed(map(repr, self.events))}>"
 
     def _repr_html_(self) -> str:
         """The view of notebooks: the picture where Graphviz is installed, else the table."""

@@ -13,7 +13,7 @@ from .events import Effect, Event, Transition
 from .groups import Borders, Groups
 from .guards import Guard
 from .payload import Takes
-from .states import AnyState, find_state, is_state, spelled
+from .states import AnyState, find_state, is_state, state_text
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -175,6 +175,7 @@ class Questions:
         found = self._known(state)
         if found is None:
             raise ValueError(
-                f"{spelled(state)} is no state of this machine; its states are {listed(map(spelled, self.states))}"
+                f"{state_text(state)} is no state of this machine; its states are "
+                f"{listed(map(state_text, self.states))}"
             )
         return found

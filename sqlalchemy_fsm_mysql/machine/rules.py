@@ -93,7 +93,7 @@ class Rules:
         begins = dict.fromkeys(chain.from_iterable(rules.begins for rules in (self, *others)))
         return Rules({text: tuple(targets) for text, targets in moves.items()}, tuple(begins))
 
-    def spelled(self, texts: Mapping[str, str]) -> Rules:
+    def renamed(self, texts: Mapping[str, str]) -> Rules:
         """The same rules with another text for each state: *texts* maps those here to them; others are left out."""
         moves = {
             texts[text]: tuple(texts[target] for target in targets if target in texts)

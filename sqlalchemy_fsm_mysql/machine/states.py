@@ -66,10 +66,10 @@ def find_state(declared: Mapping[State, State], value: object) -> State | None:
     return found if type(found) is type(value) else None
 
 
-def spelled(state: object) -> str:
+def state_text(state: object) -> str:
     """*state* as its declaration spells it: a plain member as ``Light.RED``, anything else by its repr.
 
-    >>> spelled("Paid"), spelled(enum.Enum("Light", "RED").RED)
+    >>> state_text("Paid"), state_text(enum.Enum("Light", "RED").RED)
     ("'Paid'", 'Light.RED')
     """
     if isinstance(state, enum.Enum) and not isinstance(state, str):

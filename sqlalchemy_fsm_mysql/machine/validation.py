@@ -17,7 +17,7 @@ from ..errors.texts import State, listed, shown, stored_form
 from . import validation_of_functions as functions
 from .declaration import Declaration, arrow, repeated
 from .names import look_alikes, name_problems
-from .states import FORCED, AnyState, find_state, is_state, spelled
+from .states import FORCED, AnyState, find_state, is_state, state_text
 
 # https://dev.mysql.com/doc/refman/en/string-type-syntax.html: "An ENUM column can have a maximum of 65,535
 # distinct elements."
@@ -57,14 +57,14 @@ def number_of_states(declaration: Declaration) -> Iterator[str]:
 def state_names(declaration: Declaration) -> Iterator[str]:
     """States are stored under names that survive every storage and collation."""
     for state in declaration.declared:
-        yield from name_problems(f"state {spelled(state)}", stored_form(state), any_script=True)
+        yield from name_problems(f"state {state_text(state)}", stored_form(state), any_script=True)
     aliases = [alias for alias in declaration.aliases if isinstance(alias, str)]
     for alias in aliases:
         yield from name_problems(f"alias {shown(alias)}", alias, any_script=True)
     known = set(map(stored_form, declaration.declared))
     # The rule `aliases` reports an alias that is a state's own name.
     others = [(shown(alias), alias) for alias in aliases if alias not in known]
-    states = [(spelled(state), stored_form(state)) for state in declaration.declared]
+    states = [(state_text(state), stored_form(state)) for state in declaration.declared]
     yield from look_alikes("states and aliases" if others else "states", [*states, *others])
 
 
@@ -82,18 +82,18 @@ def event_names(declaration: Declaration) -> Iterator[str]:
 def repetitions(declaration: Declaration) -> Iterator[str]:
     """A state, an event, or a source within one transition, is named once."""
     for state in repeated(filter(is_state, declaration.states)):
-        yield f"state {spelled(state)} is declared more than once: leave one"
+        yield f"state {state_text(state)} is declared more than once: leave one"
     for name in repeated(name for name in declaration.event_names() if isinstance(name, str)):
         yield f"event {shown(name)} is declared more than once: put all its transitions into one Event"
     for event, transition in declaration.transitions():
         for source in repeated(transition.written_sources()):
-            yield f"{arrow(event, transition)} names {spelled(source)} more than once: leave one"
+            yield f"{arrow(event, transition)} names {state_text(source)} more than once: leave one"
 
 
 def initial_state(declaration: Declaration) -> Iterator[str]:
     """The initial state is one of the states."""
     if find_state(declaration.declared, declaration.initial) is None:
-        initial = spelled(declaration.initial)
+        initial = state_text(declaration.initial)
         yield f"the initial state {initial} is not declared; the states are {declaration.known()}"
 
 
@@ -107,7 +107,7 @@ def aliases(declaration: Declaration) -> Iterator[str]:
             yield f"alias {shown(alias)} is a state too: take it out of the states and the transitions"
         if find_state(declaration.declared, target) is None:
             yield (
-                f"alias {shown(alias)} stands for {spelled(target)}, which is not declared;"
+                f"alias {shown(alias)} stands for {state_text(target)}, which is not declared;"
                 f" the states are {declaration.known()}"
             )
 
@@ -123,15 +123,17 @@ def initial_states(declaration: Declaration) -> Iterator[str]:
     }
     retired = {find_state(declaration.declared, state) for state in declaration.retired}
     for twice in repeated(filter(is_state, declaration.initial_states)):
-        yield f"initial state {spelled(twice)} is named more than once: leave one"
+        yield f"initial state {state_text(twice)} is named more than once: leave one"
     for given in dict.fromkeys(filter(is_state, declaration.initial_states)):
         state = find_state(declaration.declared, given)
         if state is None:
-            yield f"initial state {spelled(given)} is not declared; the states are {declaration.known()}"
+            yield f"initial state {state_text(given)} is not declared; the states are {declaration.known()}"
         elif state in retired:
-            yield f"initial state {spelled(given)} is retired: rows could not begin in it"
+            yield f"initial state {state_text(given)} is retired: rows could not begin in it"
         elif state not in left:
-            yield f"initial state {spelled(given)} is never left by an event: a row born in it could not move; add one"
+            yield (
+                f"initial state {state_text(given)} is never left by an event: a row born in it could not move; add one"
+            )
     for stranger in declaration.initial_states:
         if not is_state(stranger):
             yield f"initial state {shown(stranger)} is neither a str nor a hashable member of an Enum class"
@@ -150,10 +152,10 @@ def groups(declaration: Declaration) -> Iterator[str]:
         if name in known:
             yield f"{what} is a state too: rename the group"
         for member in repeated(filter(_is_hashable, members)):
-            yield f"{what} names {spelled(member)} more than once: leave one"
+            yield f"{what} names {state_text(member)} more than once: leave one"
         for member in members:
             if declaration.groups.named(member) is None and find_state(declaration.declared, member) is None:
-                yield f"{what} names {spelled(member)}, which is not declared; {declaration.known_names()}"
+                yield f"{what} names {state_text(member)}, which is not declared; {declaration.known_names()}"
         if not members:
             yield f"{what} is empty: name a state at least, or drop the group"
     for circle in declaration.groups.circles():
@@ -168,9 +170,9 @@ def retired_states(declaration: Declaration) -> Iterator[str]:
         if not is_state(state):
             yield f"retired state {shown(state)} is neither a str nor a hashable member of an Enum class"
     for state in repeated(filter(is_state, declaration.retired)):
-        yield f"retired state {spelled(state)} is named more than once: leave one"
+        yield f"retired state {state_text(state)} is named more than once: leave one"
     if find_state(declaration.declared, declaration.initial) in retired:
-        yield f"the initial state {spelled(declaration.initial)} is retired: rows could not begin in it"
+        yield f"the initial state {state_text(declaration.initial)} is retired: rows could not begin in it"
     for event, ways in declaration.spread:
         for transition, sources in ways:
             target = find_state(declaration.declared, transition.target)
@@ -194,9 +196,9 @@ def unknown_states(declaration: Declaration) -> Iterator[str]:
             if find_state(declaration.declared, state) is not None:
                 continue
             if declaration.groups.named(state) is None:
-                yield f"{what} names the state {spelled(state)}, which is not declared; {known}"
+                yield f"{what} names the state {state_text(state)}, which is not declared; {known}"
         if declaration.groups.named(transition.target) is not None:
-            yield f"{what} leads to the group {spelled(transition.target)}: a row is in one state, so name that"
+            yield f"{what} leads to the group {state_text(transition.target)}: a row is in one state, so name that"
 
 
 def idle_transitions(declaration: Declaration) -> Iterator[str]:
@@ -207,7 +209,7 @@ def idle_transitions(declaration: Declaration) -> Iterator[str]:
             lost = [source for source in sources if source in settled]
             if lost:
                 yield (
-                    f"{arrow(event, transition)} can never win from {listed(map(spelled, lost))}: an earlier"
+                    f"{arrow(event, transition)} can never win from {listed(map(state_text, lost))}: an earlier"
                     " transition from there has no guard; put this one first, or drop it"
                 )
             if transition.guard is None:
@@ -237,14 +239,14 @@ def unreachable_states(declaration: Declaration) -> Iterator[str]:
     if lost and reached == {initial} and any(leads.values()):
         # Most often the initial state is misspelt, and not each of the others unreachable for a reason of its own.
         yield (
-            f"no event leads from the initial state {spelled(initial)} to another one, and so none can reach"
-            f" {listed(map(spelled, lost))}; add a transition from it, or correct its name"
+            f"no event leads from the initial state {state_text(initial)} to another one, and so none can reach"
+            f" {listed(map(state_text, lost))}; add a transition from it, or correct its name"
         )
         return
     for state in declaration.declared:
         if state not in reached:
             yield (
-                f"state {spelled(state)} cannot be reached: no events lead to it from {spelled(initial)};"
+                f"state {state_text(state)} cannot be reached: no events lead to it from {state_text(initial)};"
                 " add a transition to it, or drop the state"
             )
 

@@ -15,7 +15,7 @@ from .declaration import Declaration, arrow
 from .guards import AFTER, MAX_GUARDS, MAX_SENTENCE_CHARACTERS, Guard, is_named
 from .names import name_problems
 from .payload import Absent, Takes, default_problems, parameter_problems
-from .states import AnyState, find_state, spelled
+from .states import AnyState, find_state, state_text
 
 if TYPE_CHECKING:
     from .events import Event, Transition
@@ -38,7 +38,7 @@ def payload_names(declaration: Declaration) -> Iterator[str]:
 def border_effects(declaration: Declaration) -> Iterator[str]:
     """Effects of entering and leaving belong to a state, a group, or ANY, and take payload by name."""
     for role, of, effect in declaration.borders:
-        what = f"on_{role} of {'ANY' if isinstance(of, AnyState) else spelled(of)}"
+        what = f"on_{role} of {'ANY' if isinstance(of, AnyState) else state_text(of)}"
         is_known = find_state(declaration.declared, of) is not None or declaration.groups.named(of) is not None
         if not is_known and not isinstance(of, AnyState):
             yield f"{what}: this is not declared; {declaration.known_names()}, and ANY is every state"

@@ -88,9 +88,9 @@ class Look:
         return {shown(one.value): one.rows for one in self.values if one.state is None}
 
     @property
-    def spelling(self) -> dict[str, OldValue]:
+    def old_values(self) -> dict[str, OldValue]:
         """The value that the old column gets for each state."""
-        return self.adoption.spelling(self.holds)
+        return self.adoption.old_values(self.holds)
 
     def holds(self, value: OldValue) -> bool:
         """Whether the old column can hold *value*: by its type, and by its foreign key."""
@@ -100,7 +100,7 @@ class Look:
 
     def unspelled(self, states: Sequence[str]) -> list[str]:
         """Those of *states* for which the old column has no value."""
-        return [state for state in states if state not in self.spelling]
+        return [state for state in states if state not in self.old_values]
 
     def phases(self) -> list[Phase]:
         """The steps of ``op.adopt_column`` and ``op.finish_adoption``, in order."""
@@ -321,8 +321,8 @@ def _values(connection: Connection, adoption: Adoption, schema: str | None) -> l
     states = dict(adoption.mapping)
     counted = connection.execute(select(value, func.count()).select_from(source).group_by(value))
     found = []
-    for held, number in counted:
-        plain: OldValue = held.decode(errors="backslashreplace") if isinstance(held, bytes) else held
+    for value, number in counted:
+        plain: OldValue = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
         if plain is not None and adoption.is_number:
             plain = int(plain)
         found.append(Value(plain, int(number), states.get(plain, adoption.unknown)))

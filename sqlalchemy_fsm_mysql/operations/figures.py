@@ -77,11 +77,11 @@ def _count_transitions(
         query = query.where(history.at < until)
     counts: Counter[tuple[str, str, str]] = Counter()
     for event, source, target, times in session.execute(query):
-        counts[event, _spelled(mapped, source), _spelled(mapped, target)] += times
+        counts[event, _current_name(mapped, source), _current_name(mapped, target)] += times
     return dict(sorted(counts.items()))
 
 
-def _spelled(mapped: MappedState, state: Any) -> str:
+def _current_name(mapped: MappedState, state: Any) -> str:
     """*state* as it is stored today: an alias of an earlier release counts as its state."""
     return mapped.machine.stored(state) if mapped.machine.declares(state) else stored_form(state)
 
@@ -91,5 +91,5 @@ def _count_rows(session: Session, column: Any) -> dict[str, int]:
     machine, attribute = mapped.machine, getattr(mapped.model, mapped.attribute)
     rows: Counter[str] = Counter({machine.stored(state): 0 for state in machine.states})
     for state, number in session.execute(select(attribute, func.count()).group_by(attribute)):
-        rows[_spelled(mapped, state)] += number
+        rows[_current_name(mapped, state)] += number
     return dict(rows)

@@ -224,7 +224,7 @@ class StateType(Choosable, TypeDecorator[Any]):
                 f"the column stores numbers, and {listed(map(shown, unknown))} has none: give a machine over an Enum of"
                 " ints, or edges of numbers, such as {'1': ['2']}"
             )
-        return rules.spelled({name: str(number) for name, number in numbers.items()})
+        return rules.renamed({name: str(number) for name, number in numbers.items()})
 
     def copy(self, **_: Any) -> StateType:
         copied = StateType(

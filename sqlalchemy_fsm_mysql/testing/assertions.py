@@ -75,8 +75,8 @@ def assert_moves(
 
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
-    said = {"actor": actor, "details": details, "token": token}
-    return _in(session, instance, _assert_moves, instance, event, target, column, payload, said)
+    attribution = {"actor": actor, "details": details, "token": token}
+    return _in(session, instance, _assert_moves, instance, event, target, column, payload, attribution)
 
 
 @overload
@@ -127,8 +127,8 @@ def assert_refused(
 
     Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
     """
-    said = {"actor": actor, "details": details, "token": token}
-    return _in(session, instance, _assert_refused, instance, event, reason, column, payload, said)
+    attribution = {"actor": actor, "details": details, "token": token}
+    return _in(session, instance, _assert_refused, instance, event, reason, column, payload, attribution)
 
 
 def _in(session: Any, instance: Any, work: Any, *arguments: Any) -> Any:
@@ -142,11 +142,11 @@ def _assert_moves(
     target: State,
     column: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    attribution: Mapping[str, Any],
 ) -> Moved[Any]:
     mapped = mapped_state(type(instance), event, column)
     wanted = mapped.machine.stored(target)
-    outcome = instance.try_fire(event, session, column=mapped.attribute, **said, **payload)
+    outcome = instance.try_fire(event, session, column=mapped.attribute, **attribution, **payload)
     label = row_label(mapped.table_name, plain_key(inspect(instance).identity))
     expected = f"{label}: {shown(event)} was to move it to {shown(wanted)}"
     if isinstance(outcome, Refused):
@@ -172,13 +172,13 @@ def _assert_refused(
     reason: str | None,
     column: Any,
     payload: Mapping[str, Any],
-    said: Mapping[str, Any],
+    attribution: Mapping[str, Any],
 ) -> Refused[Any]:
     mapped = mapped_state(type(instance), event, column)
     if session.autoflush:
         session.flush()
     before = _row(session, mapped, instance), len(_records(session, mapped, instance))
-    outcome = instance.try_fire(event, session, column=mapped.attribute, **said, **payload)
+    outcome = instance.try_fire(event, session, column=mapped.attribute, **attribution, **payload)
     label = row_label(mapped.table_name, plain_key(inspect(instance).identity))
     expected = f"{label}: {shown(event)} was to be refused"
     if isinstance(outcome, Moved):

@@ -106,8 +106,8 @@ def race(
         before = _stored(engine, mapped, rows)
         begin = time.monotonic()
         # By name: what is pickled is imported in the process.
-        said = (mapped.model, mapped.attribute, rows, chosen, payloads or {}, fire)
-        report = _run(processes, (target, isolation_level, fires, seed, said))
+        arguments = (mapped.model, mapped.attribute, rows, chosen, payloads or {}, fire)
+        report = _run(processes, (target, isolation_level, fires, seed, arguments))
         report.seconds = time.monotonic() - begin
         report.problems = list(_problems(mapped, report, before, _stored(engine, mapped, rows)))
     finally:
@@ -209,16 +209,16 @@ def _gathered(started: Sequence[tuple[BaseProcess, Connection]]) -> RaceReport:
     report, failures = RaceReport(), []
     for process, here in started:
         try:
-            said = here.recv() if here.poll(START_WITHIN + END_WITHIN) else "it did not end in time"
+            report_of_one = here.recv() if here.poll(START_WITHIN + END_WITHIN) else "it did not end in time"
         except (EOFError, OSError):
             process.join(5)
-            said = f"it ended without a report (exit code {process.exitcode})"
-        if isinstance(said, RaceReport):
-            report.moved.update(said.moved)
-            report.refused.update(said.refused)
-            report.again += said.again
+            report_of_one = f"it ended without a report (exit code {process.exitcode})"
+        if isinstance(report_of_one, RaceReport):
+            report.moved.update(report_of_one.moved)
+            report.refused.update(report_of_one.refused)
+            report.again += report_of_one.again
         else:
-            failures.append(f"{process.name}: {said}")
+            failures.append(f"{process.name}: {report_of_one}")
     if failures:
         raise RuntimeError("; ".join(failures))
     return report
@@ -232,7 +232,7 @@ def _race(
     isolation_level: str | None,
     fires: int,
     seed: int,
-    said: tuple[Any, ...],
+    arguments: tuple[Any, ...],
 ) -> None:
     """The work of one process."""
     engine = _engine(url, isolation_level)
@@ -240,7 +240,7 @@ def _race(
         with engine.connect():
             pass
         barrier.wait(START_WITHIN)
-        reports.send(_fired(sessionmaker(engine), random.Random(f"{seed} {number}"), fires, *said))
+        reports.send(_fired(sessionmaker(engine), random.Random(f"{seed} {number}"), fires, *arguments))
     except Exception as error:  # noqa: BLE001 - whatever it is, it has to be told
         barrier.abort()
         reports.send(f"{type(error).__name__}: {error}")

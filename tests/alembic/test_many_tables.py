@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, eve
 
 from sqlalchemy_fsm_mysql import Event, Machine, StateType
 from sqlalchemy_fsm_mysql.alembic.databases import place_of
-from sqlalchemy_fsm_mysql.alembic.surveys import held_by, survey_of
+from sqlalchemy_fsm_mysql.alembic.surveys import column_states, survey_of
 from tests.alembic.support import drop_all
 
 MACHINE = Machine(initial="new", events=[Event("Go", {"new": "done", "done": "new"})])
@@ -110,7 +110,7 @@ def test_the_facts_about_all_tables_are_those_about_each(connection, definition)
         survey = survey_of(context, "one", None)
 
         assert survey is not None
-        assert held_by(place, survey) == place.held()
+        assert column_states(place, survey) == place.column_states()
 
 
 def test_a_table_in_another_schema_is_found_there(connection):

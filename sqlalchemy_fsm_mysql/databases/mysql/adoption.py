@@ -32,7 +32,7 @@ __all__ = [
     "foreign_keys",
     "free_name",
     "indexes",
-    "spelled",
+    "old_value_case",
     "sql_value",
 ]
 
@@ -69,7 +69,7 @@ class Adoption:
         """The states that *old* has a value for, each once."""
         return tuple(dict.fromkeys(state for _, state in self.mapping))
 
-    def spelling(self, holds: Any = None) -> dict[str, OldValue]:
+    def old_values(self, holds: Any = None) -> dict[str, OldValue]:
         """The value that *old* gets for each state: the first one of which *holds* says that the column can hold it."""
         first: dict[str, OldValue] = {}
         for value, state in self.mapping:
@@ -146,9 +146,9 @@ def becomes(old: str, adoption: Adoption) -> str:
     return f"CASE WHEN {old} IS NULL THEN {sql_value(states.get(None, adoption.unknown))} ELSE {known} END"
 
 
-def spelled(new: str, spelling: Mapping[str, OldValue]) -> str:
+def old_value_case(new: str, old_values: Mapping[str, OldValue]) -> str:
     """The value of the old column for the state *new*, a SQL expression."""
-    whens = " ".join(f"WHEN {_bytes_literal(state)} THEN {sql_value(value)}" for state, value in spelling.items())
+    whens = " ".join(f"WHEN {_bytes_literal(state)} THEN {sql_value(value)}" for state, value in old_values.items())
     return f"CASE {_as_bytes(new)} {whens} END"
 
 
@@ -157,7 +157,7 @@ def spelled(new: str, spelling: Mapping[str, OldValue]) -> str:
 
 def create_triggers(
     adoption: Adoption,
-    spelling: Mapping[str, OldValue],
+    old_values: Mapping[str, OldValue],
     quote: Callable[[str], str],
     schema: str | None,
     names: Mapping[Kind, str],
@@ -172,7 +172,7 @@ def create_triggers(
       IF {_as_bytes(f"NEW.{new}")} NOT IN ({declared}) THEN
         {_refusal(adoption, f"NEW.{new}", adoption.new)}
       END IF;
-      SET NEW.{old} = {spelled(f"NEW.{new}", spelling)};
+      SET NEW.{old} = {old_value_case(f"NEW.{new}", old_values)};
     END IF;"""
     refused = _refusal(adoption, f"NEW.{old}", adoption.old)
     before, after = f"OLD.{old}", f"NEW.{old}"

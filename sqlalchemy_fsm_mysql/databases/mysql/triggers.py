@@ -16,7 +16,7 @@ from ..triggers import (
     Enforcer,
     ForeignTrigger,
     InstalledTrigger,
-    Spelling,
+    Literals,
     TriggerDDL,
     ours_among,
 )
@@ -154,18 +154,18 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
             IF the session variables permit the edge THEN count one row down
             ELSE SIGNAL
     """
-    spelling = Spelling(compiler)
+    literals = Literals(compiler)
     new, old = _new_and_old(element, compiler)
     if element.kind == "update":
         is_refused = [f"NOT ({_bytes(old)} <=> {_bytes(new)})"]
-        is_listed = _is_listed([old, new], element.rules.edges, spelling)
+        is_listed = _is_listed([old, new], element.rules.edges, literals)
         source = _text_or(old, "''")
     else:
         is_refused = []
-        is_listed = _is_listed([new], ((state,) for state in element.rules.begins), spelling)
+        is_listed = _is_listed([new], ((state,) for state in element.rules.begins), literals)
         source = "''"
     is_refused.append(f"NOT COALESCE({is_listed}, FALSE)")
-    label = spelling.text(_permitted_column(element.table.name, element.column.name))
+    label = literals.text(_permitted_column(element.table.name, element.column.name))
     edge = f"CONCAT(DATABASE(), {label}, {source}, '{_ARROW}', {_text_or(new, chr(39) * 2)})"
     return "\n".join(
         [
@@ -177,7 +177,7 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
             f"    IF {PERMITTED_ROWS} > 0 AND CAST({PERMIT} AS BINARY) = CAST({edge} AS BINARY) THEN",
             f"      SET {PERMITTED_ROWS} = {PERMITTED_ROWS} - 1;",
             "    ELSE BEGIN",
-            *(_watch(element, compiler, spelling) if element.mode == "watch" else _refuse(element, compiler, spelling)),
+            *(_watch(element, compiler, literals) if element.mode == "watch" else _refuse(element, compiler, literals)),
             "    END; END IF;",
             "  END IF;",
             "END",
@@ -190,12 +190,12 @@ def _new_and_old(element: CreateTrigger, compiler: Any) -> tuple[str, str]:
     return f"NEW.{column}", f"OLD.{column}"
 
 
-def _refuse(element: CreateTrigger, compiler: Any, spelling: Spelling) -> list[str]:
+def _refuse(element: CreateTrigger, compiler: Any, literals: Literals) -> list[str]:
     new, old = _new_and_old(element, compiler)
     if element.kind == "update":
-        message = _message(element.label, [old, new], "is no transition", spelling)
+        message = _message(element.label, [old, new], "is no transition", literals)
     else:
-        message = _message(element.label, [new], "is no initial state", spelling)
+        message = _message(element.label, [new], "is no initial state", literals)
     return [
         f"      DECLARE fsm_message VARCHAR({MESSAGE_LENGTH}) CHARACTER SET utf8mb4 DEFAULT",
         f"        {message};",
@@ -208,10 +208,10 @@ def _refuse(element: CreateTrigger, compiler: Any, spelling: Spelling) -> list[s
 _CANNOT_WATCH = "1146, 1142, 1143, 1054, 1364, 1366, 1406"
 
 
-def _watch(element: CreateTrigger, compiler: Any, spelling: Spelling) -> list[str]:
+def _watch(element: CreateTrigger, compiler: Any, literals: Literals) -> list[str]:
     new, old = _new_and_old(element, compiler)
     source = f"LEFT({_utf8mb4(old)}, {STATE_LENGTH})" if element.kind == "update" else "NULL"
-    table, column = spelling.text(element.table.name), spelling.text(element.column.name)
+    table, column = literals.text(element.table.name), literals.text(element.column.name)
     watched = element.qualified(compiler, WATCHED)
     return [
         f"      DECLARE fsm_mark VARCHAR(64) DEFAULT '{element.mark}';",
@@ -231,7 +231,7 @@ _ARROW_IN = re.compile(rf"(?:`(?:[^`]|``)*`|\w+), (?P<arrow>{_LITERAL}), NEW\.",
 
 
 def _text_of(literal: str) -> str:
-    """The value of a literal that `Spelling` wrote."""
+    """The value of a literal that `Literals` wrote."""
     if (start := literal.find("X'")) in (0, len("CONVERT(")):
         return bytes.fromhex(literal[start + 2 : literal.index("'", start + 2)]).decode()
     return unquoted(literal.removeprefix("_binary"))
@@ -241,7 +241,7 @@ def _where(connection: Connection, table: Table) -> dict[str, Any]:
     return {"schema": connection.schema_for_object(table), "table": table.name}
 
 
-def _is_listed(columns: list[str], listed: Iterable[tuple[str, ...]], spelling: Spelling) -> str:
+def _is_listed(columns: list[str], listed: Iterable[tuple[str, ...]], literals: Literals) -> str:
     """Whether the values of *columns* are one of the *listed* tuples, by a search in one text.
 
     The text of the edges new → paid and paid → sent is ``|new>paid|paid>sent|``; the search is for ``|new>sent|``. It
@@ -253,10 +253,10 @@ def _is_listed(columns: list[str], listed: Iterable[tuple[str, ...]], spelling: 
     # found across two edges, so such a value is refused by the second condition.
     bar, arrow = _unused("|/!\x1f", texts), _unused(">~^\x1e", texts)
     haystack = bar + "".join(arrow.join(values) + bar for values in tuples)
-    between = f", {spelling.text(arrow)}, "
-    needle = _bytes(f"CONCAT({spelling.text(bar)}, {between.join(columns)}, {spelling.text(bar)})")
+    between = f", {literals.text(arrow)}, "
+    needle = _bytes(f"CONCAT({literals.text(bar)}, {between.join(columns)}, {literals.text(bar)})")
     values = _bytes(f"CONCAT({', '.join(columns)})")
-    return f"INSTR({spelling.binary(haystack)}, {needle}) > 0\n      AND INSTR({values}, {spelling.binary(bar)}) = 0"
+    return f"INSTR({literals.binary(haystack)}, {needle}) > 0\n      AND INSTR({values}, {literals.binary(bar)}) = 0"
 
 
 def _unused(signs: str, texts: list[str]) -> str:
@@ -264,12 +264,12 @@ def _unused(signs: str, texts: list[str]) -> str:
     return next(sign for sign in signs if not any(sign in text for text in texts))
 
 
-def _message(label: str, columns: list[str], predicate: str, spelling: Spelling) -> str:
+def _message(label: str, columns: list[str], predicate: str, literals: Literals) -> str:
     """The message about the values of *columns*, in ASCII, each value cut so that there is room for both."""
     room = (MESSAGE_LENGTH - len(f"{label}: '' to '' {predicate}")) // len(columns)
-    between = f", {spelling.text(' to ')}, "
+    between = f", {literals.text(' to ')}, "
     values = between.join(_ascii(column, room) for column in columns)
-    return f"CONCAT({spelling.text(f'{label}: ')}, {values}, {spelling.text(f' {predicate}')})"
+    return f"CONCAT({literals.text(f'{label}: ')}, {values}, {literals.text(f' {predicate}')})"
 
 
 def _utf8mb4(value: str) -> str:

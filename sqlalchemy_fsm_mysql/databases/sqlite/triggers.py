@@ -19,7 +19,7 @@ from ..triggers import (
     Enforcer,
     ForeignTrigger,
     InstalledTrigger,
-    Spelling,
+    Literals,
     column_digest,
     ours_among,
 )
@@ -91,7 +91,7 @@ class SQLiteEnforcer(Enforcer):
                 connection.exec_driver_sql("RELEASE SAVEPOINT fsm_permit")
 
 
-class _Spelling(Spelling):
+class _SQLiteLiterals(Literals):
     def __init__(self, compiler: Any, *, is_numeric: bool) -> None:
         super().__init__(compiler)
         self._is_numeric = is_numeric
@@ -107,7 +107,7 @@ def _create_on_sqlite(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     # Not by the column's collation, which may be NOCASE.
     old, new = f"OLD.{column} COLLATE BINARY", f"NEW.{column} COLLATE BINARY"
     of_column, build = (f" OF {column}", _sqlite_update) if element.kind == "update" else ("", _sqlite_insert)
-    when, body = build(element, old, new, _Spelling(compiler, is_numeric=element.rules.is_numeric))
+    when, body = build(element, old, new, _SQLiteLiterals(compiler, is_numeric=element.rules.is_numeric))
     if element.mode == "watch":
         body = _watch(element, compiler)
     return "\n".join(
@@ -130,17 +130,17 @@ def _allowed(element: CreateTrigger) -> str:
 
 
 def _watch(element: CreateTrigger, compiler: Any) -> Iterator[str]:
-    spelling, column = Spelling(compiler), compiler.preparer.quote(element.column.name)
+    literals, column = Literals(compiler), compiler.preparer.quote(element.column.name)
     source = f"OLD.{column}" if element.kind == "update" else "NULL"
-    table, name = spelling.plain(element.table.name), spelling.plain(element.column.name)
+    table, name = literals.plain(element.table.name), literals.plain(element.column.name)
     values = f"strftime('%Y-%m-%d %H:%M:%f', 'now') || '000', {table}, {name}, {source}, NEW.{column}"
     yield f"INSERT INTO {WATCHED} (at, table_name, column_name, source, target) VALUES ({values})"  # noqa: S608 - quoted
 
 
-def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: _Spelling) -> tuple[str, Iterator[str]]:
+def _sqlite_update(element: CreateTrigger, old: str, new: str, literals: _SQLiteLiterals) -> tuple[str, Iterator[str]]:
     moves, label = element.rules.moves, element.label
     whens = [
-        f"WHEN {spelling.value(source)} THEN {new} IN ({', '.join(map(spelling.value, targets))})"
+        f"WHEN {literals.value(source)} THEN {new} IN ({', '.join(map(literals.value, targets))})"
         for source, targets in moves.items()
         if targets
     ]
@@ -151,19 +151,19 @@ def _sqlite_update(element: CreateTrigger, old: str, new: str, spelling: _Spelli
             others = [text for text in moves if text != source and text not in targets]
             named = others if len(moves) ** 2 <= _MOST_PAIRS else []
             messages = {target: _no_move(label, source, target) for target in (*named, None)}
-            yield f"SELECT {_raised(new, messages, spelling)} WHERE {old} = {spelling.value(source)}"
+            yield f"SELECT {_raised(new, messages, literals)} WHERE {old} = {literals.value(source)}"
         messages = {target: _no_move(label, None, target) for target in (*moves, None)}
-        yield f"SELECT {_raised(new, messages, spelling)}"
+        yield f"SELECT {_raised(new, messages, literals)}"
 
     return f"{old} IS NOT {new} AND NOT {allowed}", body()
 
 
-def _sqlite_insert(element: CreateTrigger, old: str, new: str, spelling: _Spelling) -> tuple[str, Iterator[str]]:
+def _sqlite_insert(element: CreateTrigger, old: str, new: str, literals: _SQLiteLiterals) -> tuple[str, Iterator[str]]:
     begins, label = element.rules.begins, element.label
     others = [text for text in element.rules.moves if text not in begins]
     messages = {target: f"{label}: {_quoted(target)} is no initial state" for target in (*others, None)}
-    allowed = f"COALESCE({new} IN ({', '.join(map(spelling.value, begins))}), 0)"
-    return f"NOT {allowed}", iter([f"SELECT {_raised(new, messages, spelling)}"])
+    allowed = f"COALESCE({new} IN ({', '.join(map(literals.value, begins))}), 0)"
+    return f"NOT {allowed}", iter([f"SELECT {_raised(new, messages, literals)}"])
 
 
 def _no_move(label: str, source: str | None, target: str | None) -> str:
@@ -174,13 +174,13 @@ def _quoted(state: str | None) -> str:
     return UNDECLARED if state is None else f"'{state}'"
 
 
-def _raised(value: str, messages: dict[str | None, str], spelling: _Spelling) -> str:
+def _raised(value: str, messages: dict[str | None, str], literals: _SQLiteLiterals) -> str:
     """The SQL that raises the message for each *value*; that of None for any other."""
-    raises = {state: f"RAISE(ABORT, {spelling.plain(message)})" for state, message in messages.items()}
+    raises = {state: f"RAISE(ABORT, {literals.plain(message)})" for state, message in messages.items()}
     otherwise = raises.pop(None)
     if not raises:
         return otherwise
-    whens = [f"WHEN {spelling.value(str(state))} THEN {raised}" for state, raised in raises.items()]
+    whens = [f"WHEN {literals.value(str(state))} THEN {raised}" for state, raised in raises.items()]
     return f"CASE {value} {' '.join(whens)} ELSE {otherwise} END"
 
 

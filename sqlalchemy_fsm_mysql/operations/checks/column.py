@@ -189,7 +189,7 @@ def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
     undeclared = {state: number for state, number in rows.items() if state not in type_.stored_states}
     retired = {type_.stored_value(state) for state in machine.retired}
     left = {state: number for state, number in rows.items() if state in retired}
-    spelled = {state: number for state, number in rows.items() if state in machine.aliases}
+    aliased = {state: number for state, number in rows.items() if state in machine.aliases}
     if undeclared:
         what = f"{_rows(undeclared, label, 'is in', 'are in')} {_with(undeclared)}, undeclared: no event moves them"
         yield Finding(
@@ -202,9 +202,9 @@ def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
     if left:
         what = f"{_rows(left, label, 'is in', 'are in')} {_with(left)}, retired"
         yield Finding("note", "retired rows", what, "the state can be dropped once no row is in it", left)
-    if spelled:
-        what = f"{_rows(spelled, label, 'holds', 'hold')} {_with(spelled)}, an alias"
-        yield Finding("note", "alias rows", what, "op.migrate_states() writes the state's own name", spelled)
+    if aliased:
+        what = f"{_rows(aliased, label, 'holds', 'hold')} {_with(aliased)}, an alias"
+        yield Finding("note", "alias rows", what, "op.migrate_states() writes the state's own name", aliased)
 
 
 def _rows(found: Mapping[str, int], label: str, one: str, many: str) -> str:
