@@ -184,3 +184,18 @@ def test_docstrings_name_their_subject() -> None:
     ]
 
     assert found == []
+
+
+def test_docstrings_have_one_dialect() -> None:
+    """Errors stand in a sentence, "Raises: UnknownEvent when …", and arguments in the text: no sections, no field lists."""
+    pattern = re.compile(
+        r"^\s*(Raises|Returns|Args|Arguments|Yields|Parameters):\s*$|^\s*:(param|raises|returns?|rtype)\b"
+    )
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+    assert found == []

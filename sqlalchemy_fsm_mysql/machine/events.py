@@ -26,8 +26,7 @@ class Transition:
     must be true as a whole. `effect` is called likewise and returns ``{attribute name: SQL expression}``, what is
     written along with the state.
 
-    Raises:
-        TypeError: a part is of a type that it cannot be.
+    Raises: TypeError when a part is of a type that it cannot be.
     """
 
     source: Source
@@ -79,8 +78,7 @@ class Event:
     history; it is for events that lead every state back to itself. *description* is a text for people, which diagrams
     show.
 
-    Raises:
-        TypeError: a part is of a type that it cannot be.
+    Raises: TypeError when a part is of a type that it cannot be.
     """
 
     name: str

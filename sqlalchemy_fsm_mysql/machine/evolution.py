@@ -50,8 +50,7 @@ def diff_machines(old: Machine, new: Machine) -> list[Change]:
     A rename is known by the alias that *new* keeps for it; without one it is a removal and an addition. Order and
     the machines' names do not count. Either machine may come from `Machine.from_json`.
 
-    Raises:
-        TypeError: one of the two is no Machine.
+    Raises: TypeError when one of the two is no Machine.
     """
     for machine in (old, new):
         if not isinstance(machine, Machine):

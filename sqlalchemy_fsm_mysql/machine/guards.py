@@ -34,8 +34,7 @@ class Guard:
     *name* is the key where the guard stands in a dict, and the function's name otherwise; a lambda is called
     ``guard``.
 
-    Raises:
-        TypeError: *function* cannot be called, or *sentence* or *name* is no str.
+    Raises: TypeError when *function* cannot be called, or *sentence* or *name* is no str.
     """
 
     function: Callable[..., Any]  # Any: a SQL expression, and SQLAlchemy is not imported here
@@ -66,8 +65,7 @@ GivenGuard: TypeAlias = GuardFunction | Guard | AllOf | Mapping[str, GuardFuncti
 def checked_guard(given: object) -> GivenGuard | None:
     """*given* as a transition or an event keeps it: hashable, and never changed from outside.
 
-    Raises:
-        TypeError: it is no function, no Guard, and no dict of names to these.
+    Raises: TypeError when it is no function, no Guard, and no dict of names to these.
     """
     if isinstance(given, (Guard, AllOf, ReadOnlyMapping, NoneType)):
         return given

@@ -57,9 +57,8 @@ class Machine(Questions):
     aliases. `.grouping` knows which group is inside which, `.borders` the effects of a change of state. A machine is a
     value: two of the same declaration are equal, and functions are equal if they are one.
 
-    Raises:
-        InvalidMachine: the declaration is wrong; every problem is listed.
-        TypeError: an argument is of a type that it cannot be, such as *events* that cannot be gone through in order.
+    Raises: InvalidMachine, which lists every problem, when the declaration is wrong; TypeError when an argument is of a
+    type that it cannot be, such as *events* without an order.
     """
 
     __slots__ = ()
@@ -155,8 +154,8 @@ class Machine(Questions):
     def from_json(cls, text: str) -> Machine:
         """The machine that `to_json` wrote; its guards and effects are `Absent`, so it is to be compared, not fired.
 
-        Raises:
-            ValueError: *text* is not what `to_json` writes. InvalidMachine, which is one, when its machine is wrong.
+        Raises: ValueError when *text* is not as `to_json` writes it; InvalidMachine, which is a ValueError, when its
+        machine is wrong.
         """
         return document.from_json(cls, text)
 

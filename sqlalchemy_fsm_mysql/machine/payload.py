@@ -107,8 +107,7 @@ def written_payload(function: Callable[..., object]) -> list[str]:
 def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     """The parameters of a guard or an effect: the mapped class first, then the payload and the function's own.
 
-    Raises:
-        ValueError, TypeError: it has no signature that could be read, as some built-in functions.
+    Raises: ValueError, TypeError when it has no signature that could be read, as some built-in functions.
     """
     return list(inspect.signature(function).parameters.values())
 

@@ -48,8 +48,7 @@ class Questions:
     def event_name(self, event: str | Event) -> str:
         """The name of *event*, which may be given as a name or as an `Event` of that name.
 
-        Raises:
-            UnknownEvent: there is no such event, whatever *event* is.
+        Raises: UnknownEvent when there is no such event, whatever *event* is.
         """
         name = event.name if isinstance(event, Event) else event
         if isinstance(name, str):
@@ -64,24 +63,21 @@ class Questions:
         A guard of the event itself is among the guards of each. Effects of the event, and of the borders that a
         transition crosses, are not repeated in them.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         return list(self._transitions[self.event_name(event)])
 
     def targets(self, event: str | Event) -> dict[State, State]:
         """``{source: target}`` of *event*; of several transitions from one source, the first.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         return dict(self._targets[self.event_name(event)])
 
     def sources(self, event: str | Event) -> list[State]:
         """The states that *event* leaves, in the order of the states.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         return list(self._targets[self.event_name(event)])
 
@@ -90,16 +86,14 @@ class Questions:
 
         Those of :meth:`optional_payload` need not be given.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         return self._payload[self.event_name(event)].names
 
     def optional_payload(self, event: str | Event) -> dict[str, Any]:
         """The names of :meth:`payload` that have a default, with it.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         return dict(self._payload[self.event_name(event)].optional)
 
@@ -117,8 +111,7 @@ class Questions:
     def guards(self, event: str | Event) -> dict[str, Guard]:
         """The guards of *event*, its own first, by their names; of several with one name the first.
 
-        Raises:
-            UnknownEvent: there is no such event.
+        Raises: UnknownEvent when there is no such event.
         """
         declared = self.events[self.event_name(event)]
         every = chain(declared.guards, *(transition.guards for transition in declared.transitions))
@@ -130,8 +123,7 @@ class Questions:
     def events_from(self, state: State) -> list[str]:
         """The names of the events that leave *state*, guards aside, in the order of the events.
 
-        Raises:
-            ValueError: *state* is not declared.
+        Raises: ValueError when *state* is not declared.
         """
         return list(self._events_from[self._find(state)])
 
@@ -145,16 +137,14 @@ class Questions:
         A str-valued member is stored by its value, any other member by its name, a string as itself, and an
         alias as the state that it stands for.
 
-        Raises:
-            ValueError: *state* is not declared, or nothing that could be a state.
+        Raises: ValueError when *state* is not declared, or nothing that could be a state.
         """
         return self._stored[self._find(state)]
 
     def spellings(self, state: State) -> tuple[str, ...]:
         """The texts that the database may hold for *state*: the one that is written, then its aliases.
 
-        Raises:
-            ValueError: *state* is not declared.
+        Raises: ValueError when *state* is not declared.
         """
         return self._spellings[self._find(state)]
 

@@ -34,8 +34,7 @@ def declared_by(
 ) -> Declaration:
     """The arguments of `Machine` as a declaration.
 
-    Raises:
-        TypeError: one of them is of a type that it cannot be.
+    Raises: TypeError when one of them is of a type that it cannot be.
     """
     members_of = _written_groups(groups)
     born = _iterable(initial_states, "the initial states of a machine")
