@@ -68,13 +68,15 @@ class TableFacts:
 class Settings:
     """The server's variables that the doctor reads, by name; `counts_found_rows` is None where it is not known.
 
-    `is_pooled` is whether a proxy sends the statements of a connection to other server connections.
+    `is_pooled` is whether a proxy sends the statements of a connection to other server connections. `charset` is the
+    character set in which the driver writes texts.
     """
 
     version: str
     variables: Mapping[str, str] = field(default_factory=dict)
     counts_found_rows: bool | None = None
     is_pooled: bool | None = None
+    charset: str | None = None
 
     def says(self, name: str, *values: str) -> bool:
         """Whether the variable *name* is there and has one of *values*, in upper case."""

@@ -366,3 +366,20 @@ def test_the_index_of_timed_events_is_asked_for(patient):
 
     do(patient, "ALTER TABLE orders DROP COLUMN since")
     assert ("error", "no since column") in {(one.severity, one.kind) for one in check_database(Order.status, patient)}
+
+
+@pytest.mark.parametrize("charset", ["gbk", "latin1", "utf8mb4"])
+def test_a_character_set_that_the_driver_does_not_know_is_an_error(patient: Engine, charset: str) -> None:
+    """A driver escapes texts for the character set that it was given; SET NAMES changes it behind the driver's back."""
+    order = model()
+    order.metadata.create_all(patient)
+    with patient.connect() as connection:
+        connection.execute(text(f"SET NAMES {charset}"))
+        found = check_database(order.status, connection)  # type: ignore[attr-defined]
+        connection.invalidate()  # else the pool would give it to the next one
+
+    is_told = [one.severity for one in found if one.kind == "client charset"]
+    is_unknown = charset != "utf8mb4" and patient.dialect.driver != "mysqldb"  # the server tells mysqlclient's library
+    assert is_told == (["error"] if is_unknown else [])
+    with patient.connect() as connection:
+        assert "client charset" not in {one.kind for one in check_database(order.status, connection)}  # type: ignore[attr-defined]

@@ -57,7 +57,8 @@ class MySQLCatalogue(Catalogue):
         found = connection.execute(query, {"names": list(self.VARIABLES)}).all()
         version = str(connection.execute(text("SELECT VERSION()")).scalar_one())
         variables = {str(row[0]).lower(): str(row[1]) for row in found}
-        return Settings(version, variables, _counts_found_rows(connection), _is_pooled(connection))
+        pooled, charset = _is_pooled(connection), _charset(connection)
+        return Settings(version, variables, _counts_found_rows(connection), pooled, charset)
 
     def unenforced_checks(self, connection: Connection, table: Table) -> set[str]:
         query = text(
@@ -167,6 +168,14 @@ def _is_pooled(connection: Connection) -> bool | None:
     if not isinstance(number, int):
         return None
     return bool(connection.scalar(text("SELECT CONNECTION_ID()")) != number)
+
+
+def _charset(connection: Connection) -> str | None:
+    """The character set that the driver was given, and escapes texts for; None where the driver does not show it."""
+    driver = connection.connection.driver_connection
+    named = getattr(driver, "character_set_name", None)
+    charset = named() if callable(named) else getattr(driver, "charset", None)
+    return charset.lower() if isinstance(charset, str) and charset else None
 
 
 def _counts_found_rows(connection: Connection) -> bool | None:

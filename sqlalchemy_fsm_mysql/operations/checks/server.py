@@ -100,6 +100,13 @@ def _durability(known: Settings) -> Iterator[Finding]:
 
 
 def _character_set(known: Settings) -> Iterator[Finding]:
+    client = known.variables.get("character_set_client", "").lower()
+    if known.charset and client and _UTF8.get(client, client) != _UTF8.get(known.charset, known.charset):
+        what = (
+            f"the server reads this connection in {client}, and the driver writes {known.charset}, because of a SET"
+            " NAMES by SQL: a text can end its own quotes, and run as SQL"
+        )
+        yield Finding("error", "client charset", what, "give the character set in the URL, by ?charset=utf8mb4")
     other = sorted(
         {
             known.variables[name]
@@ -113,6 +120,9 @@ def _character_set(known: Settings) -> Iterator[Finding]:
             "read every error message of the server"
         )
         yield Finding("note", "character set", what, "add ?charset=utf8mb4 to the URL")
+
+
+_UTF8 = {"utf8": "utf8mb4", "utf8mb3": "utf8mb4"}  # alike for the quotes
 
 
 def _proxy(known: Settings) -> Iterator[Finding]:
