@@ -55,8 +55,8 @@ class Sender:
         outcomes: dict[int, Outcome] = {}
         left = list(enumerate(fires))
         # The functions of on_moved belong into the transaction of their move, and may do there what they like.
-        alone = [(i, fire) for i, fire in left if any(hook.when == "moved" for hook in fire.target.extras.hooks)]
-        together = [pair for pair in left if pair not in alone] if alone else left
+        alone = [pair for pair in left if _has_hook_within(pair[1])]
+        together = [pair for pair in left if not _has_hook_within(pair[1])] if alone else left
         try:
             packets = self._packets()
         except SQLAlchemyError as error:  # there is no connection to be had
@@ -213,6 +213,10 @@ def _outcome(connection: Connection, fire: Fire, answer: Any) -> Outcome:
         return outcome_of(connection, fire, answer)
     except (FSMError, SQLAlchemyError) as error:
         return error
+
+
+def _has_hook_within(fire: Fire) -> bool:
+    return any(hook.when == "moved" for hook in fire.target.extras.hooks)
 
 
 def _makes_version(fire: Fire) -> bool:
