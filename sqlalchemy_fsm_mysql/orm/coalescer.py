@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +25,7 @@ from ..core import fires
 from ..core.attribution import Attribution
 from ..core.fires import Fire
 from ..core.keys import new_fire
+from ..databases import has_server
 from ..errors.texts import shown
 from ..observation import Attempt, is_watched, watching
 from ..outcomes import Moved, Refused
@@ -58,9 +59,9 @@ class Coalescer(Generic[E]):
     With an ``AsyncEngine``, use ``async with`` and await the calls, in one event loop. With an ``Engine``, use ``with``
     and call from any number of threads. A call returns when its transaction is committed.
 
-    A batch has at most *max_batch* fires. It is sent when it is full, or when its first fire has waited for *max_wait*;
-    while a batch is on its way, the next one gathers. At most *max_pending* fires wait: a further caller waits until
-    there is room.
+    A batch has at most *max_batch* fires. It is sent when it is full, or when its first fire has waited for *max_wait*.
+    At most *connections* batches are on their way, never two with fires on one row; meanwhile, the next one gathers. At
+    most *max_pending* fires wait: a further caller waits until there is room.
 
     When one fire of a batch fails, nothing of the batch is committed. That fire is then run alone, and the others
     again, so an error reaches its own caller only. When the outcome of the COMMIT is unknown, a fire with a token is
@@ -76,14 +77,18 @@ class Coalescer(Generic[E]):
         max_batch: int = 128,
         max_wait: timedelta = timedelta(milliseconds=2),
         max_pending: int = 4096,
+        connections: int = 2,
     ) -> None:
-        limits = Limits.checked(max_batch, max_wait, max_pending)
+        limits = Limits.checked(max_batch, max_wait, max_pending, connections)
         sync_engine = getattr(engine, "sync_engine", engine)
         if not isinstance(sync_engine, Engine):
             raise TypeError(f"a Coalescer is given an Engine or an AsyncEngine, not {shown(engine)}")
         self._engine = sync_engine
         is_async = sync_engine is not engine
-        self._front: _Tasks | _Threads = (_Tasks if is_async else _Threads)(Sender(sync_engine), Queue(limits))
+        # An embedded database has one writer at a time.
+        number = limits.connections if has_server(sync_engine.dialect) else 1
+        senders = [Sender(sync_engine) for _ in range(number)]
+        self._front: _Tasks | _Threads = (_Tasks if is_async else _Threads)(senders, Queue(limits))
 
     @property
     def figures(self) -> CoalescerFigures:
@@ -248,13 +253,13 @@ def _attempt(fire: Fire) -> Attempt:
 
 
 class _Tasks:
-    """Callers are tasks of one event loop; one more task sends the batches."""
+    """Callers are tasks of one event loop; one more task for each connection sends the batches."""
 
-    def __init__(self, sender: Sender, queue: Queue) -> None:
-        self.sender, self.queue = sender, queue
+    def __init__(self, senders: Sequence[Sender], queue: Queue) -> None:
+        self.senders, self.queue = senders, queue
         self._room = asyncio.Semaphore(queue.limits.max_pending)
         self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = False
 
     def fire(self, fire: Fire, *, raises_refusal: bool) -> Any:
@@ -275,8 +280,8 @@ class _Tasks:
         async with self._room:
             if self._is_closed:
                 raise RuntimeError(_CLOSED)
-            if self._task is None:
-                self._task = loop.create_task(self._work(), name="Coalescer")
+            if not self._tasks:
+                self._tasks = [loop.create_task(self._work(sender), name="Coalescer") for sender in self.senders]
             future: asyncio.Future[Outcome] = loop.create_future()
             waiting = self.queue.waiting
             waiting.append(Pending(fire, future, since))
@@ -284,7 +289,7 @@ class _Tasks:
                 self._ready.set()
             return await future
 
-    async def _work(self) -> None:
+    async def _work(self, sender: Sender) -> None:
         while True:
             self._ready.clear()
             wait = self.queue.wait(time.monotonic())
@@ -295,23 +300,24 @@ class _Tasks:
             elif wait and not self._is_closed:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._ready.wait(), wait)
-            else:
-                await self._send(self.queue.take(lambda future: not future.done()))
+            elif batch := self.queue.take(lambda future: not future.done()):
+                await self._send(sender, batch)
+                self._ready.set()  # fires on the rows of this batch may wait for it
+            elif self.queue.waiting:  # all for rows that another batch moves
+                await self._ready.wait()
 
-    async def _send(self, batch: list[Pending]) -> None:
-        if not batch:
-            return
+    async def _send(self, sender: Sender, batch: list[Pending]) -> None:
         sent, outcomes = time.monotonic(), []
+        packets, rerun = sender.packets, sender.reruns
         try:
-            outcomes = await greenlet_spawn(self.sender.send, [pending.fire for pending in batch])
+            outcomes = await greenlet_spawn(sender.send, [pending.fire for pending in batch])
         except BaseException as error:
             outcomes = [error] * len(batch)
             if not isinstance(error, Exception):  # this task is cancelled, and the loop is about to end
                 raise
         finally:
-            self.queue.count(
-                batch, outcomes, sent=sent, now=time.monotonic(), packets=self.sender.packets, rerun=self.sender.reruns
-            )
+            packets, rerun = sender.packets - packets, sender.reruns - rerun
+            self.queue.done(batch, outcomes, sent=sent, now=time.monotonic(), packets=packets, rerun=rerun)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 if not pending.future.done():
                     pending.future.set_result(outcome)
@@ -319,19 +325,20 @@ class _Tasks:
     async def close(self) -> None:
         self._is_closed = True
         self._ready.set()
-        if self._task is not None:
-            await asyncio.shield(self._task)
-        await greenlet_spawn(self.sender.close)
+        if self._tasks:
+            await asyncio.shield(asyncio.gather(*self._tasks))
+        for sender in self.senders:
+            await greenlet_spawn(sender.close)
 
 
 class _Threads:
-    """Callers are threads; one more thread sends the batches."""
+    """Callers are threads; one more thread for each connection sends the batches."""
 
-    def __init__(self, sender: Sender, queue: Queue) -> None:
-        self.sender, self.queue = sender, queue
+    def __init__(self, senders: Sequence[Sender], queue: Queue) -> None:
+        self.senders, self.queue = senders, queue
         self._room = threading.BoundedSemaphore(queue.limits.max_pending)
         self._ready = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._is_closed = False
 
     def fire(self, fire: Fire, *, raises_refusal: bool) -> Moved[Any] | Refused[Any]:
@@ -348,9 +355,11 @@ class _Threads:
             with self._ready:
                 if self._is_closed:
                     raise RuntimeError(_CLOSED)
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="Coalescer", daemon=True)
-                    self._thread.start()
+                if not self._threads:
+                    for sender in self.senders:
+                        thread = threading.Thread(target=self._work, args=(sender,), name="Coalescer", daemon=True)
+                        self._threads.append(thread)
+                        thread.start()
                 self.queue.waiting.append(Pending(fire, future, since))
                 self._ready.notify()
             try:
@@ -359,7 +368,7 @@ class _Threads:
                 future.cancel()  # KeyboardInterrupt: not sent yet, it will not be
                 raise
 
-    def _work(self) -> None:
+    def _work(self, sender: Sender) -> None:
         while True:
             with self._ready:
                 while (wait := self.queue.wait(time.monotonic())) is None or wait:
@@ -369,19 +378,21 @@ class _Threads:
                         break
                     self._ready.wait(wait)
                 batch = self.queue.take(lambda future: bool(future.set_running_or_notify_cancel()))
+                if not batch and self.queue.waiting:  # all for rows that another batch moves
+                    self._ready.wait()
             if batch:
-                self._send(batch)
+                self._send(sender, batch)
 
-    def _send(self, batch: list[Pending]) -> None:
-        sent = time.monotonic()
+    def _send(self, sender: Sender, batch: list[Pending]) -> None:
+        sent, packets, rerun = time.monotonic(), sender.packets, sender.reruns
         try:
-            outcomes: list[Outcome] = self.sender.send([pending.fire for pending in batch])
+            outcomes: list[Outcome] = sender.send([pending.fire for pending in batch])
         except BaseException as error:  # noqa: BLE001 - the callers get it; this thread goes on
             outcomes = [error] * len(batch)
+        packets, rerun = sender.packets - packets, sender.reruns - rerun
         with self._ready:
-            self.queue.count(
-                batch, outcomes, sent=sent, now=time.monotonic(), packets=self.sender.packets, rerun=self.sender.reruns
-            )
+            self.queue.done(batch, outcomes, sent=sent, now=time.monotonic(), packets=packets, rerun=rerun)
+            self._ready.notify_all()
         for pending, outcome in zip(batch, outcomes, strict=True):
             pending.future.set_result(outcome)
 
@@ -389,6 +400,7 @@ class _Threads:
         with self._ready:
             self._is_closed = True
             self._ready.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        self.sender.close()
+        for thread in self._threads:
+            thread.join()
+        for sender in self.senders:
+            sender.close()

@@ -58,23 +58,25 @@ class Limits:
     max_batch: int
     max_wait: float
     max_pending: int
+    connections: int
 
     @classmethod
-    def checked(cls, max_batch: Any, max_wait: Any, max_pending: Any) -> Limits:
+    def checked(cls, max_batch: Any, max_wait: Any, max_pending: Any, connections: Any) -> Limits:
         """The limits of these arguments.
 
         Raises: TypeError, ValueError.
         """
-        for name, value in (("max_batch", max_batch), ("max_pending", max_pending)):
+        numbers = {"max_batch": max_batch, "max_pending": max_pending, "connections": connections}
+        for name, value in numbers.items():
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}={shown(value)}; it is a number of fires")
+                raise TypeError(f"{name}={shown(value)}; it is a number")
             if value < 1:
                 raise ValueError(f"{name}={shown(value)}; at least 1 is needed")
         if not isinstance(max_wait, timedelta):
             raise TypeError(f"max_wait={shown(max_wait)}; it is a timedelta")
         if not timedelta(0) <= max_wait <= timedelta(minutes=1):
             raise ValueError(f"max_wait={shown(max_wait)}; it is between 0 and 1 minute")
-        return cls(max_batch, max_wait.total_seconds(), max_pending)
+        return cls(max_batch, max_wait.total_seconds(), max_pending, connections)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +87,11 @@ class Pending:
     future: Any
     since: float
 
+    @property
+    def row(self) -> tuple[str, Any]:
+        """The row that the fire moves, as a batch locks it."""
+        return self.fire.target.table_name, self.fire.key
+
 
 @dataclass(slots=True)
 class Queue:
@@ -92,6 +99,7 @@ class Queue:
 
     limits: Limits
     waiting: deque[Pending] = field(default_factory=deque)
+    busy: set[tuple[str, Any]] = field(default_factory=set)  # the rows of batches that are on their way
     figures: CoalescerFigures = field(default_factory=CoalescerFigures)
 
     def wait(self, now: float) -> float | None:
@@ -106,21 +114,26 @@ class Queue:
         """The next batch, in the order of the rows' keys; *begin* tells of a future whether its caller still waits.
 
         All coalescers lock rows in this order, so that two of them do not wait for each other. Fires on one row keep
-        the order of their calls.
+        the order of their calls: while a batch moves the row, further ones wait. The batch is empty when all do.
         """
         batch: list[Pending] = []
+        held: list[Pending] = []
         cancelled = 0
         while self.waiting and len(batch) < self.limits.max_batch:
             pending = self.waiting.popleft()
-            if begin(pending.future):
+            if pending.row in self.busy:
+                held.append(pending)
+            elif begin(pending.future):
                 batch.append(pending)
             else:
                 cancelled += 1
+        self.waiting.extendleft(reversed(held))
+        self.busy.update(pending.row for pending in batch)
         if cancelled:
             self.figures = replace(self.figures, cancelled=self.figures.cancelled + cancelled)
         return in_key_order(batch)
 
-    def count(
+    def done(
         self,
         batch: Sequence[Pending],
         outcomes: Iterable[Outcome],
@@ -130,7 +143,8 @@ class Queue:
         packets: int,
         rerun: int,
     ) -> None:
-        """Add a batch to the figures: *packets* and *rerun* are totals, the others are of the batch."""
+        """Release the rows of *batch*, and add it to the figures."""
+        self.busy.difference_update(pending.row for pending in batch)
         before = self.figures
         moved = refused = failed = 0
         for outcome in outcomes:
@@ -143,8 +157,8 @@ class Queue:
             refused=before.refused + refused,
             failed=before.failed + failed,
             batches=before.batches + 1,
-            packets=packets,
-            rerun=rerun,
+            packets=before.packets + packets,
+            rerun=before.rerun + rerun,
             largest=max(before.largest, len(batch)),
             waited=before.waited + sum(sent - pending.since for pending in batch),
             took=before.took + sum(now - pending.since for pending in batch),
@@ -155,6 +169,6 @@ class Queue:
 def in_key_order(batch: list[Pending]) -> list[Pending]:
     """*batch*, sorted by table and key; a stable sort."""
     try:
-        return sorted(batch, key=lambda pending: (pending.fire.target.table_name, pending.fire.key))
+        return sorted(batch, key=lambda pending: pending.row)
     except TypeError:  # keys without an order of their own
         return sorted(batch, key=lambda pending: (pending.fire.target.table_name, repr(pending.fire.key)))
