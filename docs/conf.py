@@ -60,7 +60,10 @@ nitpick_ignore_regex = [
     ("py:class", r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes)"),
     ("py:class", r"([\w.]+\.)?(Annotated|Starlette|Scaffold|Handler)"),  # Python's, and those of web frameworks
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
-    ("py:class", r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State"),
+    (
+        "py:class",
+        r"(Tracer|Meter)Provider|RetryDetails|SearchStrategy|RuleBasedStateMachine|State|URL|MetaData|Engine|pytest\..*",
+    ),
 ]
 
 
