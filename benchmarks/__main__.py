@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import text
 
-from . import crowd, growth, page, sets, single, tables
+from . import crowd, growth, page, prices, sets, single, tables
 from .delay import delayed
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +112,14 @@ def whole_sets(url: str, size: Sizes) -> Any:
     return sets.sets(url, rows=size["rows"], rounds=size["turns"])
 
 
+def single_calls(url: str, size: Sizes) -> Any:
+    return prices.measured(url, rounds=size["rounds"], calls=size["calls"])
+
+
+def queue(url: str, size: Sizes) -> Any:
+    return sets.queue(url, jobs=max(1_000, size["jobs"] // 20), workers=8, rounds=2 * size["turns"])
+
+
 def claims(url: str, size: Sizes) -> Any:
     return sets.claims(url, jobs=size["jobs"], workers=8, rounds=size["turns"])
 
@@ -135,7 +143,7 @@ def memory(url: str, size: Sizes) -> Any:
 WORKS: dict[str, Callable[[str, Sizes], Any]] = {
     work.__name__: work
     for work in (
-        one_fire, far_away, in_transaction, on_the_wire, races, whole_sets, claims, machines, table_sizes, start, memory
+        one_fire, far_away, in_transaction, on_the_wire, races, single_calls, whole_sets, claims, queue, machines, table_sizes, start, memory
     )
 }  # fmt: skip
 

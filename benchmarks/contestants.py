@@ -148,6 +148,74 @@ class FireKey(WithSession):
         self.session.commit()
 
 
+class ByHandConnection(ByHand):
+    """The statement executed by a Core Connection."""
+
+    label = "the same on a Connection, by hand"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.connection = self.engine.connect()
+
+    def fire(self, event: str, key: int) -> None:
+        result: Any = self.connection.execute(self.statements[event], {"id": key})
+        tables.source_of(result.lastrowid)
+        self.connection.commit()
+
+    def close(self) -> None:
+        self.connection.close()
+        super().close()
+
+
+class FireKeyConnection(FireKey):
+    label = "fire_key on a Connection"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.connection = self.engine.connect()
+
+    def fire(self, event: str, key: int) -> None:
+        fire_key(self.order, key, event, self.connection)
+        self.connection.commit()
+
+    def close(self) -> None:
+        self.connection.close()
+        super().close()
+
+
+class FireKeyConnectionAutocommit(FireKeyConnection):
+    """The UPDATE is its own COMMIT, so nothing is sent after it."""
+
+    label = "fire_key on a Connection in AUTOCOMMIT"
+    options = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+
+    def fire(self, event: str, key: int) -> None:
+        fire_key(self.order, key, event, self.connection)
+
+
+class ByHandHistory(ByHand):
+    """The UPDATE, and the INSERT of a history row with the next number of its row."""
+
+    label = "both statements of a history, by hand"
+
+    def prepare(self) -> None:
+        super().prepare()
+        order = tables.model(history=True)
+        tables.create_history(self.engine, order)
+        self.insert = text(
+            f"INSERT INTO {tables.TABLE}_history (record_id, sequence, event, at, source, target)"
+            f" SELECT :id, COALESCE(MAX(sequence), 0) + 1, :event, UTC_TIMESTAMP(6), :source, :target"
+            f" FROM {tables.TABLE}_history WHERE record_id = :id"
+        )
+
+    def fire(self, event: str, key: int) -> None:
+        result: Any = self.session.execute(self.statements[event], {"id": key})
+        source = tables.source_of(result.lastrowid)
+        values = {"id": key, "event": event, "source": source, "target": TARGETS[event][source]}
+        self.session.execute(self.insert, values)
+        self.session.commit()
+
+
 class Fire(FireKey):
     label = "fire"
 
@@ -441,6 +509,10 @@ CONTESTANTS: dict[str, Callable[..., Contestant]] = {
     "fire_key_autocommit": FireKeyAutocommit,
     "fire_key_history": FireKeyHistory,
     "fire_key_token": FireKeyToken,
+    "by_hand_connection": ByHandConnection,
+    "fire_key_connection": FireKeyConnection,
+    "fire_key_connection_autocommit": FireKeyConnectionAutocommit,
+    "by_hand_history": ByHandHistory,
     "locked": Locked,
     "optimistic": Optimistic,
     "sqlalchemy_fsm": SqlalchemyFsm,

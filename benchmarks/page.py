@@ -7,18 +7,30 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .contestants import CONTESTANTS
+from .contestants import CONTESTANTS, PEERS
 
 Figures = dict[str, Any]
 
 # Goals: what is compared, the work that has it, how to read it off, its bound, and whether that is the least or the most.
 GOALS: list[tuple[str, str, Callable[[Any], float], float, str]] = [
-    ("`fire_key` and commit, CPU, of by hand through a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
-    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 0.95, "most"),
+    ("`fire_key` + COMMIT, CPU, relative to the same UPDATE by hand in a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
+    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 1.0, "most"),
     ("`fire` and commit, CPU, of by hand in a session that holds the object", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
     ("the same, wall", "one_fire", lambda f: f["contestants"]["fire"]["wall_ratio"], 1.00, "most"),
     ("the fastest safe peer's wall, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "wall"), 1.8, "least"),
     ("the fastest safe peer's CPU, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "cpu"), 1.8, "least"),
+    ("`fire_key` on a Connection + COMMIT, CPU, relative to the same UPDATE by hand in a session", "single_calls", lambda f: f["one_row"]["fire_key_connection"]["cpu_ratio"], 0.65, "most"),
+    ("the same, relative to the same UPDATE by hand on a Connection", "single_calls", lambda f: f["on_connections"]["fire_key_connection"]["cpu_ratio"], 1.25, "most"),
+    ("`fire_key` on a Connection in AUTOCOMMIT, wall, relative to UPDATE and COMMIT by mysqlclient", "single_calls", lambda f: f["one_row"]["fire_key_connection_autocommit"]["wall_ratio"], 1.0, "most"),
+    ("`fire_keys` of 1,000 keys, µs of CPU for each row", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["cpu_of_a_row"], 15, "most"),
+    ("the same, wall, relative to 1,000 `fire_key` in one transaction", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["wall_ratio"], 0.05, "most"),
+    ("`claim` of 10 with effects, 15 columns, CPU, relative to SKIP LOCKED by hand", "single_calls", lambda f: f["small_sets"]["claim"]["cpu_ratio"], 1.15, "most"),
+    ("the same, wall", "single_calls", lambda f: f["small_sets"]["claim"]["wall_ratio"], 1.15, "most"),
+    ("`fire_where` of 10 keys, 15 columns, CPU, relative to the UPDATE by hand", "single_calls", lambda f: f["small_sets"]["fire_where"]["cpu_ratio"], 1.25, "most"),
+    ("queue of 8 workers in batches of 10, jobs a second, relative to the queue by hand", "queue", lambda f: 1 / f["queue"]["ratio"], 0.9, "least"),
+    ("`run_transaction`, CPU, relative to `with factory.begin()`", "single_calls", lambda f: f["units"]["run_transaction"]["cpu_ratio"], 1.15, "most"),
+    ("`fire_or_create`, CPU, relative to Core's upsert in a session", "single_calls", lambda f: f["units"]["fire_or_create"]["cpu_ratio"], 1.15, "most"),
+    ("`fire_key` with a history, CPU, relative to both statements by hand", "single_calls", lambda f: f["one_row"]["fire_key_history"]["cpu_ratio"], 1.15, "most"),
     ("`fire_key` in AUTOCOMMIT, of mysqlclient's UPDATE and COMMIT, 0.5 ms away", "far_away", lambda f: f["autocommit_to_driver"], 1.0, "most"),
     ("`fire` in an open transaction, CPU, of the Core statement by hand", "in_transaction", lambda f: f["fire"]["cpu_ratio"], 1.15, "most"),
     ("statements of a fire", "on_the_wire", lambda f: f["fire_key"], 1, "most"),
@@ -43,7 +55,7 @@ GOALS: list[tuple[str, str, Callable[[Any], float], float, str]] = [
     ("growth of the process by a long run, MiB", "memory", lambda f: f["grown_mib"], 1.0, "most"),
 ]  # fmt: skip
 
-SAFE_PEERS = [name for name in list(CONTESTANTS)[9:] if CONTESTANTS[name].is_safe]  # type: ignore[attr-defined]
+SAFE_PEERS = [name for name in PEERS if CONTESTANTS[name].is_safe]  # type: ignore[attr-defined]
 
 
 def fastest_peer(figures: Any, unit: str) -> float:

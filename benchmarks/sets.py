@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy_fsm_mysql import claim, fire_key
 
 from . import million_rows as million
-from . import tables
+from . import prices, tables
 from .rounds import quartiles
 
 BATCH = 20  # jobs in one claim
@@ -83,7 +83,28 @@ def take_by_library(session: Session) -> int:
     return len(claim(million.Order, "Pay", session, limit=BATCH))
 
 
-TAKE = {"by hand": take_by_hand, "claim": take_by_library}
+def queue_by_hand(session: Session) -> int:
+    ids = prices.take_by_hand(session)
+    session.commit()
+    if ids:
+        prices.finish_by_hand(session, ids)
+    return len(ids)
+
+
+def queue_by_library(session: Session) -> int:
+    ids = prices.take_by_library(session)
+    session.commit()
+    if ids:
+        prices.finish_by_library(session, ids)
+    return len(ids)
+
+
+TAKE = {
+    "by hand": take_by_hand,
+    "claim": take_by_library,
+    "queue by hand": queue_by_hand,
+    "queue": queue_by_library,
+}
 
 
 def taker(url: str, parent: Connection) -> None:
@@ -112,6 +133,28 @@ def claims(url: str, *, jobs: int, workers: int, rounds: int) -> dict[str, Any]:
     million.fill(engine, million.Order, jobs)
     with engine.begin() as connection:
         connection.execute(text("CREATE INDEX bench_state ON bench_orders (state)"))
+    renew = "UPDATE bench_orders SET state = 'new'"
+    told = race(engine, url, ("by hand", "claim"), renew, jobs=jobs, workers=workers, rounds=rounds)
+    million.Base.metadata.drop_all(engine)
+    engine.dispose()
+    return told | {"limit": BATCH}
+
+
+def queue(url: str, *, jobs: int, workers: int, rounds: int) -> dict[str, Any]:
+    """Seconds until *workers* processes have taken *jobs* jobs of a table of 15 columns by tens, and finished them."""
+    engine = tables.engine_of(url)
+    prices.fill_jobs(engine, jobs)
+    renew = "UPDATE bench_jobs SET state = 'available', attempt = 0"
+    told = race(engine, url, ("queue by hand", "queue"), renew, jobs=jobs, workers=workers, rounds=rounds)
+    prices.Base.metadata.drop_all(engine)
+    engine.dispose()
+    return told | {"limit": prices.BATCH}
+
+
+def race(
+    engine: Engine, url: str, ways: tuple[str, str], renew: str, *, jobs: int, workers: int, rounds: int
+) -> dict[str, Any]:
+    """Seconds of *workers* processes for all *jobs*, in each of *ways*, and the ratio to the first way."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for _ in range(workers):
@@ -121,12 +164,12 @@ def claims(url: str, *, jobs: int, workers: int, rounds: int) -> dict[str, Any]:
         there.close()
         pipes.append(here)
         processes.append(process)
-    taken: dict[str, list[float]] = {way: [] for way in TAKE}
+    taken: dict[str, list[float]] = {way: [] for way in ways}
     dice = random.Random(5)
     for _ in range(rounds):
-        for way in dice.sample(list(TAKE), len(TAKE)):
+        for way in dice.sample(ways, len(ways)):
             with engine.begin() as connection:
-                connection.execute(text("UPDATE bench_orders SET state = 'new'"))
+                connection.execute(text(renew))
             begin = time.time() + 0.2
             for pipe in pipes:
                 pipe.send((way, begin))
@@ -138,10 +181,8 @@ def claims(url: str, *, jobs: int, workers: int, rounds: int) -> dict[str, Any]:
         pipe.send(None)
     for process in processes:
         process.join(10)
-    million.Base.metadata.drop_all(engine)
-    engine.dispose()
-    told: dict[str, Any] = {"jobs": jobs, "workers": workers, "limit": BATCH}
+    told: dict[str, Any] = {"jobs": jobs, "workers": workers}
     for way, times in taken.items():
-        ratio, low, high = quartiles([a / b for a, b in zip(times, taken["by hand"], strict=True)])
+        ratio, low, high = quartiles([a / b for a, b in zip(times, taken[ways[0]], strict=True)])
         told[way] = {"seconds": quartiles(times)[0], "ratio": ratio, "ratio_low": low, "ratio_high": high}
     return told
