@@ -127,6 +127,31 @@ def sets_table(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+# The rows of the table of single calls: what it is, relative to what, and where its figures are.
+_SINGLE_CALLS = (
+    ("`fire_key` on a `Connection` + COMMIT", "the UPDATE by hand in a session", "one_row", "fire_key_connection"),
+    ("the same", "the UPDATE by hand on a `Connection`", "on_connections", "fire_key_connection"),
+    ("`fire_key` on a `Connection` in AUTOCOMMIT", "mysqlclient, UPDATE and COMMIT", "one_row", "fire_key_connection_autocommit"),
+    ("`fire_key` in a session + COMMIT", "the UPDATE by hand in a session", "one_row", "fire_key"),
+    ("`fire_key` with a history + COMMIT", "both statements by hand in a session", "one_row", "fire_key_history"),
+    ("`fire_keys` of 1,000 keys + COMMIT, `Connection`", "1,000 `fire_key` in one session", "many_keys", "fire_keys_connection"),
+    ("`fire_keys` of 1,000 keys + COMMIT, session", "1,000 `fire_key` in one session", "many_keys", "fire_keys"),
+    ("`claim` of 10 with effects + COMMIT", "SKIP LOCKED and UPDATE by hand", "small_sets", "claim"),
+    ("`fire_where` of 10 keys + COMMIT", "the UPDATE by hand", "small_sets", "fire_where"),
+    ("`run_transaction`", "`with factory.begin()`", "units", "run_transaction"),
+    ("`fire_or_create` + COMMIT", "Core's upsert in a session", "units", "fire_or_create"),
+    ("`fire_or_create` with values, `Connection` + COMMIT", "Core's upsert in a session", "units", "fire_or_create_connection"),
+)  # fmt: skip
+
+
+def single_calls_table(told: dict[str, Any]) -> str:
+    lines = ["| what | relative to | CPU × | wall × |", "|---|---|---|---|"]
+    for label, base, work, name in _SINGLE_CALLS:
+        each = told[work][name]
+        lines.append(f"| {label} | {base} | {spread(each, 'cpu_ratio')} | {spread(each, 'wall_ratio')} |")
+    return "\n".join(lines)
+
+
 def start_table(told: dict[str, Any]) -> str:
     labels = {
         "orm_ms": "`import sqlalchemy.orm`",
@@ -159,6 +184,7 @@ PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "hot_far": ("races", lambda figures: race_table(figures["races"]["hot_far"])),
     "random": ("races", lambda figures: race_table(figures["races"]["random"])),
     "whole_sets": ("whole_sets", lambda figures: sets_table(figures["whole_sets"])),
+    "single_calls": ("single_calls", lambda figures: single_calls_table(figures["single_calls"])),
     "start": ("start", lambda figures: start_table(figures["start"])),
     "machines": ("machines", lambda figures: growth_table(figures["machines"])),
     "table_sizes": ("table_sizes", lambda figures: growth_table(figures["table_sizes"])),
