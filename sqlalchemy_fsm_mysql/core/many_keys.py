@@ -126,11 +126,11 @@ def _read(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> list[_Ro
     """Lock the rows with these *keys*, and read what the event would do to each."""
     read = replace(sweep, parameters={**sweep.parameters, "fsm_keys": bindable(keys)})
     event, parts = sweep.event, len(sweep.event.row.key)
-    has_version = sweep.target.makes_versions
+    has_version, has_history = sweep.target.makes_versions, sweep.history is not None
     rows = []
     for values in read.read(connection, _locking(sweep)):
         version = values[parts + 1] if has_version else None
-        sequence = None if sweep.history is None else int(values[-1])
+        sequence = int(values[-1]) if has_history else None
         rows.append(_Row(tuple(values[:parts]), event.read(int(values[parts])), version, sequence))
     return rows
 
