@@ -21,7 +21,7 @@ from .failures import Cause, Meaning, error_code, is_due_to, is_unsure_at_commit
 from .fires import Fire
 from .tokens import replayed_by_token
 
-__all__ = ["EXECUTION_OPTION", "fire", "is_asked", "outcome_of", "takes", "unit_of"]
+__all__ = ["EXECUTION_OPTION", "fire", "is_asked", "is_refused_as_text", "outcome_of", "takes", "unit_of"]
 
 EXECUTION_OPTION: Final = "fsm_one_packet"
 
@@ -106,7 +106,17 @@ def raise_failure(failed: PacketFailed, connection: Connection, fire: Fire) -> N
     if failed.unit is None and is_due_to(error, Cause.TRANSACTION_OPEN):
         why = "a statement on this connection has begun a transaction, which a packet of its own would commit"
         raise TransactionRequired(_refusal(fire, why)) from error
+    if is_refused_as_text(failed):
+        why = (
+            "a proxy or the server took its text for one statement; the proxy may not announce CLIENT_MULTI_STATEMENTS"
+        )
+        raise TransactionRequired(_refusal(fire, why)) from error
     raise error from error.__cause__
+
+
+def is_refused_as_text(failed: PacketFailed) -> bool:
+    """Whether the server has parsed the whole packet as one statement, and run none of it."""
+    return failed.unit is None and not failed.at_commit and is_due_to(failed.cause, Cause.ONE_STATEMENT)
 
 
 def _refusal(fire: Fire, obstacle: str | None) -> str:

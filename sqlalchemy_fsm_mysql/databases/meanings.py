@@ -27,6 +27,7 @@ class Cause(Enum):
 
     SAVEPOINT_GONE = auto()  # there is no such savepoint: it ends with its transaction
     UNSURE_AT_COMMIT = auto()  # a COMMIT may have been done or not
+    ONE_STATEMENT = auto()  # the text of a packet was taken for one statement, and was none
     TRANSACTION_OPEN = auto()  # a packet of its own would commit a transaction that is open already
     LOCK_WAIT = auto()  # the wait for a lock; see Transactions.ends_on_lock_wait
     TRIGGER_EXISTS = auto()  # another process has made a trigger of this name

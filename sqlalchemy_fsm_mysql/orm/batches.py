@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ..core import hooks, keys
 from ..core.failures import Meaning, error_code, is_unsure_at_commit, meaning
 from ..core.fires import Fire
-from ..core.packets import outcome_of, unit_of
+from ..core.packets import is_refused_as_text, outcome_of, unit_of
 from ..databases import database_of, has_server, is_autocommit
 from ..databases.packets import PacketFailed, Packets
 from ..errors import FSMError, OutcomeUnknown, RowNotFound, TokenConflict, UnknownState
@@ -48,6 +48,7 @@ class Sender:
         self._engine = engine.execution_options(isolation_level=level) if is_autocommit(engine) else engine
         self._connection: Connection | None = None
         self._used = 0.0
+        self._takes_no_text = False  # a proxy has refused a packet
         self.packets = self.reruns = 0
 
     def send(self, fires: Sequence[Fire]) -> list[Outcome]:
@@ -90,7 +91,7 @@ class Sender:
 
     def _packets(self) -> Packets | None:
         """The packets of the database; None where the driver cannot send any."""
-        if not has_server(self._packing.dialect):
+        if self._takes_no_text or not has_server(self._packing.dialect):
             return None
         connection = self._connected()
         packets = database_of(connection).packets
@@ -107,6 +108,11 @@ class Sender:
                 self.packets += 1
                 answers = packets.send(connection, [unit_of(fire) for _, fire in left])
             except PacketFailed as failed:
+                if is_refused_as_text(failed):
+                    self._takes_no_text = True
+                    self.close()
+                    self._in_transaction(left, outcomes)
+                    return
                 attempts += 1
                 left = self._without_failed(failed, left, outcomes, is_last=attempts == _ATTEMPTS)
             except SQLAlchemyError as error:  # no connection: nothing was sent

@@ -10,9 +10,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +29,14 @@ from sqlalchemy_fsm_mysql import (
     Moved,
     OutcomeUnknown,
     TransactionAborted,
+    TransactionRequired,
     fire_key,
     run_transaction,
     try_fire_key,
 )
 from tests.faults.crew import Log, Task, Work, moves, start, told
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
+from tests.faults.pooling import pooling_proxy
 from tests.faults.proxy import Cut, proxy, unencrypted
 from tests.faults.test_killed_workers import wait_for_the_servers_side
 from tests.servers import is_installed, make_engine
@@ -247,3 +251,22 @@ def test_no_outcome_is_lost_doubled_or_wrong(
 
     assert len(acknowledged) >= LEAST
     assert problems(engine, acknowledged, in_doubt) == []
+
+
+def test_a_proxy_without_multi_statements_is_told_and_coalescers_go_on(url: URL, engine: Engine) -> None:
+    """The proxy does not announce them, so its server takes the packet for one statement, and runs none of it."""
+    keys = fresh_jobs(engine, 6)
+    arguments = unencrypted(url)
+    if url.get_driver_name() == "pymysql":
+        arguments["client_flag"] = MULTI_STATEMENTS
+    with pooling_proxy(url) as between:
+        task = Packed(0, between.url, Path("unused"), keys, connect_args=arguments)
+        packing, ordinary = task.packing(), task.engine()
+        with packing.connect() as connection, pytest.raises(TransactionRequired, match="one statement"):
+            fire_key(Job, keys[0], "Ready", connection)
+        with Coalescer(ordinary, max_wait=timedelta(milliseconds=30)) as fires, ThreadPoolExecutor(6) as threads:
+            moved = list(threads.map(lambda key: fires.fire_key(Job, key, "Ready"), keys))
+        packing.dispose()
+        ordinary.dispose()
+    assert [(str(one.source), str(one.target), one.sequence) for one in moved] == [("Initializing", "Running", 1)] * 6
+    assert problems(engine, [Move.of(one) for one in moved]) == []

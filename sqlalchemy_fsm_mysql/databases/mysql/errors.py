@@ -117,6 +117,7 @@ class MySQLErrors(ErrorMeanings):
         Cause.SAVEPOINT_GONE: frozenset({1305}),
         # The node lost the others, perhaps in the middle of the COMMIT: they may have it, and go on without this node.
         Cause.UNSURE_AT_COMMIT: frozenset({1047, 3100, 1180}),
+        Cause.ONE_STATEMENT: frozenset({1064}),
         Cause.TRANSACTION_OPEN: frozenset({1568}),
         Cause.LOCK_WAIT: frozenset({1205}),
         Cause.TRIGGER_EXISTS: frozenset({1359}),
