@@ -451,3 +451,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def faketime(folder: Path) -> Path:
+    """libfaketime, which fakes the clock of a process: installed, or fetched as Debian's package.
+
+    Raises: Unavailable, with the reason.
+    """
+    for place in ("/usr/lib", "/usr/local/lib"):
+        for found in Path(place).glob("*/faketime/libfaketimeMT.so.1"):
+            return found
+    if not which("apt-get") or not which("dpkg-deb"):
+        raise Unavailable("libfaketime is not installed")
+    output_of(
+        ["sh", "-c", 'cd "$1" && apt-get download -q libfaketime && dpkg-deb -x libfaketime*.deb .', "sh", str(folder)]
+    )
+    return next(folder.glob("usr/lib/*/faketime/libfaketimeMT.so.1"))

@@ -21,7 +21,7 @@ from tests.faults.durable import durable
 from tests.faults.ledger import Job, JobStep, Move, fresh_jobs, problems, recorded
 from tests.faults.storm import march
 from tests.race.checker import violations
-from tests.servers import Unavailable, execute, output_of, which
+from tests.servers import Unavailable, execute, faketime
 
 DAY = 86_400
 JUMPS = [0, -3 * DAY, 400 * DAY, -1, -40 * DAY, 0]  # seconds
@@ -46,22 +46,6 @@ def test_a_clock_that_jumps_changes_no_order_and_no_number(engine: Engine, figur
     assert jumped == [jump - JUMPS[0] for jump in JUMPS]
     assert [step.sequence for step in recorded(engine)] == list(range(1, len(JUMPS) + 1))
     assert problems(engine, told) == []
-
-
-def faketime(folder: Path) -> Path:
-    """The library, installed or fetched as Debian's package.
-
-    Raises: Unavailable, with the reason.
-    """
-    for place in ("/usr/lib", "/usr/local/lib"):
-        for found in Path(place).glob("*/faketime/libfaketimeMT.so.1"):
-            return found
-    if not which("apt-get") or not which("dpkg-deb"):
-        raise Unavailable("libfaketime is not installed")
-    output_of(
-        ["sh", "-c", 'cd "$1" && apt-get download -q libfaketime && dpkg-deb -x libfaketime*.deb .', "sh", str(folder)]
-    )
-    return next(folder.glob("usr/lib/*/faketime/libfaketimeMT.so.1"))
 
 
 @pytest.mark.full
