@@ -7,7 +7,7 @@ In ``conf.py``, with the extra ``sphinx``: ``extensions = ["sqlalchemy_fsm_mysql
        :caption: The life of an order
 
 ``:format:`` is ``graphviz`` (drawn by Sphinx's own extension of that name), ``table``, or ``mermaid`` (drawn by
-``sphinxcontrib.mermaid``, which has to be among the extensions). ``:direction:`` is TB, LR, BT or RL, ``:theme:`` of
+``sphinxcontrib.mermaid``, which must be among the extensions). ``:direction:`` is TB, LR, BT or RL, ``:theme:`` of
 Graphviz ``light`` or ``dark``; ``:caption:``, ``:alt:``, ``:align:`` and ``:name:`` are as for a figure. A page is
 built again when the module that it draws has changed.
 """

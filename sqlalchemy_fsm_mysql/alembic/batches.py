@@ -353,7 +353,7 @@ def key_columns(place: Place) -> dict[str, TypeEngine[Any]]:
     if not names:
         raise MigrationRefused(place.label, "the table has no primary key to go along", "give it one")
     types = {c["name"]: c["type"] for c in inspector.get_columns(place.table.name, schema=place.schema)}
-    # What the driver returned is what it is given back; only of an ENUM does the order depend on more than the value.
+    # Keys go back to the driver as it returned them. Only an ENUM is ordered by something else than its value.
     return {name: types[name] if isinstance(types[name], Enum) else NullType() for name in names}
 
 

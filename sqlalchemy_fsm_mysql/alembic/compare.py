@@ -63,7 +63,7 @@ def _compare_column(
     stored: Column[Any],
     declared: Column[Any],
 ) -> Any:
-    """Note on *alter* what has to be done about the states, for `_finish`."""
+    """Note the operations on the states on *alter*, for `_finish`."""
     type_ = declared.type
     if not isinstance(type_, StateType) or context.opts.get("compare_type", True) is False:
         return _CONTINUE
@@ -163,7 +163,7 @@ def _leave_adoptions(context: AutogenContext, modify: ModifyTableOps) -> None:
 def _changes(
     place: Place, current: ColumnStates, declared: Column[Any], schema: str | None
 ) -> Iterator[MigrateOperation]:
-    """The operations that make of *current* what *declared* says."""
+    """The operations that change *current* to what *declared* says."""
     type_ = cast(StateType, declared.type)
     machine, wanted = type_.machine, place.storage(type_.storage)
     where: dict[str, Any] = {"table_name": place.table.name, "column_name": declared.name, "schema": schema}
@@ -197,7 +197,7 @@ def _converted(
         log.info("Detected states stored as %s, not %s, on '%s'", current.storage, wanted, place.label)
     else:
         log.info("Detected states that may be NULL on '%s'", place.label)
-    # What rows may still hold comes along; it is dropped by a later revision.
+    # States that rows may still be in stay in the column; a later revision drops them.
     extra = tuple(state for state in current.states if state not in type_.stored_states)
     yield ConvertStatesOp(
         states=(*current.states, *(state for state in type_.stored_states if state not in current.states))
@@ -230,7 +230,7 @@ def _remark(place: Place) -> str:
 def _moved(
     place: Place, current: ColumnStates, declared: Column[Any], where: dict[str, Any]
 ) -> Iterator[MigrateOperation]:
-    """Rows that hold an alias, or are about to: a rename, or a merge into a state that the database has already."""
+    """Rows with an alias, or that may get one: a rename, or a merge into a state that the database has already."""
     machine = cast(StateType, declared.type).machine
     extras: Extras | None = declared.info.get(EXTRAS)
     history = extras.history if extras is not None else None

@@ -226,7 +226,7 @@ def _type_text(stored: StoredColumn, states: Sequence[str], storage: str, dialec
     if storage == "enum":
         return type_[: type_.rindex(")") + 1] + collation
     longest = max(map(len, states))
-    # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
+    # A length that fits its states exactly is fitted again; a length that a person chose is only made longer.
     fitted = stored.length == max(map(len, stored.states), default=0)
     return f"varchar({longest if fitted or stored.length is None else max(longest, stored.length)}){collation}"
 

@@ -73,7 +73,7 @@ class StoredColumn:
         return replace(self, definition=f"{self.definition[: self.type_end]} NOT NULL{rest}")
 
     def with_type(self, type_: str) -> str:
-        """The definition with another type, which brings no collation of its own unless the old one is to go."""
+        """The definition with another type. It keeps the column's collation, unless *type_* names one."""
         kept = self.definition[self.type_start : self.type_end]
         if not re.search("CHARACTER SET|COLLATE", type_):
             found = re.search(r"(?: CHARACTER SET \w+)?(?: COLLATE \w+)?$", kept)

@@ -55,7 +55,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
     current = required(place, is_number=op.storage == "integer")
     gone = [state for state in op.states if state in current.states]
     if not gone:
-        log.info("%s: takes %s no more already", place.label, _listed(op.states))
+        log.info("%s: does not allow %s already", place.label, _listed(op.states))
         return
     left = tuple(state for state in current.states if state not in gone)
     _require_empty(place, gone)
@@ -67,7 +67,7 @@ def drop_states(operations: Operations, op: DropStatesOp) -> None:
         if is_due_to(error, Cause.ROWS_REFUSED):  # written since they were counted
             _require_empty(place, gone)
         raise
-    log.info("%s: takes %s no more", place.label, _listed(gone))
+    log.info("%s: does not allow %s any longer", place.label, _listed(gone))
 
 
 @Operations.implementation_for(ConvertStatesOp)
@@ -184,7 +184,7 @@ def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
             raise
         raise MigrationRefused(
             place.label,
-            "MariaDB alters no table WITH SYSTEM VERSIONING whose history has to be kept",
+            "MariaDB does not alter a table WITH SYSTEM VERSIONING whose history must be kept",
             "SET SESSION system_versioning_alter_history = KEEP before; nothing was changed",
         ) from error
 
@@ -199,7 +199,9 @@ def _require_empty(place: Place, states: list[str]) -> None:
 def _default_after(place: Place, op: DropStatesOp, current: ColumnStates, left: tuple[str, ...]) -> str | None:
     if op.server_default is not None and op.server_default not in left:
         raise MigrationRefused(
-            place.label, f"server_default={op.server_default!r} is none of the states that stay", f"say {_listed(left)}"
+            place.label,
+            f"server_default={op.server_default!r} is not a state that stays",
+            f"use one of {_listed(left)}",
         )
     if current.default is None or current.default in left:
         return op.server_default

@@ -79,7 +79,7 @@ def script(dialect: Dialect, op: StatesOp) -> Iterator[str]:
         raise MigrationRefused(
             op.label,
             f"--sql cannot be written for {name_of(dialect)}",
-            "it has to be asked what it holds; run it online",
+            "the migration reads which states its rows are in; run it online",
         )
     _require_consent(op)
     writer = _Writer(dialect)
@@ -167,7 +167,7 @@ def _alter(writer: _Writer, op: AlterStatesOp, type_: str, then: str = "") -> It
     """The ALTER whose type is the SQL expression *type_*, and whose other clauses are the text *then*."""
     algorithm = "" if op.algorithm is None else f", ALGORITHM={op.algorithm}"
     head = quoted(f"ALTER TABLE {writer.table(op)} MODIFY COLUMN {writer.column(op)} ")
-    # What is no statement, so that the server stops there, and shows it in its error.
+    # This text is not a statement: the server stops there, and shows it in its error.
     missing = quoted(f"{op.label}: no column of this name that is stored like that")
     yield f"SET @fsm_alter = IFNULL(CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)}), {missing})"
     # A comment begins a line of its own, before the statement that it is about.
@@ -232,7 +232,7 @@ def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], defau
         yield from _alter(writer, op, "@fsm_states", then)
         return
     is_varchar = f"{writer.where(op)} AND DATA_TYPE = 'varchar'"
-    # A length that fits its states exactly goes on to do so; one that somebody chose is only made longer.
+    # A length that fits its states exactly is fitted again; a length that a person chose is only made longer.
     longest, before = max(map(len, states)), max(map(len, op.existing))
     length_column = "CHARACTER_MAXIMUM_LENGTH"
     length = f"IF({length_column} = {before:d}, {longest:d}, GREATEST({length_column}, {longest:d}))"
@@ -370,7 +370,7 @@ _SCRIPTS: dict[type[StatesOp], Callable[[_Writer, Any], Iterator[str]]] = {
 }
 _WHAT: dict[type[StatesOp], Callable[[Any], str]] = {
     AddStatesOp: lambda op: f"take {list(op.states)}",
-    DropStatesOp: lambda op: f"take {list(op.states)} no more",
+    DropStatesOp: lambda op: f"stop allowing {list(op.states)}",
     ConvertStatesOp: lambda op: f"store as {op.storage}",
     MigrateStatesOp: lambda op: f"rows from and to {dict(op.targets)}; online, this is done in batches",
 }

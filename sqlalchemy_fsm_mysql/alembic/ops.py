@@ -3,7 +3,7 @@
 ========================  ============================================================================================
 ``op.add_states``         the column takes more states; appended in the database's order, so that nothing is copied
 ``op.migrate_states``     rows go from one state to another, in committed batches; past the machine
-``op.drop_states``        the column takes these states no more; refused while a row is in one
+``op.drop_states``        the column does not allow these states any longer; refused while a row is in one
 ``op.convert_states``     the column is stored in another way: ENUM, or VARCHAR or a number with a CHECK
 ========================  ============================================================================================
 
@@ -149,7 +149,7 @@ class AddStatesOp(AlterStatesOp):
 @Operations.register_operation("drop_states")
 @dataclass(kw_only=True, eq=False)
 class DropStatesOp(AlterStatesOp):
-    """The column takes these states no more."""
+    """The column does not allow these states any longer."""
 
     states: tuple[str, ...]
     server_default: str | None = None
@@ -176,7 +176,7 @@ class DropStatesOp(AlterStatesOp):
 
         The operation is refused until *copies_table* is true. Rows are counted first: while one is in a state to be
         dropped, nothing is changed. With ``--sql`` the server refuses, because the script has it work in strict mode.
-        *server_default* replaces the column's default, which has to be one of the states that stay. The rest is as for
+        *server_default* replaces the column's default; it must be one of the states that stay. The rest is as for
         ``add_states``.
 
         Raises: MigrationRefused, with the number of rows in each state; the driver's error.

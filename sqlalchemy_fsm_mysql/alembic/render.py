@@ -19,7 +19,7 @@ __all__ = ["render_type", "with_our_types"]
 
 PACKAGE = __name__.rpartition(".")[0]
 
-# What stands above an operation: when a rolling deploy may run it.
+# The comment above an operation: when a rolling deploy may run it.
 EXPAND = "expand: before the release that knows them"
 DATA = "data: once every server understands both; in a rolling deploy, a revision of its own"
 CONTRACT = "contract: once no server and no row knows them any more"

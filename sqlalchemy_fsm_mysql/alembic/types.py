@@ -1,4 +1,4 @@
-"""The types that revisions are written with: what a state column held at that time, whatever the machine says today."""
+"""The types of revisions: the states of a column at that time, whatever the machine declares today."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def json_value(text: str, name: str) -> Any:
         # The limits of a column are the library's to check. UTF-8, which every driver sends, has no surrogates.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"{name} takes JSON, and {shown(text)} is none: {error.msg}.") from error
+        raise typer.BadParameter(f"{name} takes JSON, and {shown(text)} is not JSON: {error.msg}.") from error
     except UnicodeEncodeError as error:
         raise typer.BadParameter(f"{name} has a surrogate, which is half of a character.") from error
     except (RecursionError, ValueError) as error:

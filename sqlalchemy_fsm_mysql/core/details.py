@@ -17,7 +17,7 @@ __all__ = ["DEPTH", "check_details"]
 DEPTH: Final = 31
 """How deep lists and objects may lie in each other: MariaDB stores 31 levels, MySQL 100."""
 
-# What both servers refuse, and Python's json writes: NaN, half a surrogate pair, and numbers beyond a double. A text
+# Both servers refuse NaN, half a surrogate pair and numbers beyond a double, all of which Python's json writes. A text
 # without any of these signs needs no second look. Each pattern begins with a sign that most texts have few of.
 _HALF_A_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _LARGE_NUMBER: Final = re.compile(r"[0-9](?:[eE]\+?[0-9]{3}|[0-9]{299})")

@@ -104,7 +104,7 @@ def is_of_a_row(error: BaseException) -> bool:
 
 
 def is_unreachable(error: DBAPIError) -> bool:
-    """Whether *error* says that the server is down, or takes no more connections for now."""
+    """Whether *error* says that the server is down, or accepts no connection for now."""
     return errors_of(error.orig).is_unreachable(error.orig, error_code(error))
 
 

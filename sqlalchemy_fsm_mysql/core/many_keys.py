@@ -39,7 +39,7 @@ _EXACT: Final = (int, bytes, UUID, date, Decimal)
 
 @dataclass(slots=True)
 class _Row:
-    """A row that is locked: its key as it is stored, and what its code says."""
+    """A row that is locked: its key as it is stored, and the reading of its code."""
 
     key: Key
     reading: Reading

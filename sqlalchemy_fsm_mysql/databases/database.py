@@ -142,7 +142,7 @@ SQLITE: Final = replace(
 
 SUPPORTED: Final[Mapping[str, Database]] = {database.name: database for database in (MYSQL, MARIADB, SQLITE)}
 
-# What `fsm_backend="locking"` makes of a database: how rows are moved changes, its types and triggers stay.
+# A database under `fsm_backend="locking"`: other statements move rows, its types and triggers stay.
 _BY_LOCKING: Final[Mapping[str, Database]] = {
     name: replace(
         database,

@@ -117,7 +117,7 @@ class ReadyStatement:
         last, ready = self._last
         if last() is not dialect:
             ready = self._ready_for(dialect)
-        # What SQLAlchemy itself asks before it looks for listeners: that makes them anew for each Connection.
+        # SQLAlchemy itself asks this first, because looking for listeners makes them anew for each Connection.
         may_be_heard = getattr(connection, "_has_events", True) or getattr(connection.engine, "_has_events", True)
         # Listeners of these are shown the statement as an object, and a translated schema changes its text.
         is_heard = may_be_heard and (connection.dispatch.before_execute or connection.dispatch.after_execute)

@@ -129,7 +129,7 @@ def path_problem(steps: Mapping[Step, int], initial: Hashable, final: Hashable) 
     """The reason why *steps* are not one path from *initial* to *final* that takes each of them as often as counted.
 
     None when they are one. This is Euler's condition: such a path exists if and only if each state is left as
-    often as it is entered (but for the two ends), and all steps hang together with the first state.
+    often as it is entered (but for the two ends), and all steps are connected with the first state.
 
     >>> path_problem({("Go", "a", "b"): 2, ("Back", "b", "a"): 1}, "a", "b")
     >>> path_problem({("Go", "a", "b"): 2}, "a", "b")

@@ -1,4 +1,4 @@
-"""One function for each medium: it makes a text stand in it as it is, and mean nothing there.
+"""One function for each medium: it escapes a text, so that the medium shows it unchanged and reads no markup in it.
 
 A state or an event that the machine does not declare comes from a row, and a row may hold anything. So control
 characters are spelled out first, everywhere.
@@ -15,7 +15,7 @@ from typing import Final
 
 from ..errors.texts import escaped
 
-# What Markdown gives a meaning in running text. An underscore within a word has none.
+# The characters that Markdown gives a meaning in running text. An underscore within a word has none.
 _MARKDOWN: Final = re.compile(r"[\\`*<>\[\]|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 # Mermaid reads #code; as the character. Letters of any script mean nothing to it, nor to the HTML that it makes.

@@ -159,7 +159,7 @@ class Machine(Questions):
         """
         return document.from_json(cls, text)
 
-    # What never changes needs no copy. A copied column type keeps its machine.
+    # A machine never changes, so it needs no copy. A copied column type keeps its machine.
     def __copy__(self) -> Machine:
         return self
 

@@ -108,7 +108,7 @@ def _same_names(what: str, event: Event) -> Iterator[str]:
     chosen = {guard.name for part in given if is_named(part.guard) for guard in part.guards}
     functions: dict[str | None, Any] = {}
     for guard in chain.from_iterable(part.guards for part in given):
-        # What came from JSON has lost the difference between two functions.
+        # A machine read from JSON has lost the difference between two functions.
         if guard.name not in chosen or isinstance(guard.function, Absent):
             continue
         first = functions.setdefault(guard.name, guard.function)

@@ -1,4 +1,4 @@
-"""A column of somebody else's, looked at before a machine takes it over: its values, and the phases that follow.
+"""A column of another program, read before a machine takes it over: its values, and the phases that follow.
 
 :func:`look` only reads. ``op.adopt_column`` begins with it, and ``sqlalchemy-fsm-mysql adopt`` prints it. What the
 phases do is in :mod:`..alembic.adoption`.
@@ -42,7 +42,7 @@ FILLED_A_SECOND, REBUILT_A_SECOND = 17_000, 90_000
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value that *rows* rows of the old column hold, and the state that it stands for; None when that is not said."""
+    """A value that *rows* rows of the old column have, and its state; None when the mapping does not name one."""
 
     value: OldValue
     rows: int

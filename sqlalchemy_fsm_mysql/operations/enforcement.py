@@ -122,7 +122,7 @@ def permitted(
 ) -> AbstractContextManager[None]:
     """The way through the triggers, for repairs: within the block *connection* may take *rows* rows along one edge.
 
-    *source* and *target* are the texts that rows hold. Whatever else is written in the block is held to the machine,
+    *source* and *target* are the texts that rows hold. Every other write in the block must follow the machine,
     and so is all that comes after it. ``force_state`` and the Alembic operation ``migrate_states`` go this way.
 
     On SQLite the trigger is replaced for the block, within a savepoint, by one that does not count the rows.
@@ -335,7 +335,7 @@ def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules,
 
 
 def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_timeout: int = LOCK_WAIT) -> None:
-    """Enforce nothing on *column*, and drop the triggers of columns that the table has no more."""
+    """Enforce nothing on *column*, and drop the triggers of columns that the table does not have any longer."""
     found = own_triggers(connection, column)
     if not found and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
         raise FSMError(

@@ -45,7 +45,7 @@ __all__ = ["Coalescer"]
 
 M = TypeVar("M")
 
-_CLOSED = "this Coalescer is closed: it takes no more fires"
+_CLOSED = "this Coalescer is closed, and accepts no fire"
 
 
 class Coalescer(Generic[E]):
@@ -193,7 +193,7 @@ class Coalescer(Generic[E]):
         return self._front.fire(fire, raises_refusal=False)
 
     def close(self) -> None:
-        """Take no more fires, and return when all that wait have their outcomes; for a coalescer of an ``Engine``.
+        """Accept no further fire, and return when all that wait have their outcomes; for a coalescer of an ``Engine``.
 
         Raises: TypeError for one of an ``AsyncEngine``: await :meth:`aclose`.
         """

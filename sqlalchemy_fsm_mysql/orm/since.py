@@ -50,7 +50,7 @@ class StateSinceType(Timestamp):
         self.of = of
 
 
-# What the declaration gives the column itself, and why.
+# The options that the declaration gives the column itself, and why.
 _FIXED: Mapping[str, str] = {
     "type_": "it makes the column's type itself",
     "default": "it is the database's time",

@@ -1,6 +1,6 @@
 """Helpers for the tests of those who have a machine. Only what its docstring says needs pytest or Hypothesis.
 
-:func:`every_cell` lists what has to be tried, :func:`assert_moves` and :func:`assert_refused` try it on a row,
+:func:`every_cell` lists the cells to try, :func:`assert_moves` and :func:`assert_refused` try it on a row,
 :func:`sqlite_session` has a database for it, :func:`frozen_hooks` keeps hooks from acting,
 :func:`hooks_follow_session` calls them where a fixture never commits, :func:`private_server`
 and :func:`seekdb` start a server, :func:`race` has processes fire at once, and

@@ -1,4 +1,4 @@
-"""Fire on a row, and hold what came of it against what was expected, in the database as well as in memory."""
+"""Fire on a row, and compare the outcome with the expected one, in the database and in memory."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _assert_moves(
         raise AssertionError(f"{expected}, but it moved it from {shown(stored_form(moved.source))} to {shown(led)}")
     stored = _row(session, mapped, instance)[mapped.column.key]
     if stored != mapped.machine.loaded(wanted):
-        raise AssertionError(f"{expected}, and said so, but the database holds {shown(stored)}")
+        raise AssertionError(f"{expected}, and the outcome agrees, but the row in the database is in {shown(stored)}")
     if getattr(instance, mapped.attribute) != moved.target:
         raise AssertionError(f"{expected}, but the instance shows {shown(getattr(instance, mapped.attribute))}")
     if mapped.extras.history is not None and not moved.replayed:

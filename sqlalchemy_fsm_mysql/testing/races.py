@@ -2,7 +2,7 @@
 
 Each process reports every outcome it got. If all are true, the moves of a row by all processes can be laid end to
 end: one path from the state that the row began in to the one that is stored. Had two processes moved it out of the
-same state, or somebody written past the machine, there would be a gap.
+same state, or another program written past the machine, there would be a gap.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def race(
     Checked are: each move and each refusal is one that the machine declares; the moves of each row are one path from
     the state before to the state after; and where there is a history, it has as many records more, and replays.
 
-    The processes are new ones, which import the model's module: it has to be importable by its name. On SQLite the
+    The processes are new ones, which import the model's module by its name. On SQLite the
     database is a file.
 
     Raises: AssertionError when what was reported cannot be true, unless *check* is off: then it is in the report's
@@ -241,7 +241,7 @@ def _race(
             pass
         barrier.wait(START_WITHIN)
         reports.send(_fired(sessionmaker(engine), random.Random(f"{seed} {number}"), fires, *arguments))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it has to be told
+    except Exception as error:  # noqa: BLE001 - the parent process raises it
         barrier.abort()
         reports.send(f"{type(error).__name__}: {error}")
     finally:

@@ -164,7 +164,7 @@ def test_a_row_that_is_written_after_the_move_is_caught(session):
     plain = Plain(id=1)
     session.add(plain)
     try:
-        with pytest.raises(AssertionError, match="and said so, but the database holds 'Deleted'"):
+        with pytest.raises(AssertionError, match="and the outcome agrees, but the row in the database is in 'Deleted'"):
             assert_moves(plain, "Ready", "Running")
     finally:
         remove_hook(Plain.state, meddle)

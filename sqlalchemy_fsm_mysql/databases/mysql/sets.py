@@ -125,6 +125,6 @@ def _counting(event: EventSQL, counters: Sequence[ColumnElement[int]]) -> list[t
         return event.assignments(target=counted)
     (column, value), *rest = event.assignments(REMEMBERED, counted)
     remembered = func.last_insert_id(event.code() + number(OFFSET))
-    # This comparison is always true. IS NOT NULL would not do: MySQL knows that the function is never NULL, and does
+    # This comparison is always true. IS NOT NULL is not enough: MySQL knows that the function is never NULL, and does
     # not evaluate it.
     return [(column, case((remembered >= number(OFFSET), value), else_=column)), *rest]

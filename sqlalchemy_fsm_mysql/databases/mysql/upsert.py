@@ -49,7 +49,7 @@ class MySQLUpsert:
           nonce shows whether this statement has written it. If it has not, the row was created: its row count is 1,
           and that of a row that was changed is 2.
 
-        Raises: FireError for an answer that is none of these; the transaction has to be rolled back.
+        Raises: FireError for any other answer; the transaction must be rolled back.
         """
         import secrets  # imports OpenSSL's hashes, so only the programs that upsert pay for it
 
