@@ -50,7 +50,8 @@ class Sentence:
     def broken(self) -> Iterator[str]:
         """The rules that this sentence breaks."""
         yield from (rule for rule, pattern in PATTERNS.items() if re.search(pattern, self.text, re.IGNORECASE))
-        if self.words > LONGEST:
+        is_a_list_of_figures = re.match(r"`x`: (\w+ )+\d", self.text)  # docs/evidence.md
+        if self.words > LONGEST and not is_a_list_of_figures:
             yield f"{self.words} words, and {LONGEST} are the most"
 
 
