@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from alembic.operations import Operations
-from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, text
+from sqlalchemy import ColumnElement, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import Cause, is_due_to
@@ -39,7 +39,7 @@ from ..databases.mysql.shape import ColumnShape, column_shape, copy_remark
 from ..errors import MigrationRefused
 from ..operations.adoption import Look, disagreeing, look, shown
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
-from .batches import CHUNK, Walk, committing, go_through, require_own_transactions, self_updating_columns
+from .batches import Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
 
 PAUSE = 0.1  # seconds between two DDL statements, for the writers that have queued behind the first one
@@ -275,27 +275,39 @@ class _FillWalk(Walk):
     largest = 500
 
     def __init__(self, table: _Table, adoption: Adoption, batch_size: int) -> None:
-        self.kept = self_updating_columns(table.place)
-        super().__init__(table.place, batch_size, f"{adoption.old} to {adoption.new}")
-        self.state: ColumnElement[str] = literal_column(f"({becomes(table.quote(adoption.old), adoption)})")
-        key = ", ".join(table.quote(name) for name in self.key)
-        keys = f"({key})" if len(self.key) > 1 else key
-        kept = "".join(f", {table.quote(name)} = {table.quote(name)}" for name in self.kept)
-        value = becomes(table.quote(adoption.old), adoption)
+        kept = self_updating_columns(table.place)
+        super().__init__(table.place, batch_size, f"{adoption.old} to {adoption.new}", kept)
         # Names, and literals that are made of the mapping: no value of a row.
-        self.update = f"UPDATE {table.name} SET {table.quote(adoption.new)} = {value}{kept} WHERE {keys} IN "  # noqa: S608
+        self.state: ColumnElement[str] = literal_column(f"({becomes(table.quote(adoption.old), adoption)})")
+        self.values = {self.row.table.c[name]: self.row.table.c[name] for name in kept}
 
     def picked(self) -> list[ColumnElement[bool]]:
         differs = AsBytes(self.row.state).is_distinct_from(AsBytes(self.state))
         return [differs, self.state.is_not(None)]
 
-    def change(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]]) -> None:
-        keys = [key for _, key in rows]
-        update = text(self.update.replace("\\", "\\\\").replace(":", "\\:") + ":keys")
-        statement = update.bindparams(bindparam("keys", expanding=True))
-        for some in (keys[first : first + CHUNK] for first in range(0, len(keys), CHUNK)):
-            values = [key[0] if len(key) == 1 else key for key in some]
-            self.connection.execute(statement, {"keys": values})
+    def through(self, criteria: Sequence[ColumnElement[bool]]) -> None:
+        while self._again(criteria) is not None:
+            pass
+
+    def _transaction(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
+        """Fill a batch by one statement, so that no round trip of this process lengthens the time of its locks.
+
+        On a busy machine, a process can wait for its turn between two statements for longer than a batch takes.
+        """
+        key = [part.label(f"fsm_{number}") for number, part in enumerate(self.row.key)]
+        locked = select(*key).where(*criteria, *self.picked()).order_by(*self.order).limit(self.limit)
+        rows = locked.with_for_update(skip_locked=True).subquery("fsm_picked")
+        is_picked = [part == rows.c[f"fsm_{number}"] for number, part in enumerate(self.row.key)]
+        self.place.begin_short()
+        start = time.monotonic()
+        filled = self.connection.execute(
+            update(self.row.table).where(*is_picked).values({self.row.state: self.state, **self.values})
+        ).rowcount
+        self.moved += filled
+        if filled < self.limit:
+            return None
+        self._adapt(time.monotonic() - start)
+        return ()
 
 
 def _fill(table: _Table, adoption: Adoption, batch_size: int) -> int:

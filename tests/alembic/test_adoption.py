@@ -255,15 +255,15 @@ def test_two_tables_of_one_schema_have_triggers_of_their_own(words, engine):
 def test_a_fill_that_stopped_in_the_middle_is_gone_on_with(words, engine, monkeypatch):
     """Meanwhile old code goes on, and new code reads NULL in a row that is not filled yet."""
     execute(engine, "UPDATE orders SET status = 'New'")
-    change, batches = adopting._FillWalk.change, []
+    transaction, batches = adopting._FillWalk._transaction, []
 
-    def stop_at_the_second(walk, rows):
-        batches.append(len(rows))
+    def stop_at_the_second(walk, criteria):
+        batches.append(criteria)
         if len(batches) > 1:
             raise KeyboardInterrupt
-        change(walk, rows)
+        return transaction(walk, criteria)
 
-    monkeypatch.setattr(adopting._FillWalk, "change", stop_at_the_second)
+    monkeypatch.setattr(adopting._FillWalk, "_transaction", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         adopt(engine, MAPPED, batch_size=2)
     monkeypatch.undo()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Integer, String, case, func, insert, literal, select, text, true, type_coerce
+from sqlalchemy import Engine, Integer, String, case, func, insert, literal, select, text, true, type_coerce
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 from typer import BadParameter
 
 from sqlalchemy_fsm_mysql import (
+    Coalescer,
     Event,
     InvalidMachine,
     Machine,
@@ -32,6 +34,7 @@ from sqlalchemy_fsm_mysql import (
     find_by_token,
     fire_due,
     fire_key,
+    fire_keys,
     fire_or_create,
     fire_where,
     force_state,
@@ -40,6 +43,7 @@ from sqlalchemy_fsm_mysql import (
 )
 from sqlalchemy_fsm_mysql.cli.values import typed
 from tests.conformance.support import stored
+from tests.conformance.test_packets import packing
 
 
 class Base(DeclarativeBase):
@@ -470,3 +474,56 @@ def test_old_code_compares_a_column_that_is_not_protected_with_numbers(session):
     assert session.scalars(select(Shared.id).where(Shared.state == S.PAID)).all() == [2]
     with pytest.raises(StatementError, match="is no state"):
         session.scalars(select(Shared.id).where(Shared.state == "PAYED")).all()
+
+
+@pytest.fixture
+def committed(database: Engine, tables: None) -> Iterator[Engine]:
+    """The engine, with rows that are committed, and taken away at the end."""
+    with Session(database) as session:
+        session.add_all([Recorded(id=901), Recorded(id=902, state=S.PAID), Recorded(id=903)])
+        session.commit()
+    yield database
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM integer_transitions"))
+        connection.execute(text("DELETE FROM integer_recorded"))
+
+
+def test_many_keys_have_an_outcome_each(session):
+    session.add_all([Recorded(id=1), Recorded(id=2, state=S.PAID)])
+    session.flush()
+
+    moved, refused, missing = fire_keys(Recorded, [1, 2, 77], "Go", session)
+
+    assert (moved.source, moved.target) == (S.NEW, S.PAID)
+    assert (bool(refused), refused.state) == (False, S.PAID)
+    assert (bool(missing), missing.key) == (False, 77)
+    assert raw(session, Recorded) == {1: 2, 2: 2}
+    rows = session.connection().execute(text("SELECT record_id, source, target FROM integer_transitions"))
+    assert [tuple(row) for row in rows] == [(1, "NEW", "PAID")]
+
+
+@pytest.mark.servers_only
+def test_fires_in_one_packet_write_numbers_and_names(committed, backend):
+    """The UPDATE, the history row and COMMIT go to the server together."""
+    if backend == "locking":
+        pytest.skip("the locking read is never one packet")
+    engine = packing(committed.url)
+    with engine.connect() as connection:
+        moved = fire_key(Recorded, 901, "Go", connection)
+
+        assert (moved.source, moved.target) == (S.NEW, S.PAID)
+        assert not try_fire_key(Recorded, 902, "Go", connection)
+        states = (
+            connection.execute(text("SELECT state FROM integer_recorded WHERE id > 900 ORDER BY id")).scalars().all()
+        )
+        history = connection.execute(text("SELECT record_id, source, target FROM integer_transitions")).all()
+    engine.dispose()
+    assert states == [2, 2, 1]
+    assert [tuple(row) for row in history] == [(901, "NEW", "PAID")]
+
+
+def test_a_coalescer_gives_each_caller_its_outcome(committed):
+    with Coalescer(committed) as fires:
+        moved, refused = fires.fire_key(Recorded, 903, "Go"), fires.try_fire_key(Recorded, 902, "Go")
+
+    assert (moved.source, moved.target, refused.state) == (S.NEW, S.PAID, S.PAID)
