@@ -181,6 +181,15 @@ def committing(operations: Operations, label: str) -> Iterator[None]:
 class Walk:
     """The rows of one table, batch by batch along the primary key; a subclass says which rows, and changes them."""
 
+    batch_size: int
+    key: dict[str, TypeEngine[Any]]
+    limit: int
+    moved: int
+    order: tuple[ColumnElement[Any], ...]
+    place: Place
+    row: StateRow
+    way: str
+
     done = "moved"
     largest = 2**31  # rows of one transaction
 
@@ -272,6 +281,11 @@ class Walk:
 
 class MigrationWalk(Walk):
     """Rows from state to state, each with a history row."""
+
+    event: EventSQL
+    history: HistorySQL | None
+    record: dict[str, str]
+    sources: list[str | None]
 
     def __init__(self, place: Place, migration: Migration) -> None:
         way = ", ".join(f"{source!r} to {target!r}" for source, target in migration.targets.items())

@@ -73,6 +73,11 @@ def state_table(table: str, column: str, schema: str | None) -> Table:
 class Place:
     """A state column of one table, on one connection."""
 
+    checks: tuple[str, ...]
+    column: Column[Any]
+    connection: Connection
+    label: str
+
     has_skip_locked: ClassVar[bool] = True
 
     def __init__(self, connection: Connection, table: str, column: str, schema: str | None) -> None:

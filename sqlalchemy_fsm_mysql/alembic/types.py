@@ -23,6 +23,9 @@ class States(TypeDecorator[str]):
     (States('new', 'paid'), States(1, 2, storage='integer'))
     """
 
+    states: tuple[str | int, ...]
+    stored_states: tuple[str, ...]
+
     impl = String
     cache_ok = True
 

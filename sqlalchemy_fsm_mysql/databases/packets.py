@@ -54,6 +54,10 @@ class PacketFailed(Exception):
     whether it was the COMMIT. Where the connection was lost, the packet may be committed, whichever statement failed.
     """
 
+    at_commit: bool
+    cause: StatementError | RefusedByDatabase
+    unit: int | None
+
     def __init__(self, cause: StatementError | RefusedByDatabase, *, unit: int | None, at_commit: bool = False) -> None:
         super().__init__(f"a packet failed: {type(cause).__name__}")
         self.cause, self.unit, self.at_commit = cause, unit, at_commit

@@ -97,6 +97,8 @@ class ReadyStatement:
     Its parameters have no names: drivers that take them by name (PyMySQL) can all take them by position, too.
     """
 
+    statement: Executable
+
     __slots__ = ("_last", "_texts", "statement")
 
     def __init__(self, statement: Executable) -> None:

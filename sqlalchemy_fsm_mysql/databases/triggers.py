@@ -144,6 +144,8 @@ def _mark(column: str, fingerprint: str, table: str | None, mode: Mode) -> str:
 
 
 class TriggerDDL(ExecutableDDLElement):
+    name: str
+
     def __init__(self, table: Table, name: str) -> None:
         self.table, self.name = table, name
 
@@ -159,6 +161,11 @@ class CreateTrigger(TriggerDDL):
 
     *used_names* are the names, in lower case, of other tables' triggers in the same schema.
     """
+
+    column: Column[Any]
+    label: str
+    mark: str
+    rules: Rules
 
     def __init__(
         self,

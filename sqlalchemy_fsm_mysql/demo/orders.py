@@ -9,7 +9,7 @@ from ..machine import Event, Machine
 from ..orm.column import StateMachineColumn
 from ..orm.stateful import Stateful
 
-machine = Machine(
+machine: Machine = Machine(
     initial="Initializing",
     events=[
         Event("NotReady", {"Initializing": "Initializing", "Running": "Error", "Error": "Error"}),

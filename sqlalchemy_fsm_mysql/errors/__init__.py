@@ -41,6 +41,8 @@ class InvalidMachine(FSMError, ValueError):
     - event 'Go' has no transitions
     """
 
+    problems: list[str]
+
     def __init__(self, problems: Sequence[str], name: str | None = None) -> None:
         self.problems = list(problems)
         self.name = name
@@ -58,6 +60,8 @@ class MigrationRefused(FSMError):
     orders.state: not empty: 3 rows in 'Error'; move them first
     """
 
+    rows: dict[str, int]
+
     def __init__(self, column: str, what: str, advice: str, rows: Mapping[str, int] | None = None) -> None:
         self.column = column
         self.rows = dict(rows or {})
@@ -73,6 +77,8 @@ class UnknownEvent(FSMError, LookupError):
     >>> print(UnknownEvent("Halt", ["Ready", "Stop"]))
     the machine has no event 'Halt'; it has 'Ready', 'Stop'.
     """
+
+    known: list[str]
 
     def __init__(self, event: object, known: Iterable[str], *, model: type[Any] | None = None) -> None:
         self.event = event
@@ -125,6 +131,8 @@ class DatabaseUnfit(FSMError):
     - error: orders.state does not take 'Failed'; add it
     """
 
+    findings: list[Any]
+
     def __init__(self, errors: Sequence[str], findings: Sequence[Any] = ()) -> None:
         self.findings = list(findings)
         super().__init__("\n- ".join(["the database does not fit the machine:", *errors]))
@@ -136,6 +144,8 @@ class TransitionNotAllowed(FireError):
     ``.state`` is the state observed in the row, ``.allowed_from`` the states that the event leaves, in the machine's
     order.
     """
+
+    allowed_from: list[State]
 
     def __init__(
         self,
@@ -171,6 +181,9 @@ class GuardNotSatisfied(TransitionNotAllowed):
     >>> print(GuardNotSatisfied(**where, failed=["owner", "in time"], sentences=["only the owner may"]))
     orders 42 refused 'Cancel': it is 'paid', but 'owner', 'in time' are not true of this row: only the owner may.
     """
+
+    failed: tuple[str, ...]
+    sentences: tuple[str, ...]
 
     def __init__(
         self,
@@ -219,6 +232,8 @@ class UnknownState(FireError):
     A server with a newer release may have written it, or a statement that bypasses the machine. ``.state`` is the
     stored value, None for NULL, and ``.declared`` the states of this machine. ``force_state`` repairs such a row.
     """
+
+    declared: list[State]
 
     def __init__(
         self,
@@ -269,6 +284,12 @@ class RefusedByDatabase(FireError):
     >>> print(RefusedByDatabase(column="orders.state", source="Deleted", target="Running"))
     the database refused 'Deleted' to 'Running' in orders.state: its triggers know no such transition.
     """
+
+    code: int | None
+    column: str
+    is_new: bool
+    source: str | None
+    target: str | None
 
     def __init__(
         self,

@@ -150,6 +150,9 @@ class OutcomeUnknown(_ServerError):
     It is None when no fire had a token.
     """
 
+    token: str | None
+    tokens: list[str]
+
     _what = "the connection was lost at COMMIT, which may or may not have succeeded"
     _remedy = "roll back, and ask find_by_token whether it was committed before the unit of work is run again"
 

@@ -87,6 +87,8 @@ class Borders:
     entering comes before leaving.
     """
 
+    effects: tuple[BorderEffect, ...]
+
     __slots__ = ("_groups", "_inside", "effects")
 
     def __init__(self, effects: Iterable[BorderEffect], groups: Groups) -> None:

@@ -24,7 +24,7 @@ from ..outcomes import Moved, MovedRows, Refused
 
 __all__ = ["Attempt", "is_watched", "observe", "stop_observing", "watching"]
 
-log = logging.getLogger("sqlalchemy_fsm_mysql")
+log: logging.Logger = logging.getLogger("sqlalchemy_fsm_mysql")
 
 Operation: TypeAlias = Literal["fire", "fire_keys", "fire_where", "fire_due", "claim", "force_state"]
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_due"]
 
-log = logging.getLogger(f"{observation.log.name}.due")
+log: logging.Logger = logging.getLogger(f"{observation.log.name}.due")
 
 M = TypeVar("M")
 

@@ -41,6 +41,9 @@ class Sender:
     `packets` and `reruns` count the packets or transactions that were sent, and the fires that were run alone.
     """
 
+    packets: int
+    reruns: int
+
     def __init__(self, engine: Engine) -> None:
         self._packing = engine.execution_options(isolation_level="AUTOCOMMIT")
         # A fire that is run alone needs a transaction, because the application's hooks may be called in it.

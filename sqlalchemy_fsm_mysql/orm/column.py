@@ -151,6 +151,12 @@ class StateType(Choosable, TypeDecorator[Any]):
     it: the value is the stored text, and firing on the row raises :class:`UnknownState`.
     """
 
+    enforced: bool
+    initial_states: AnyState | tuple[State, ...]
+    machine: Machine
+    protected: bool
+    rules: Rules
+
     impl = String
     cache_ok = True
     comparator_factory = StateComparator

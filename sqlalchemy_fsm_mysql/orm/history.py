@@ -217,6 +217,9 @@ def _recorded_state(cls: type[Any], records: Any) -> MappedState:
 class History:
     """One history class, bound to the state column that it records."""
 
+    mapped: MappedState
+    model: type[Any]
+
     def __init__(self, model: type[Any], mapped: MappedState) -> None:
         self.model, self.mapped = model, mapped
 

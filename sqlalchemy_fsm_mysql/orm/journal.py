@@ -45,6 +45,8 @@ class _Level:
 class Journal:
     """The moves of one session since its outermost transaction began."""
 
+    commits: int
+
     __slots__ = ("_committed", "_early", "_levels", "_ready", "_session", "commits", "queue")
 
     def __init__(self, session: Session) -> None:

@@ -237,6 +237,14 @@ class Round:
     `lateness` is how late the latest row of the last :meth:`fire` was.
     """
 
+    attribution: Attribution
+    criteria: Sequence[Any]
+    is_sorted: bool
+    lanes: list[Lane]
+    lateness: timedelta
+    mapped: MappedState
+    names: Sequence[str]
+
     def __init__(
         self, mapped: MappedState, names: Sequence[str], criteria: Sequence[Any], attribution: Attribution
     ) -> None:

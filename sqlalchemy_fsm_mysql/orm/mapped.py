@@ -26,6 +26,9 @@ from .since import find_since
 class MappedState(Target):
     """One state column on one mapped class."""
 
+    mapper: Mapper[Any]
+    protected: bool
+
     def __init__(self, mapper: Mapper[Any], attribute: str, column: Column[Any]) -> None:
         self.mapper, self.model, self.attribute, self.column = mapper, mapper.class_, attribute, column
         type_ = cast(StateType, column.type)

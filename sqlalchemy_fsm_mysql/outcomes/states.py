@@ -61,13 +61,13 @@ if TYPE_CHECKING:
     class Ends(Data[M_co]):
         """An outcome with the two ends of a transition."""
 
-        source = StateOf()
-        target = StateOf()
+        source: StateOf = StateOf()
+        target: StateOf = StateOf()
 
     class Seen(Data[M_co]):
         """An outcome with the state that was observed."""
 
-        state = StateOf()
+        state: StateOf = StateOf()
 
 else:
 

@@ -80,6 +80,8 @@ class _Text:
 class ReadyUnit:
     """The texts of a kind of unit, for each dialect; `answering` has those whose answers contain the code."""
 
+    statements: Sequence[ReadyStatement]
+
     __slots__ = ("_texts", "answering", "statements")
 
     def __init__(self, statements: Sequence[ReadyStatement]) -> None:
