@@ -181,6 +181,8 @@ def committing(operations: Operations, label: str) -> Iterator[None]:
 class Walk:
     """The rows of one table, batch by batch along the primary key; a subclass says which rows, and changes them."""
 
+    connection: Any  # a Connection; SQLAlchemy's, or Alembic's stand-in
+
     batch_size: int
     key: dict[str, TypeEngine[Any]]
     limit: int

@@ -10,7 +10,7 @@ A revision has either what makes room (``add_states``, ``migrate_states``, ``con
 from __future__ import annotations
 
 from collections.abc import Iterator
-from logging import getLogger
+from logging import Logger, getLogger
 from typing import Any, cast
 
 import alembic.util
@@ -40,7 +40,7 @@ from .render import with_our_types
 from .rows import is_among
 from .surveys import column_states, survey_of
 
-log = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
+log: Logger = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
 
 # A key that Alembic takes for a change, so that it keeps the operation until `_finish`.
 _FOUND = "modify_fsm_states"

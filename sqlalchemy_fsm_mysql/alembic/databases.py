@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from logging import getLogger
+from logging import Logger, getLogger
 from typing import Any, ClassVar
 
 from sqlalchemy import Column, Connection, Dialect, MetaData, String, Table, select, text, update
@@ -27,7 +27,7 @@ from .definition import SQLiteTable, StoredColumn, mysql_column, sqlite_table
 
 __all__ = ["ColumnStates", "Place", "Wanted", "place_of"]
 
-log = getLogger("alembic.sqlalchemy_fsm_mysql")
+log: Logger = getLogger("alembic.sqlalchemy_fsm_mysql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,9 @@ def state_table(table: str, column: str, schema: str | None) -> Table:
 
 class Place:
     """A state column of one table, on one connection."""
+
+    schema: str | None
+    table: Table
 
     checks: tuple[str, ...]
     column: Column[Any]

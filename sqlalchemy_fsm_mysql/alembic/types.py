@@ -26,8 +26,8 @@ class States(TypeDecorator[str]):
     states: tuple[str | int, ...]
     stored_states: tuple[str, ...]
 
-    impl = String
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
+    cache_ok: bool | None = True
 
     def __init__(self, *states: str | int, storage: Storage = "enum") -> None:
         wanted: type[Any] = int if storage == "integer" else str

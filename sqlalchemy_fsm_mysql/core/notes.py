@@ -36,6 +36,9 @@ class Promise:
 class Notes:
     """The notes on one transaction of a connection."""
 
+    has_fired: bool
+    savepoints: int
+
     __slots__ = ("_promises", "ended_by", "has_fired", "queue", "savepoints", "transaction")
 
     def __init__(self, transaction: RootTransaction) -> None:

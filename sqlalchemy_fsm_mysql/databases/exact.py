@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary
+from sqlalchemy.types import TypeEngine
 
 __all__ = ["AsBytes"]
 
@@ -17,7 +18,7 @@ class AsBytes(ColumnElement[bytes]):
     """The UTF-8 bytes of a text column, or NULL."""
 
     inherit_cache = False
-    type = LargeBinary()
+    type: TypeEngine[Any] = LargeBinary()
 
     def __init__(self, text: ColumnElement[Any]) -> None:
         self.text = text

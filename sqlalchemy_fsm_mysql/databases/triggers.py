@@ -144,6 +144,7 @@ def _mark(column: str, fingerprint: str, table: str | None, mode: Mode) -> str:
 
 
 class TriggerDDL(ExecutableDDLElement):
+    table: Table
     name: str
 
     def __init__(self, table: Table, name: str) -> None:

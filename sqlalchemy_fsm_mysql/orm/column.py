@@ -157,8 +157,8 @@ class StateType(Choosable, TypeDecorator[Any]):
     protected: bool
     rules: Rules
 
-    impl = String
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
+    cache_ok: bool | None = True
     comparator_factory = StateComparator
 
     def __init__(
@@ -175,7 +175,7 @@ class StateType(Choosable, TypeDecorator[Any]):
         super().__init__(max(map(len, machine.stored_states)))
         # For libraries that read types; load_dialect_impl() has the database's. SQLAlchemy declares impl as a class.
         self.choice = Choice(machine)
-        self.impl = self.choice  # type: ignore[assignment]
+        self.impl = self.choice
         if self.choice.enum_class is not None:
             self.__class__ = EnumStateType
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
@@ -308,8 +308,8 @@ class StateType(Choosable, TypeDecorator[Any]):
 class EnumStateType(StateType):
     """A StateType whose machine has an Enum class: some libraries look for an Enum at the class of a type."""
 
-    impl = EnumType  # type: ignore[assignment]  # a sqlalchemy.String, too
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = EnumType
+    cache_ok: bool | None = True
 
 
 def _written_out(states: Sequence[str | int], storage: Storage) -> Machine:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql import operators, visitors
+from sqlalchemy.types import TypeEngine
 
 from ..core.payload import check_value
 from ..errors.texts import listed, shown
@@ -51,8 +52,8 @@ STATES = "__state_machines__"
 class StateText(TypeDecorator[str]):
     """The text of a state, which some drivers return as bytes where its collation is binary."""
 
-    impl = String
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
+    cache_ok: bool | None = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return value.decode(errors="replace") if isinstance(value, bytes) else value

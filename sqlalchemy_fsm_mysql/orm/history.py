@@ -88,8 +88,8 @@ _KEY = "__history_key__"
 class ExactText(TypeDecorator[str]):
     """Text that is compared byte by byte, whatever the database's default collation."""
 
-    impl = String
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
+    cache_ok: bool | None = True
 
     def __init__(self, length: int) -> None:
         super().__init__(length)
@@ -103,7 +103,7 @@ class ExactText(TypeDecorator[str]):
 class RecordedState(ExactText):
     """A state in a history row: a text, and maybe a state of an earlier machine; a declared one is loaded as such."""
 
-    cache_ok = True
+    cache_ok: bool | None = True
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(64)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 from ..core.target import EXTRAS, Extras, Target
 from ..errors import UnknownEvent
 from ..errors.texts import State, shown, stored_form
+from ..machine import Machine
 from ..sql.events import EventSQL, StateRow
 from ..sql.expressions import event_sql, forced_sql
 from .column import StateType
@@ -27,6 +28,10 @@ class MappedState(Target):
     """One state column on one mapped class."""
 
     mapper: Mapper[Any]
+    model: type[Any]
+    attribute: str
+    column: Column[Any]
+    machine: Machine
     protected: bool
 
     def __init__(self, mapper: Mapper[Any], attribute: str, column: Column[Any]) -> None:

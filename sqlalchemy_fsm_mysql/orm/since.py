@@ -28,9 +28,9 @@ __all__ = ["StateSinceColumn", "StateSinceType", "Timestamp", "find_since"]
 class Timestamp(TypeDecorator[datetime]):
     """A point in time by the database's clock, in UTC, with microseconds; a naive datetime in Python."""
 
-    impl = DateTime
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = DateTime
 
-    cache_ok = True
+    cache_ok: bool | None = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(types_of(dialect).timestamp())
@@ -43,7 +43,7 @@ class StateSinceType(Timestamp):
     use it as the type of a plain ``Column``.
     """
 
-    cache_ok = True
+    cache_ok: bool | None = True
 
     def __init__(self, of: str | None = None) -> None:
         super().__init__()

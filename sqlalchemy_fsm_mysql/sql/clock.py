@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, DateTime, Float, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import TypeEngine
 
 __all__ = ["seconds_between", "utc_ago", "utc_default", "utc_in", "utc_now"]
 
@@ -20,16 +21,16 @@ __all__ = ["seconds_between", "utc_ago", "utc_default", "utc_in", "utc_now"]
 class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written like func.now
     """The database's current time in UTC, with microseconds where it has them (SQLite: milliseconds)."""
 
-    type = DateTime()
-    inherit_cache = True
+    type: TypeEngine[Any] = DateTime()
+    inherit_cache: bool | None = True
     name = "utc_now"
 
 
 class utc_default(FunctionElement[Any]):  # noqa: N801 - as above
     """:class:`utc_now` as a DEFAULT in DDL, where all our databases want an expression in parentheses."""
 
-    type = DateTime()
-    inherit_cache = True
+    type: TypeEngine[Any] = DateTime()
+    inherit_cache: bool | None = True
     name = "utc_default"
 
 
@@ -49,8 +50,8 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
     (UTC_TIMESTAMP(6) - INTERVAL 900.000000 SECOND)
     """
 
-    type = DateTime()
-    inherit_cache = True
+    type: TypeEngine[Any] = DateTime()
+    inherit_cache: bool | None = True
     _traverse_internals = [("interval", InternalTraversal.dp_plain_obj)]  # noqa: RUF012 - as SQLAlchemy's elements have it
 
     def __init__(self, interval: timedelta) -> None:
@@ -69,8 +70,8 @@ class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
     (UTC_TIMESTAMP(6) + INTERVAL (wait) * 1000000 MICROSECOND)
     """
 
-    type = DateTime()
-    inherit_cache = True
+    type: TypeEngine[Any] = DateTime()
+    inherit_cache: bool | None = True
     name = "utc_in"
 
     def __init__(self, after: timedelta | ColumnElement[Any]) -> None:
@@ -80,6 +81,6 @@ class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
 class seconds_between(FunctionElement[Any]):  # noqa: N801 - as above
     """The seconds from one time to another, with microseconds (SQLite: milliseconds)."""
 
-    type = Float()
-    inherit_cache = True
+    type: TypeEngine[Any] = Float()
+    inherit_cache: bool | None = True
     name = "seconds_between"

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, String, and_, case, literal, literal_column
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import TypeEngine
 
 __all__ = [
     "ExactName",
@@ -36,16 +37,16 @@ _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_ .:,+/-]*")
 class exact_text(FunctionElement[str]):  # noqa: N801 - a SQL function, written like func.now
     """The text of a column, for comparison with `ExactName`."""
 
-    type = String()
-    inherit_cache = True
+    type: TypeEngine[Any] = String()
+    inherit_cache: bool | None = True
     name = "exact_text"
 
 
 class ExactName(ColumnElement[str]):
     """The name of a state, for comparison with `exact_text`."""
 
-    type = String()
-    inherit_cache = True
+    type: TypeEngine[Any] = String()
+    inherit_cache: bool | None = True
     _traverse_internals = [("name", InternalTraversal.dp_string)]  # noqa: RUF012 - as SQLAlchemy's elements have it
 
     def __init__(self, name: str) -> None:

@@ -28,6 +28,8 @@ def both_dialects() -> tuple[Dialect, Dialect]:
 class AlterColumn(ExecutableDDLElement):
     """``ALTER TABLE``: *definition* for the column, *drop* and *add* for its CHECK, and an algorithm to ask for."""
 
+    table: Table
+
     add: CheckConstraint | None
     algorithm: str | None
     definition: str
