@@ -46,7 +46,7 @@ def due(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Touch this file after each round, and remove it at the end and while the database cannot be used.",
+            help="Touch this file after each batch, and remove it at the end and while the database cannot be used.",
             show_default=False,
         ),
     ] = None,

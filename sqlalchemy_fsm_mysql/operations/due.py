@@ -117,7 +117,7 @@ def run_due(
     sooner. With ``every=None`` it goes over the due rows once and returns. Any number of workers may run at once.
 
     It stops after its batch when ``stop()`` is true. Without *stop*, in the main thread, SIGTERM and SIGINT stop it; a
-    second signal acts as it did before. *ready_file* is touched after each round, and removed while the database cannot
+    second signal acts as it did before. *ready_file* is touched after each batch, and removed while the database cannot
     be used and at the end. A lost connection, a failover, a read-only server and a lock timeout are waited out by
     stamina's retries. A row on which the server or a hook fails is reported and tried again in the next round; the
     others move. The logger ``sqlalchemy_fsm_mysql.due`` has a line at INFO for each batch, and one at WARNING for each
@@ -208,9 +208,10 @@ class _Worker:
         while not self.stop():
             due = Round(self.mapped, self.names, self.criteria, self.attribution)
             began, moved = (yield _now), 0
+            self._show_ready()
             while not due.is_over and moved < _ROUND and not self.stop():
                 moved += yield from self._batch(due)
-            self._show_ready()
+                self._show_ready()
             if due.is_over and self.every is None:
                 return
             if due.is_over and not self.stop():
