@@ -199,3 +199,15 @@ def test_docstrings_have_one_dialect() -> None:
     ]
 
     assert found == []
+
+
+def test_what_is_awaited_is_typed_as_a_coroutine() -> None:
+    """Type checkers find a forgotten ``await`` of a Coroutine, and not of any other Awaitable."""
+    found = [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.returns and ast.unparse(node.returns).startswith("Awaitable[")
+    ]
+
+    assert found == []

@@ -9,7 +9,7 @@ import functools
 import inspect as python
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -47,7 +47,7 @@ def run_transaction(
     attempts: int = ...,
     timeout: float | None = ...,
     idempotent: bool = ...,
-) -> Awaitable[R]: ...
+) -> Coroutine[Any, Any, R]: ...
 @overload
 def run_transaction(
     session_factory: Engine,
@@ -65,7 +65,7 @@ def run_transaction(
     attempts: int = ...,
     timeout: float | None = ...,
     idempotent: bool = ...,
-) -> Awaitable[R]: ...
+) -> Coroutine[Any, Any, R]: ...
 @overload
 def run_transaction(
     session_factory: sessionmaker[Any] | Callable[[], Session],

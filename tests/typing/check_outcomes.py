@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
@@ -149,10 +149,17 @@ def in_statements(session: Session) -> None:
     assert_type(session.scalars(select(Order).where(running)).all()[0], Order)
 
 
-async def a_forgotten_await_is_found(order: Order, session: AsyncSession) -> None:
+async def async_work(session: AsyncSession) -> Moved[Order]:
+    return await fire_key(Order, 1, "Stop", session)
+
+
+async def a_forgotten_await_is_found(
+    order: Order, session: AsyncSession, sessions: async_sessionmaker[AsyncSession]
+) -> None:
     order.fire("Stop", session)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     fire_key(Order, 1, "Stop", session)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     claim(Order, "Stop", session, limit=1)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    run_transaction(sessions, async_work)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
 
 
 def a_match_narrows(outcome: Moved[Order] | Refused[Order]) -> None:
