@@ -261,6 +261,8 @@ class Walk:
         return None
 
     def _transaction(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
+        """Change the next rows in a transaction; the key of the last one, None at the end of the table."""
+        # SKIP LOCKED leaves the rows of other transactions to a later pass, so that neither side waits for the other.
         picked = select(self.row.state, *self.order).where(*criteria, *self.picked()).order_by(*self.order)
         locked = picked.limit(self.limit).with_for_update(skip_locked=self.place.has_skip_locked)
         self.place.begin_short()
@@ -270,6 +272,7 @@ class Walk:
             if rows:
                 self.change(rows)
         self.moved += len(rows)
+        # Fewer rows than asked for: the primary key has no more that match.
         if len(rows) < self.limit:
             return None
         self._adapt(time.monotonic() - start)

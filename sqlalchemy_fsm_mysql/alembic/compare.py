@@ -192,6 +192,7 @@ def _changes(
 def _converted(
     place: Place, current: ColumnStates, type_: StateType, where: dict[str, Any]
 ) -> Iterator[MigrateOperation]:
+    """The operation that stores the states in another form, or forbids NULL."""
     wanted = place.storage(type_.storage)
     if current.storage != wanted:
         log.info("Detected states stored as %s, not %s, on '%s'", current.storage, wanted, place.label)
@@ -199,6 +200,7 @@ def _converted(
         log.info("Detected states that may be NULL on '%s'", place.label)
     # States that rows may still be in stay in the column; a later revision drops them.
     extra = tuple(state for state in current.states if state not in type_.stored_states)
+    # The column's own order comes first, since an ENUM is stored and sorted by position. A column of text has none.
     yield ConvertStatesOp(
         states=(*current.states, *(state for state in type_.stored_states if state not in current.states))
         if current.states

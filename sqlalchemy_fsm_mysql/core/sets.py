@@ -312,6 +312,8 @@ def take(sweep: Sweep, connection: Connection, rows: Sequence[Locked], *, is_sav
     databases where one UPDATE cannot take them all.
     """
     target, moved = sweep.target, Counter[int]()
+    # The next version is a parameter of the UPDATE, so rows of one version move together. Where the database counts
+    # versions, or there are none, all rows have the version None: one group.
     by_version: dict[Any, list[Locked]] = {}
     for row in rows:
         by_version.setdefault(row.version, []).append(row)

@@ -77,6 +77,8 @@ def refusal_in(error: BaseException) -> RefusedByDatabase | None:
     """
     if isinstance(error, RefusedByDatabase):
         return error
+    # mysqlclient and PyMySQL have the number as the first argument, the other drivers as `errno`; SQLite has none, and
+    # there the text decides alone.
     driver = getattr(error, "orig", None) or error
     code = getattr(driver, "errno", None) or (driver.args or (None,))[0]
     is_numbered = code == REFUSED

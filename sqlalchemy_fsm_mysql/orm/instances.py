@@ -24,6 +24,8 @@ def know_version(writer: Writer, fire: Fire) -> None:
     instance = fire.instance if fire.instance is not None else writer.instance(fire.key)
     if version is None or instance is None:
         return
+    # Read past the attribute: an expired version must not be loaded, because then it would be the row's own, and no
+    # change by another session would show.
     known = instance.__dict__.get(mapper.get_property_by_column(version).key)
     if known is not None:
         fire.parameters[KNOWN_VERSION] = known

@@ -157,6 +157,7 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
     literals = Literals(compiler)
     new, old = _new_and_old(element, compiler)
     if element.kind == "update":
+        # <=> knows NULL, unlike =. An UPDATE that leaves the state is no transition, and must pass in any state.
         is_refused = [f"NOT ({_bytes(old)} <=> {_bytes(new)})"]
         is_listed = _is_listed([old, new], element.rules.edges, literals)
         source = _text_or(old, "''")
@@ -164,7 +165,9 @@ def _create(element: CreateTrigger, compiler: Any, **_: Any) -> str:
         is_refused = []
         is_listed = _is_listed([new], ((state,) for state in element.rules.begins), literals)
         source = "''"
+    # A NULL in OLD or NEW makes the search NULL, which would let the row pass.
     is_refused.append(f"NOT COALESCE({is_listed}, FALSE)")
+    # The permit names database, column and edge in one text, so that one meant for another table opens nothing here.
     label = literals.text(_permitted_column(element.table.name, element.column.name))
     edge = f"CONCAT(DATABASE(), {label}, {source}, '{_ARROW}', {_text_or(new, chr(39) * 2)})"
     return "\n".join(
