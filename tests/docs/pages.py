@@ -55,6 +55,9 @@ SHOWN = ("md", "text", "mermaid")
 # Set by ./dev ecosystem.
 IS_ECOSYSTEM = os.environ.get("FSM_ECOSYSTEM", "") not in ("", "0")
 
+# The server on which each recipe runs: one, because some of these libraries have one MetaData for the whole process.
+RECIPES: dict[Path, URL | None] = {}
+
 FILE = re.compile(r"(?:#|\.\.) ([\w/]+\.(?:py|rst))(, at the end)?\n")
 # What a page writes for a server, and in SQLite's place on one.
 SERVER_URL = re.compile(r"mysql\+pymysql://user:password@[\w.]+(:\d+)?/\w+")
@@ -136,12 +139,9 @@ class Page:
         if needs in PEERS:
             # Theirs is shown once; what Django has configured stays, so not again on each server.
             return self.url is None and is_installed(*needs.split())
-        return {
-            "": True,
-            "server": self.url is not None,
-            "mariadb": self.is_mariadb,
-            "recipe": self.is_mariadb and IS_ECOSYSTEM,
-        }[needs]
+        if needs == "recipe":
+            return self.is_mariadb and IS_ECOSYSTEM and RECIPES.setdefault(self.path, self.url) == self.url
+        return {"": True, "server": self.url is not None, "mariadb": self.is_mariadb}[needs]
 
     def placed(self, text: str) -> str:
         """*text* with this page's database."""
