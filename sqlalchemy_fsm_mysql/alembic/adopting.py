@@ -38,6 +38,7 @@ from ..databases.mysql.literals import quoted
 from ..databases.mysql.shape import ColumnShape, column_shape, copy_remark
 from ..errors import MigrationRefused
 from ..operations.adoption import Look, disagreeing, look, shown
+from ..sql.keys import is_beyond
 from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
 from .batches import Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
@@ -272,7 +273,7 @@ class _FillWalk(Walk):
 
     done = "filled"
     # A batch that meets a busy moment of the server is long in proportion to its rows, all locked until it ends.
-    largest = 500
+    largest = 200
 
     def __init__(self, table: _Table, adoption: Adoption, batch_size: int) -> None:
         kept = self_updating_columns(table.place)
@@ -285,29 +286,31 @@ class _FillWalk(Walk):
         differs = AsBytes(self.row.state).is_distinct_from(AsBytes(self.state))
         return [differs, self.state.is_not(None)]
 
-    def through(self, criteria: Sequence[ColumnElement[bool]]) -> None:
-        while self._again(criteria) is not None:
-            pass
-
     def _transaction(self, criteria: Sequence[ColumnElement[bool]]) -> tuple[Any, ...] | None:
         """Fill a batch by one statement, so that no round trip of this process lengthens the time of its locks.
 
         On a busy machine, a process can wait for its turn between two statements for longer than a batch takes.
         """
+        rows = [*criteria, *self.picked()]
+        # A plain read finds the end of the batch, so that the UPDATE locks nothing beyond it.
+        last = select(*self.order).where(*rows).order_by(*self.order).limit(1).offset(self.limit - 1)
+        end = self.connection.execute(last).one_or_none()
+        if end is not None:
+            rows.append(~is_beyond(self.order, tuple(end)))
         key = [part.label(f"fsm_{number}") for number, part in enumerate(self.row.key)]
-        locked = select(*key).where(*criteria, *self.picked()).order_by(*self.order).limit(self.limit)
-        rows = locked.with_for_update(skip_locked=True).subquery("fsm_picked")
-        is_picked = [part == rows.c[f"fsm_{number}"] for number, part in enumerate(self.row.key)]
+        free = select(*key).where(*rows).order_by(*self.order).limit(self.limit).with_for_update(skip_locked=True)
+        batch = free.subquery("fsm_batch")
+        is_free = [part == batch.c[f"fsm_{number}"] for number, part in enumerate(self.row.key)]
         self.place.begin_short()
         start = time.monotonic()
         filled = self.connection.execute(
-            update(self.row.table).where(*is_picked).values({self.row.state: self.state, **self.values})
-        ).rowcount
-        self.moved += filled
-        if filled < self.limit:
+            update(self.row.table).where(*is_free).values({self.row.state: self.state, **self.values})
+        )
+        self.moved += filled.rowcount
+        if end is None:
             return None
         self._adapt(time.monotonic() - start)
-        return ()
+        return tuple(end)
 
 
 def _fill(table: _Table, adoption: Adoption, batch_size: int) -> int:

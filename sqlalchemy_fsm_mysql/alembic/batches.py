@@ -223,18 +223,14 @@ class Walk:
     def once(self, total: int) -> None:
         """Go through the table once."""
         for criteria, end in self._ranges():
-            self.through(criteria)
+            beyond: list[ColumnElement[bool]] = []
+            while (last := self._again([*criteria, *beyond])) is not None:
+                beyond = [is_beyond(self.order, last)]
             if end is not None and time.monotonic() - self._told >= TELL_EVERY:
                 self._told = time.monotonic()
                 key = end[0] if len(end) == 1 else end
                 done = f"{self.moved} of {total} rows {self.done}"
                 log.info("%s: %s (%s), at key %s", self.place.label, done, self.way, key)
-
-    def through(self, criteria: Sequence[ColumnElement[bool]]) -> None:
-        """Change the rows under *criteria*, in as many transactions as that takes."""
-        beyond: list[ColumnElement[bool]] = []
-        while (last := self._again([*criteria, *beyond])) is not None:
-            beyond = [is_beyond(self.order, last)]
 
     def _ranges(self) -> Iterator[tuple[list[ColumnElement[bool]], tuple[Any, ...] | None]]:
         """The table in parts of `batch_size` rows along its key, whatever they hold, and each part's last key."""
