@@ -26,7 +26,7 @@ from ..errors import MigrationRefused
 from ..errors.texts import State, escaped
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
-from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers
+from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers, require_seconds
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
 
@@ -73,6 +73,9 @@ class EnforceMachineOp(StatesOp):
     replaces: bool = False  # triggers of a machine that is not known
     phase: Literal["expand", "contract"] | None = None  # for the revision: when a rolling deploy may run it
     lock_wait_timeout: int = LOCK_WAIT
+
+    def __post_init__(self) -> None:
+        require_seconds(self.lock_wait_timeout)
 
     @classmethod
     def enforce_machine(
@@ -157,6 +160,9 @@ class ReleaseMachineOp(StatesOp):
     initial_states: InitialStates = ()
     comes_first: bool = False  # in a revision, before the column is dropped
     lock_wait_timeout: int = LOCK_WAIT
+
+    def __post_init__(self) -> None:
+        require_seconds(self.lock_wait_timeout)
 
     @classmethod
     def release_machine(

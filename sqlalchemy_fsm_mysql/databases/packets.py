@@ -55,10 +55,16 @@ class PacketFailed(Exception):
     """
 
     at_commit: bool
-    cause: StatementError | RefusedByDatabase
+    cause: StatementError | RefusedByDatabase | UnicodeEncodeError
     unit: int | None
 
-    def __init__(self, cause: StatementError | RefusedByDatabase, *, unit: int | None, at_commit: bool = False) -> None:
+    def __init__(
+        self,
+        cause: StatementError | RefusedByDatabase | UnicodeEncodeError,
+        *,
+        unit: int | None,
+        at_commit: bool = False,
+    ) -> None:
         super().__init__(f"a packet failed: {type(cause).__name__}")
         self.cause, self.unit, self.at_commit = cause, unit, at_commit
 

@@ -46,6 +46,7 @@ __all__ = [
     "permitted",
     "release_machine",
     "remove_triggers",
+    "require_seconds",
     "triggered_columns",
     "watched_edges",
 ]
@@ -91,7 +92,7 @@ def enforce_machine(
     """
     if mode not in ("refuse", "watch"):
         raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
-    _require_seconds(lock_wait_timeout)
+    require_seconds(lock_wait_timeout)
     own = state_column(column)
     rules = rules_of(own).union(*(rules_also(own.type, other) for other in also))
     with connected(bind) as connection:
@@ -104,13 +105,14 @@ def release_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout
     Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
     seconds; FSMError when the account could not see a trigger, if there was one; SQLAlchemy's DBAPIError.
     """
-    _require_seconds(lock_wait_timeout)
+    require_seconds(lock_wait_timeout)
     own = state_column(column)
     with connected(bind) as connection:
         remove_triggers(connection, own, lock_wait_timeout=lock_wait_timeout)
 
 
-def _require_seconds(lock_wait_timeout: Any) -> None:
+def require_seconds(lock_wait_timeout: Any) -> None:
+    """Raises: ValueError when *lock_wait_timeout* is no number of seconds that a server takes."""
     if type(lock_wait_timeout) is not int or not 1 <= lock_wait_timeout <= _LONGEST_WAIT:
         raise ValueError(
             f"lock_wait_timeout={shown(lock_wait_timeout)}; it is a number of whole seconds, 1 to {_LONGEST_WAIT:,}"

@@ -31,6 +31,8 @@ Outcome: TypeAlias = "Moved[Any] | Refused[Any] | BaseException"
 
 # So often is a batch sent again after errors; then each of its fires is run alone.
 _ATTEMPTS: Final = 4
+# 128 fires of this size are far from 16 MB, MariaDB's default for max_allowed_packet; MySQL's is 64 MB.
+_CHARACTERS: Final = 8192
 # Seconds. A server or a proxy may close a connection that is idle, and a packet on it would have an unknown outcome.
 _IDLE: Final = 1.0
 
@@ -59,8 +61,10 @@ class Sender:
         outcomes: dict[int, Outcome] = {}
         left = list(enumerate(fires))
         # The functions of on_moved belong into the transaction of their move, and may do there what they like.
-        alone = [pair for pair in left if _has_hook_within(pair[1])]
-        together = [pair for pair in left if not _has_hook_within(pair[1])] if alone else left
+        # A packet beyond max_allowed_packet ends the connection, and then the outcome of the whole batch is unknown.
+        alone = [pair for pair in left if _has_hook_within(pair[1]) or _is_large(pair[1])]
+        apart = {i for i, _ in alone}
+        together = [pair for pair in left if pair[0] not in apart] if alone else left
         try:
             packets = self._packets()
         except SQLAlchemyError as error:  # there is no connection to be had
@@ -215,6 +219,19 @@ class Sender:
             )
         except Exception as error:  # noqa: BLE001 - the caller of this fire gets it
             return error
+
+
+def _is_large(fire: Fire) -> bool:
+    """Whether the values of *fire* have more characters than a fire in a batch may have."""
+    size, values = 0, [*fire.parameters.values(), fire.attribution.details]
+    while values and size <= _CHARACTERS:
+        value = values.pop()
+        size += len(value) if isinstance(value, (str, bytes, bytearray, memoryview)) else 8
+        if isinstance(value, dict):
+            values += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            values += value
+    return size > _CHARACTERS
 
 
 def _outcome(connection: Connection, fire: Fire, answer: Any) -> Outcome:

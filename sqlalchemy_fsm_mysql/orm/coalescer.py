@@ -64,7 +64,8 @@ class Coalescer(Generic[E]):
     most *max_pending* fires wait: a further caller waits until there is room.
 
     When one fire of a batch fails, nothing of the batch is committed. That fire is then run alone, and the others
-    again, so an error reaches its own caller only. When the outcome of the COMMIT is unknown, a fire with a token is
+    again, so an error reaches its own caller only. A fire with more than 8,192 characters of values is run alone: a
+    packet that is too large ends the connection. When the outcome of the COMMIT is unknown, a fire with a token is
     sent again under it, which moves the row once; a fire without a token raises OutcomeUnknown.
 
     Raises: TypeError when *engine* is no engine, or a limit no number; ValueError for a limit that is too small.

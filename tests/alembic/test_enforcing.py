@@ -489,3 +489,11 @@ def test_a_script_migrates_them_too(project: Project, engine: Engine, table: Tab
     assert set(stored(engine).values()) == {"paid", OVER}
     with engine.connect() as connection:
         assert connection.scalar(select(table.c.state).where(table.c.id == 1)) == OVER
+
+
+@pytest.mark.parametrize("seconds", ["1; DROP TABLE victim", 0, -1, 1.5, True, None, 10**9])
+@pytest.mark.parametrize("operation", [EnforceMachineOp, ReleaseMachineOp])
+def test_a_wait_is_a_number_of_seconds(operation, seconds):
+    """It is written into scripts of ``--sql`` as it is."""
+    with pytest.raises(ValueError, match="lock_wait_timeout="):
+        operation(table_name="orders", column_name="state", machine="{}", lock_wait_timeout=seconds)

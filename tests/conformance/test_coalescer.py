@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -257,6 +257,50 @@ def test_a_poisoned_fire_fails_alone(coalesced: Engine, database: Engine) -> Non
         "Running",
     ]
     assert [len(steps(database, key)) for key in keys] == [1, 1, 0, 1, 1]
+
+
+@pytest.mark.servers_only
+def test_a_text_that_the_connection_cannot_send_fails_alone(coalesced: Engine, database: Engine) -> None:
+    """The driver encodes a packet as a whole, so it refuses all of it for one text."""
+    keys = [create(database, Order) for _ in range(5)]
+    latin1 = create_engine(
+        coalesced.url.update_query_dict({"charset": "latin1"}),
+        connect_args=multi_statements(coalesced.dialect.driver, True),
+        execution_options=dict(coalesced.get_execution_options()),
+    )
+    try:
+        with Coalescer(latin1, max_wait=SOON) as fires:
+            results = at_once(
+                [
+                    lambda i=i, key=key: fires.fire_key(Order, key, "Ready", actor="😀"[: i == 2])
+                    for i, key in enumerate(keys)
+                ]
+            )
+    finally:
+        latin1.dispose()
+
+    assert isinstance(results[2], ValueError)
+    assert [one.target for i, one in enumerate(results) if i != 2] == ["Running"] * 4
+    assert [len(steps(database, key)) for key in keys] == [1, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("details", ["x" * 10_000, {"a": [{"b": "x" * 10_000}]}, list(range(2_000)), {"x" * 10_000: 1}])
+def test_a_large_fire_is_run_alone(coalesced: Engine, database: Engine, details: Any) -> None:
+    """A packet beyond max_allowed_packet ends the connection, and the outcome of its whole batch is unknown."""
+    keys = [create(database, Order) for _ in range(3)]
+
+    with Coalescer(coalesced, max_wait=SOON) as fires:
+        given = [None, details, "x" * 1_000]
+        results = at_once(
+            [
+                lambda k=key, d=one: fires.fire_key(Order, k, "Ready", details=d)
+                for key, one in zip(keys, given, strict=True)
+            ]
+        )
+        alone = fires.figures.rerun
+
+    assert [one.target for one in results] == ["Running"] * 3
+    assert alone == 1 or is_sqlite(database)
 
 
 @pytest.mark.servers_only

@@ -171,6 +171,8 @@ class MySQLPackets(Packets):
             failed = len(answers)
             _end(connection, is_begun=failed > 0)
             raise PacketFailed(error, unit=_unit_of(begins, failed, sent), at_commit=failed == sent) from error
+        except UnicodeEncodeError as error:  # of a text that the connection's character set lacks: nothing was sent
+            raise PacketFailed(error, unit=None) from error
         except BaseException:
             # An exception of a signal handler may have come with answers unread, or with the transaction open.
             connection.invalidate()
