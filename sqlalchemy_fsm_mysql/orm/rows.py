@@ -26,8 +26,8 @@ def state_row(
     Raises: InvalidMachine when the version is in another table than the state.
     """
     table = state.table
-    # In joined inheritance a class has columns in several tables. A fire is an UPDATE of one table, so only those of the
-    # state's table can be effects, key and version of it.
+    # In joined inheritance a class has columns in several tables. A fire is an UPDATE of one table, so only the columns
+    # of the state's table can be its effects, key and version.
     here = {
         cast("Column[Any]", c): prop.key
         for prop in mapper.column_attrs
