@@ -245,7 +245,7 @@ def draw(path: Path, values: dict[str, float], label: str) -> None:
 
     ordered = sorted(values.items(), key=lambda item: item[1], reverse=True)
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(ordered)))
-    colours = ["#3f8fbf" if name.startswith("fire") else "#9aa3ab" for name, _ in ordered]
+    colours = ["#3f8fbf" if name.startswith(("fire", "Coalescer")) else "#9aa3ab" for name, _ in ordered]
     axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=colours)
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
