@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
-__all__ = ["Awaited"]
+__all__ = ["Awaited", "Later"]
+
+R = TypeVar("R")
+
+Later: TypeAlias = Coroutine[Any, Any, R]  # Any: a caller awaits it, and neither yields nor sends
+"""The result of a call with an async session or connection. As a coroutine, and no Awaitable, so that a checker finds
+the call that is not awaited."""
 
 
 class Awaited(Coroutine[Any, Any, Any]):

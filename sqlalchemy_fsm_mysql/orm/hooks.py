@@ -28,7 +28,7 @@ H = TypeVar("H", bound=Callable[..., object])
 
 
 def on_moved(
-    column: Any,
+    column: object,
     *,
     event: str | Collection[str] | None = None,
     source: State | Collection[State] | None = None,
@@ -55,7 +55,7 @@ def on_moved(
 
 
 def on_committed(
-    column: Any,
+    column: object,
     *,
     event: str | Collection[str] | None = None,
     source: State | Collection[State] | None = None,
@@ -77,7 +77,7 @@ def on_committed(
     return _registration("committed", column, event, source, target)
 
 
-def remove_hook(column: Any, function: Callable[..., Any]) -> None:
+def remove_hook(column: object, function: Callable[..., object]) -> None:
     """Remove every registration of *function* for *column*.
 
     Raises: ValueError when *function* is not registered.

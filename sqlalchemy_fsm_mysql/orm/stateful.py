@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlalchemy import event as events
@@ -13,6 +12,7 @@ from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
 from ..outcomes.states import Undeclared
 from . import functions  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
+from .awaited import Later
 from .column import StateColumn, StateMachineColumn, StateType
 from .firing import available_events, can_fire, fire_row
 from .history import history_rows
@@ -68,11 +68,11 @@ class Stateful(_Parameters[E, T, H]):
         session: AnySession | None = ...,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
+        **payload: object,
     ) -> Moved[S]: ...
     @overload
     def fire(
@@ -81,12 +81,12 @@ class Stateful(_Parameters[E, T, H]):
         session: AsyncSession,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
-    ) -> Coroutine[Any, Any, Moved[S]]: ...
+        **payload: object,
+    ) -> Later[Moved[S]]: ...
     def fire(
         self,
         event: E,
@@ -120,11 +120,11 @@ class Stateful(_Parameters[E, T, H]):
         session: AnySession | None = ...,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
+        **payload: object,
     ) -> Moved[S] | Refused[S]: ...
     @overload
     def try_fire(
@@ -133,12 +133,12 @@ class Stateful(_Parameters[E, T, H]):
         session: AsyncSession,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
-    ) -> Coroutine[Any, Any, Moved[S] | Refused[S]]: ...
+        **payload: object,
+    ) -> Later[Moved[S] | Refused[S]]: ...
     def try_fire(
         self,
         event: E,
@@ -156,7 +156,7 @@ class Stateful(_Parameters[E, T, H]):
         work = within(session_or_own(session, self), fire_row, "try_fire")
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
 
-    def can_fire(self, event: E, *, column: Any = None) -> bool:
+    def can_fire(self, event: E, *, column: object = None) -> bool:
         """Whether *event* leaves the state in memory. A hint: the state may be stale, and guards are not evaluated.
 
         No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
@@ -166,18 +166,18 @@ class Stateful(_Parameters[E, T, H]):
         """
         return can_fire(self, event, column=column)
 
-    def available_events(self, *, column: Any = None) -> list[str]:
+    def available_events(self, *, column: object = None) -> list[str]:
         """The events that leave the state in memory, in the machine's order. A hint, like :meth:`can_fire`."""
         return available_events(self, column=column)
 
     @overload
     def possible_events(
-        self, session: AnySession | None = ..., /, *, column: Any = ..., **payload: Any
+        self, session: AnySession | None = ..., /, *, column: object = ..., **payload: object
     ) -> list[str]: ...
     @overload
     def possible_events(
-        self, session: AsyncSession, /, *, column: Any = ..., **payload: Any
-    ) -> Coroutine[Any, Any, list[str]]: ...
+        self, session: AsyncSession, /, *, column: object = ..., **payload: object
+    ) -> Later[list[str]]: ...
     def possible_events(self, session: Any = None, /, *, column: Any = None, **payload: Any) -> Any:
         """The events that would move this row now, guards included, in the machine's order: one SELECT.
 
@@ -189,9 +189,9 @@ class Stateful(_Parameters[E, T, H]):
         return possible_events(self, session, column, payload)
 
     @overload
-    def history(self, session: AnySession | None = ..., /, *, column: Any = ...) -> list[H]: ...
+    def history(self, session: AnySession | None = ..., /, *, column: object = ...) -> list[H]: ...
     @overload
-    def history(self, session: AsyncSession, /, *, column: Any = ...) -> Coroutine[Any, Any, list[H]]: ...
+    def history(self, session: AsyncSession, /, *, column: object = ...) -> Later[list[H]]: ...
     def history(self, session: Any = None, /, *, column: Any = None) -> Any:
         """The history rows of this row, oldest first, as instances of the history class.
 
