@@ -239,15 +239,20 @@ def missing_drivers(config: pytest.Config) -> list[str]:
 
 # --- a test that hangs
 
-# Seconds; more than `timeout` in pyproject.toml. That raises an exception in the main thread, and Python drops one that is
-# raised in the callback of a weak reference, or in __del__: the test then goes on, without a limit. This timer is a
-# thread of C, which writes where every thread is, and ends the process.
-HANGS_AFTER = 400
+# pytest-timeout raises an exception in the main thread, and Python drops one that is raised in the callback of a weak
+# reference, or in __del__: the test then goes on, without a limit. This timer is a thread of C, which writes where every
+# thread is, and ends the process.
+SECONDS_MORE = 200  # than the test's own limit
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=item.config.stash[real_stderr])
+    marker = item.get_closest_marker("timeout")
+    option = item.config.getoption("timeout", None)
+    limit = float(marker.args[0] if marker and marker.args else option or item.config.getini("timeout") or 0)
+    if limit > 0:
+        seconds = limit + SECONDS_MORE
+        faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[real_stderr])
 
 
 @pytest.hookimpl(trylast=True)
