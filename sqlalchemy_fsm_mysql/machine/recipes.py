@@ -41,7 +41,11 @@ _DATA = Phase("data", "set the rows that hold '{before}' to '{after}', in batche
 _FORGET = Phase("deploy", "a release without the alias, on all servers")
 _CONTRACT = Phase("contract", "take '{before}' out of the column's states, once no row holds it")
 _ALL = Phase("deploy", "the release, on all servers")
-_EMPTY = Phase("data", "wait until no row is in '{before}', or set those rows to another state, in batches by key")
+_EMPTY = Phase(
+    "data",
+    "wait until no row is in '{before}', or set those rows to another state, in batches by key; to split them among"
+    " several states, by migrate_states(where=…)",
+)
 _DROP = Phase("deploy", "the release without '{before}', on all servers")
 
 # A change's kind -> the sentence about it, and its phases. {before} and {after} are stored names.
