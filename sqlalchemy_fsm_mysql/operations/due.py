@@ -208,7 +208,6 @@ class _Worker:
         while not self.stop():
             due = Round(self.mapped, self.names, self.criteria, self.attribution)
             began, moved = (yield _now), 0
-            self._show_ready()
             while not due.is_over and moved < _ROUND and not self.stop():
                 moved += yield from self._batch(due)
                 self._show_ready()

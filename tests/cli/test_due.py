@@ -108,7 +108,7 @@ def test_a_worker_ends_cleanly_at_a_signal(module, place, tmp_path, number):
         _, told = worker.communicate(timeout=60)
     finally:
         worker.kill()
-        worker.wait()
+        worker.communicate()
 
     assert (worker.returncode, ready.exists()) == (0, False), told
     lines = told.splitlines()
