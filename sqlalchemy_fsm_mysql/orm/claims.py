@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import Connection, Integer, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import instance_state, set_committed_value
+from sqlalchemy.orm.attributes import instance_state
 
 from ..core.attribution import Attribution
 from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take, taken_branch
@@ -22,7 +22,7 @@ from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..sql.keys import is_among
 from .hooks import announce_all
-from .instances import show_columns, show_state, unedited
+from .instances import show_columns, unedited
 from .leases import leased, note_leases
 from .mapped import mapped_event
 from .sessions import AnySession, shown_instance, within
@@ -133,10 +133,9 @@ def _claim(
                 "claim() locks rows and then moves them, and in AUTOCOMMIT, as on this connection, no lock lasts"
             )
         order = order or sweep.event.row.key
-        loads_first = _can_load_first(sweep) and not any(isinstance(one, model) for one in session.dirty)
-        sweep = replace(sweep, shows_moves=not loads_first)
+        loads_first = _changes_state_only(sweep) and not any(isinstance(one, model) for one in session.dirty)
         with sweep.explaining(connection):
-            # 2. Lock free rows. Mostly, the same SELECT loads the instances.
+            # 2. Lock free rows. Where the event changes the state only, the same SELECT loads the instances.
             database_of(connection).rows.lock(connection, sweep.event)
             instances, rows = _lock_free(sweep, connection, order, limit, loads=loads_first)
             _require_known_versions(sweep, rows)
@@ -144,10 +143,8 @@ def _claim(
             one_update = is_one_update(sweep, len(rows))
             with nullcontext() if one_update else all_or_none(sweep, connection, is_locked=True):
                 moved = take(sweep, connection, rows)
-            # 4. The columns that the move has changed are read again; otherwise the instances are loaded only now.
-            if loads_first:
-                _show_changed(sweep, connection, instances, rows)
-            else:
+            # 4. Otherwise the instances are loaded after the move.
+            if not loads_first:
                 instances = _load(sweep, connection, [row.key for row in rows])
         if lease is not None:
             note_leases(sweep, instances, rows, lease, str(worker))
@@ -173,6 +170,8 @@ def _lock_free(
     shape = _shape_of(order)
     query = shared(None if shape is None else sweep.statements, sweep.event, ("claim", loads, shape), build)
     sweep = replace(sweep, parameters={**sweep.parameters, _LIMIT: limit})
+    # Only the columns that the move needs are read: an index may have them all. Where the server reads whole rows, it
+    # prefers to scan and sort a small table, and then locks every row that matches, which other workers pass over.
     # populate_existing: an instance that is in the session already shows the row that is locked now.
     results = sweep.execute(connection, query, populate_existing=True)
     if not loads:
@@ -190,32 +189,6 @@ def _shape_of(order: Sequence[Any]) -> tuple[Any, ...] | None:
     return None if any(key is None or key.bindparams for key in keys) else tuple(key.key for key in keys)
 
 
-def _show_changed(
-    sweep: SessionSweep, connection: Connection, instances: Sequence[Any], rows: Sequence[Locked]
-) -> None:
-    """Set the state of *instances*, which were loaded before the move, and the other columns that the move has changed.
-
-    The read takes a lock, as that of :func:`_load` does.
-    """
-    for instance, row in zip(instances, rows, strict=True):
-        show_state(sweep.writer, instance, row.branch.leads_to)
-    names = sweep.mapped.changed_with(sweep.event)
-    if not names or not rows:
-        return
-    key = ("claimed", sweep.mapped)
-    if key not in sweep.event.cache:
-        columns = [sweep.event.row.columns[name] for name in names]
-        query = select(*sweep.event.row.key, *columns).where(among(sweep.event.row.key)).with_for_update()
-        sweep.event.cache[key] = query
-    parts = len(sweep.event.row.key)
-    by_key = {row.key: instance for instance, row in zip(instances, rows, strict=True)}
-    for some in chunks(list(by_key)):
-        for values in connection.execute(sweep.event.cache[key], {"fsm_keys": bindable(some)}):
-            instance = by_key[tuple(values[:parts])]
-            for name, value in zip(names, values[parts:], strict=True):
-                set_committed_value(instance, name, value)
-
-
 def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...]]) -> list[Any]:
     """The instances of the moved rows with *keys*, read after the move, with their eager relationships.
 
@@ -226,16 +199,20 @@ def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...
     loaded: dict[tuple[Any, ...], Any] = {}
     session, mapper = sweep.writer.session, sweep.mapped.mapper
     loads_others = any(relationship.lazy in _IN_THE_QUERY for relationship in mapper.relationships)
-    for key in keys:
+    for key in keys if session.identity_map else ():
         instance = sweep.writer.instance(key)
         if instance is not None:
             session.expire(instance, unedited(instance))
+    cached = ("claimed", sweep.mapped)
+    if cached not in sweep.event.cache:
+        query = select(sweep.mapped.model).where(among(sweep.event.row.key))
+        sweep.event.cache[cached] = query if loads_others else query.with_for_update()
     for some in chunks(keys):
         is_some = is_among(sweep.event.row.key, some)
-        query = select(sweep.mapped.model).where(is_some)
         with sweep.writer.reading(connection):
             instances = session.scalars(
-                query if loads_others else query.with_for_update(),
+                sweep.event.cache[cached],
+                {"fsm_keys": bindable(some)},
                 bind_arguments=sweep.writer.bind_arguments(sweep.event),
             ).unique()
             loaded |= {inspect(instance).identity: instance for instance in instances}
@@ -267,17 +244,17 @@ def _require_known_versions(sweep: SessionSweep, rows: Sequence[Locked]) -> None
             )
 
 
-def _can_load_first(sweep: SessionSweep) -> bool:
-    """Whether an instance loaded before the move is as good as one loaded after it, once :func:`_show_changed` is done.
+def _changes_state_only(sweep: SessionSweep) -> bool:
+    """Whether an instance loaded before the move is as good as one loaded after it, once it has the new state.
 
-    It is when the event changes nothing but the state and plain columns, the mapping joins no other table (a locking
-    read would lock its rows, too), and no ``load`` or ``refresh`` listener would be called with the old state.
+    It is when the event changes nothing but the state, the mapping joins no other table (a locking read would lock its
+    rows, too), and no ``load`` or ``refresh`` listener would be called with the old state.
     """
     mapped, mapper = sweep.mapped, sweep.mapped.mapper
     listeners = mapper.class_manager.dispatch
     return (
         sweep.event.row.version is None
-        and all(name in sweep.event.row.columns for name in mapped.changed_with(sweep.event))
+        and not mapped.changed_with(sweep.event)
         and mapper.persist_selectable is sweep.event.row.table
         and mapper.polymorphic_on is None
         and all(relationship.lazy in _LAZY for relationship in mapper.relationships)

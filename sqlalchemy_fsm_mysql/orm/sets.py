@@ -142,7 +142,6 @@ class SessionSweep(Sweep):
     """A sweep in a session, which brings the instances of the moved rows up to date."""
 
     writer: Writer = field(kw_only=True)
-    shows_moves: bool = True  # whether the instances are brought up to date here, and not by the caller
 
     @property
     def mapped(self) -> MappedState:
@@ -172,7 +171,7 @@ class SessionSweep(Sweep):
 
     def know_moved(self, branch: Branch, keys: Sequence[tuple[Any, ...]]) -> None:
         self._note()
-        if not self.shows_moves or not self.writer.session.identity_map:
+        if not self.writer.session.identity_map:
             return
         for key in keys:
             instance = self.writer.instance(key)
