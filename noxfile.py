@@ -427,6 +427,7 @@ def docs(session: nox.Session) -> None:
     """The pages as HTML, in site/ or --output FOLDER. Broken links, warnings and findings of the prose linter fail."""
     folder = option(session, "--output", "site")
     session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.run("python", "-m", "tests.docs.prose")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
     session.log(f"the pages are in {folder}/index.html")
 

@@ -121,7 +121,7 @@ class ByHand(WithSession):
 class ByHandHolding(ByHand):
     """The session holds the row's object, as that of `Fire` does: SQLAlchemy expires it at each commit."""
 
-    label = "the same, the session holding the object"
+    label = "the same, with the object loaded"
 
     def prepare(self) -> None:
         super().prepare()

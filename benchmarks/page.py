@@ -15,7 +15,7 @@ Figures = dict[str, Any]
 GOALS: list[tuple[str, str, Callable[[Any], float], float, str]] = [
     ("`fire_key` + COMMIT, CPU, relative to the same UPDATE by hand in a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
     ("the same, wall", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 1.0, "most"),
-    ("`fire` and commit, CPU, of by hand in a session that holds the object", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
+    ("CPU of `fire` + COMMIT, relative to the same by hand with the object loaded", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
     ("the same, wall", "one_fire", lambda f: f["contestants"]["fire"]["wall_ratio"], 1.00, "most"),
     ("the fastest safe peer's wall, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "wall"), 1.8, "least"),
     ("the fastest safe peer's CPU, of `fire_key`'s", "one_fire", lambda f: fastest_peer(f, "cpu"), 1.8, "least"),
@@ -66,7 +66,7 @@ def fastest_peer(figures: Any, unit: str) -> float:
 
 def goals(makes: Mapping[str, Figures]) -> str:
     """A table of the goals, a column for each of *makes*; one that is missed is bold."""
-    lines = [f"| what | goal | {' | '.join(makes)} |", "|---|---|" + "---|" * len(makes)]
+    lines = [f"| work | goal | {' | '.join(makes)} |", "|---|---|" + "---|" * len(makes)]
     for label, work, read, bound, kind in GOALS:
         measured = [read(figures[work]) if work in figures else None for figures in makes.values()]
         cells = ["" if value is None else result(value, bound, kind) for value in measured]
@@ -145,7 +145,7 @@ _SINGLE_CALLS = (
 
 
 def single_calls_table(told: dict[str, Any]) -> str:
-    lines = ["| what | relative to | CPU × | wall × |", "|---|---|---|---|"]
+    lines = ["| work | relative to | CPU × | wall × |", "|---|---|---|---|"]
     for label, base, work, name in _SINGLE_CALLS:
         each = told[work][name]
         lines.append(f"| {label} | {base} | {spread(each, 'cpu_ratio')} | {spread(each, 'wall_ratio')} |")

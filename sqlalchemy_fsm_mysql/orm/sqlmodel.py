@@ -31,9 +31,9 @@ def StateField(  # noqa: N802 - reads as SQLModel's Field
 ) -> Any:  # Any: as SQLModel's Field, which stands for a value of the annotated type
     """A SQLModel ``Field`` that holds the state of *machine*: the state of a new object is the machine's initial one.
 
-    The arguments are those of :func:`StateMachineColumn`, and all other *options* go to ``Field``.
+    The arguments are those of ``StateMachineColumn``, and all other *options* go to ``Field``.
 
-    Raises: TypeError when *machine* is no Machine; as :func:`StateMachineColumn`.
+    Raises: TypeError when *machine* is no Machine; as ``StateMachineColumn``.
     """
     from sqlmodel import Field
 
