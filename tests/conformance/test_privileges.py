@@ -6,6 +6,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,16 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     check_database,
     claim,
+    dwell_times,
     enforce_machine,
+    erase_actor,
     find_by_token,
     fire_key,
     fire_keys,
     fire_or_create,
     fire_where,
     force_state,
+    prune_history,
     release_machine,
     replay,
 )
@@ -186,10 +190,14 @@ FEATURES: dict[str, Callable[[Session], object]] = {
     "`can`, `after`": lambda session: session.scalars(
         select(Bare.state.after("Ready")).where(Bare.state.can("Ready"))
     ).all(),
+    "`possible_events`": lambda session: session.get_one(Bare, 1).possible_events(session),
     "`find_by_token`": lambda session: find_by_token(Order.state, "used", session),
     "`history`, `replay`": lambda session: replay(session.get_one(Order, 1).history(session)),
     "`count_rows`": lambda session: count_rows(Bare.state, session),
     "`count_transitions`": lambda session: count_transitions(Order.state, session),
+    "`dwell_times` of a history": lambda session: dwell_times(Order.state, session, origin="history"),
+    "`prune_history`": lambda session: prune_history(Order.state, session, older_than=timedelta()),
+    "`erase_actor`": lambda session: erase_actor(Order.state, "ann", session),
     "`check_database`": lambda session: check_database(Order.state, session.connection()),
     "`enforce_machine`, `release_machine`": lambda session: [
         enforce_machine(Bare.state, session.connection()),
@@ -211,7 +219,7 @@ def table() -> dict[str, list[str]]:
     return grants
 
 
-OF_BARE = ("`can`, `after`", "`count_rows`", "`enforce_machine`, `release_machine`")
+OF_BARE = ("`can`, `after`", "`possible_events`", "`count_rows`", "`enforce_machine`, `release_machine`")
 
 
 @pytest.fixture
@@ -221,6 +229,9 @@ def stock(url: URL, login: Login) -> Engine:
     with Session(root) as session:
         session.merge(Bare(id=1))
         fire_key(Order, 1, "NotReady", session, token="used")
+        fire_key(Order, 1, "NotReady", session, actor="ann")
+        fire_key(Order, 2, "NotReady", session)
+        fire_key(Order, 2, "NotReady", session)
         session.commit()
     return root
 
