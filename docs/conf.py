@@ -54,10 +54,13 @@ nitpick_ignore_regex = [
         "py:class",
         r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|_CT",
     ),
-    ("py:class", r"([\w.]+\.)?[EFGHKMRSV]"),  # type variables
+    ("py:class", r"([\w.]+\.)?([EFGHKMRSV]|M_co)"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
     # Aliases and parts of ours that a signature names, and whose own page nobody needs.
-    ("py:class", r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes)"),
+    (
+        "py:class",
+        r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes|MissingData)",
+    ),
     ("py:class", r"([\w.]+\.)?(Annotated|Starlette|Scaffold|Handler)"),  # Python's, and those of web frameworks
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
     (

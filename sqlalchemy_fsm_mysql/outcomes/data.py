@@ -28,7 +28,7 @@ JSON = Any  # Any: what JSON can hold, and no type checker can spell a recursive
 
 
 class MovedData(TypedDict):
-    """A :class:`Moved` as data; ``source`` and ``target`` are states as they are stored, ``details`` is JSON."""
+    """A ``Moved`` as data; ``source`` and ``target`` are states as they are stored, ``details`` is JSON."""
 
     moved: Literal[True]
     model: str
@@ -46,7 +46,7 @@ class MovedData(TypedDict):
 
 
 class RefusedData(TypedDict):
-    """A :class:`Refused` as data; ``state`` and ``allowed_from`` are states as they are stored."""
+    """A ``Refused`` as data; ``state`` and ``allowed_from`` are states as they are stored."""
 
     moved: Literal[False]
     model: str
@@ -60,7 +60,7 @@ class RefusedData(TypedDict):
 
 
 class MissingData(TypedDict):
-    """A :class:`Missing` as data."""
+    """A ``Missing`` as data."""
 
     moved: Literal[False]
     model: str
@@ -103,7 +103,7 @@ class _MovedRowsData(TypedDict):
 
 
 class MovedRowsData(_MovedRowsData, total=False):
-    """A :class:`MovedRows` as data; ``errors`` and ``keys`` are there when it has them."""
+    """A ``MovedRows`` as data; ``errors`` and ``keys`` are there when it has them."""
 
     errors: list[RowErrorData]
     keys: list[KeyData]

@@ -1,6 +1,6 @@
 """Outcomes and errors in a web application: the HTTP status, a sentence for people, a problem document for programs.
 
-:mod:`.fastapi`, :mod:`.flask` and :mod:`.litestar` answer all errors of this library with them.
+``web.fastapi``, ``web.flask`` and ``web.litestar`` answer all errors of this library with them.
 
 >>> from sqlalchemy_fsm_mysql import Refused
 >>> refused = Refused(object, 42, "Pay", "shipped", "state", ["new"])
