@@ -9,7 +9,7 @@ from sqlalchemy.types import NULLTYPE
 
 from ..errors.texts import shown
 from ..sql.events import EventSQL
-from ..sql.values import unfit
+from ..sql.values import python_types, unfit
 from .target import Target
 
 
@@ -37,7 +37,26 @@ def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]
             problem = unfit(NULLTYPE, given[name]) if name not in sql.parameters.values() else None
             if problem is not None:
                 raise type(problem)(f"{name!r} of {sql.name!r} {problem}")
-    return {parameter: given[name] for parameter, name in sql.parameters.items()}
+    return {name: exact_value(sql, name, given[of]) for name, of in sql.parameters.items()}
+
+
+def exact_value(sql: EventSQL, parameter: str, value: Any) -> Any:
+    """*value*, of a subclass of int or str as a plain one: a driver sends others by their ``str()``, ``'Color.RED'``.
+
+    MySQL would take that text for the number 0. A column's type that converts values, such as Enum, gets them as given.
+    """
+    if parameter in sql.lists and isinstance(value, (list, tuple, set, frozenset)):
+        return [_exact_one(sql, parameter, one) for one in value]
+    return _exact_one(sql, parameter, value)
+
+
+def _exact_one(sql: EventSQL, parameter: str, value: Any) -> Any:
+    kind = type(value)
+    if kind in (int, str, bool) or not isinstance(value, (int, str)):
+        return value
+    if python_types(sql.types.get(parameter, NULLTYPE)) is None:
+        return value
+    return int(value) if isinstance(value, int) else str.__str__(value)
 
 
 def check_value(sql: EventSQL, parameter: str, name: str, value: Any) -> None:

@@ -128,7 +128,7 @@ class Target:
             problem = unfit(NULLTYPE, part) if isinstance(part, _CHECKED) else None
             if problem is not None:
                 raise ValueError(f"{self.table_name}.{column.name} {problem}")
-        return parts
+        return tuple(map(_plain_part, self.row.key, parts))
 
     @cached_property
     def plain_keys(self) -> tuple[type[Any], ...]:
@@ -159,6 +159,13 @@ def _key_problem(part: Any) -> str:
 def plain_key(parts: Sequence[Any]) -> Any:
     """A primary key as outcomes and messages show it: the one value, or the tuple of a composite key."""
     return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _plain_part(column: Column[Any], part: Any) -> Any:
+    """*part*, of a subclass of int or str as a plain one, because drivers send others by their ``str()``."""
+    if type(part) in (int, str) or not isinstance(part, (int, str)) or not _exact_types(column):
+        return part
+    return int(part) if isinstance(part, int) else str.__str__(part)
 
 
 _CHECKED = (str, int, float, Decimal)  # not every value of these can be sent

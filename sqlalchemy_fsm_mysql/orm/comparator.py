@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.types import TypeEngine
 
-from ..core.payload import check_value
+from ..core.payload import check_value, exact_value
 from ..errors.texts import listed, shown
 from ..machine import Machine
 from ..sql.events import EventSQL, after
@@ -223,7 +223,8 @@ def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, A
             name = built.parameters[element.key]
             if name in payload:
                 check_value(built, element.key, name, payload[name])
-                return bindparam(None, payload[name], type_=element.type, unique=True, expanding=element.expanding)
+                value = exact_value(built, element.key, payload[name])
+                return bindparam(None, value, type_=element.type, unique=True, expanding=element.expanding)
             if name in built.defaults:
                 return bindparam(name, built.defaults[name], type_=element.type, expanding=element.expanding)
             return bindparam(name, type_=element.type, expanding=element.expanding)

@@ -121,7 +121,7 @@ def fire_where(
 
 
 def is_number_of_rows(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT
+    return type(value) is int and 1 <= value < _NO_LIMIT  # a driver sends a subclass by its str()
 
 
 def ordering(model: Any, order_by: Any) -> Sequence[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -139,3 +140,32 @@ def test_a_value_of_the_columns_type_opens(safe: Session, event: str, value: Any
 def test_null_fits_every_type(safe: Session) -> None:
     assert not try_fire_key(Safe, 1, "Code", safe, code=None)
     assert not try_fire_key(Safe, 1, "Pin", safe, pin=None)
+
+
+class Pin(int, enum.Enum):
+    """Its ``str()`` is ``Pin.ONE``, which MySQL would take for the number 0: the pin of the row."""
+
+    ONE = 1
+    ZERO = 0
+
+
+class Code(str, enum.Enum):
+    RIGHT = SECRET
+
+
+def test_a_member_of_an_enum_is_its_value(safe: Session) -> None:
+    assert not try_fire_key(Safe, 1, "Pin", safe, pin=Pin.ONE)
+    assert not safe.scalars(select(Safe.id).where(Safe.state.can("Pin", pin=Pin.ONE))).all()
+    assert fire_key(Safe, 1, "Pin", safe, pin=Pin.ZERO)
+
+
+def test_a_text_of_an_enum_is_its_value(safe: Session) -> None:
+    assert fire_key(Safe, 1, "Code", safe, code=Code.RIGHT)
+
+
+def test_the_members_in_a_list_are_their_values(safe: Session) -> None:
+    assert fire_key(Safe, 1, "Among", safe, **{Safe.state.type.machine.payload("Among")[0]: [Code.RIGHT]})
+
+
+def test_a_key_that_is_a_member_of_an_enum_is_its_value(safe: Session) -> None:
+    assert fire_key(Safe, Pin.ONE, "Pin", safe, pin=0).key == 1
