@@ -38,6 +38,7 @@ from .implementation import require_distinct
 from .ops import AddStatesOp, Algorithm, ConvertStatesOp, DropStatesOp, MigrateStatesOp, StatesOp
 from .render import with_our_types
 from .rows import is_among
+from .since import since_columns
 from .surveys import column_states, survey_of
 
 log: Logger = getLogger("alembic.autogenerate.sqlalchemy_fsm_mysql")
@@ -107,11 +108,13 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
         context.opts["render_item"] = with_our_types(theirs)
     found: list[MigrateOperation] = []
     enforced: list[MigrateOperation] = []
+    added: list[MigrateOperation] = []
     for modify in [op for op in upgrade.ops if isinstance(op, ModifyTableOps)]:
         # Triggers come last, and in a downgrade go first: in batch mode SQLite's table is made again without them at
         # the end of what is altered in it.
         enforced += [op for op in modify.ops if isinstance(op, StatesOp)]
         modify.ops = [op for op in modify.ops if not isinstance(op, StatesOp)]
+        added += since_columns(context, modify)
         _leave_adoptions(context, modify)
         for alter in [op for op in modify.ops if isinstance(op, AlterColumnOp)]:
             if _FOUND not in alter.kw:
@@ -128,9 +131,9 @@ def _finish(context: AutogenContext, upgrade: UpgradeOps, schemas: Any) -> Any:
     for op in found:
         if makes_room and isinstance(op, DropStatesOp):
             log.info("%s: to drop %s is left for a later revision", op.label, _listed(op.states))
-    # The triggers of a column that is dropped go before it.
+    # The triggers of a column that is dropped go before it, and a column comes before its index.
     first = [op for op in enforced if getattr(op, "comes_first", False)]
-    upgrade.ops[:0] = first
+    upgrade.ops[:0] = [*first, *added]
     upgrade.ops += [*(makes_room or found), *(op for op in enforced if op not in first)]
     return _CONTINUE
 

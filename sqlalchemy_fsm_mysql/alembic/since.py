@@ -1,22 +1,28 @@
-"""A since column for a table that has rows: ``op.add_since_column``, which copies nothing."""
+"""A since column for a table that has rows: ``op.add_since_column``, which copies nothing, and which autogenerate
+writes for a new `StateSinceColumn` in the place of ``op.add_column``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
-from alembic.operations.ops import DropColumnOp
-from sqlalchemy import Connection, inspect, select
+from alembic.operations.ops import AddColumnOp, DropColumnOp, ModifyTableOps
+from sqlalchemy import Column, Connection, DefaultClause, inspect, select
 
-from ..databases import syntax_of
+from ..databases import supported, syntax_of
 from ..databases.mysql.ddl import writing_dialect
 from ..errors import MigrationRefused
-from ..sql.clock import utc_now
+from ..orm.since import StateSinceType
+from ..sql.clock import utc_default, utc_now
 from .databases import ServerPlace, log, place_of
 from .ops import StatesOp
 
-__all__ = ["AddSinceColumnOp"]
+__all__ = ["AddSinceColumnOp", "since_columns"]
 
 
 @Operations.register_operation("add_since_column")
@@ -47,7 +53,9 @@ class AddSinceColumnOp(StatesOp):
         library's INSERTs have the current time.
 
         Run it before the release whose models have the column, and make the index ``(state, state_since)`` with it.
-        *lock_wait_timeout* is in seconds, *attempts* how often it is tried, as for ``op.add_states``.
+        *lock_wait_timeout* is in seconds, *attempts* how often it is tried, as for ``op.add_states``. Autogenerate
+        writes it for a new `StateSinceColumn`, unless the model declares the column with a comment, as nullable, or
+        with a default of its own: that is left to ``op.add_column``.
 
         Raises: MigrationRefused when the table is in use, in a database that is neither, and when the server cannot add
         the column INSTANTly.
@@ -67,6 +75,44 @@ class AddSinceColumnOp(StatesOp):
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         return ("add_since_column", self.schema, self.table_name, self.column_name)
+
+
+def since_columns(context: AutogenContext, modify: ModifyTableOps) -> Iterator[AddSinceColumnOp]:
+    """Take each new since column out of *modify*, and yield the operation in its place.
+
+    A column that is declared otherwise than the operation makes it, such as with a comment, stays Alembic's.
+    """
+    if context.connection is None or not supported(context.connection.dialect):
+        return
+    has_comments = context.connection.dialect.supports_comments
+    for op in list(modify.ops):
+        if isinstance(op, AddColumnOp) and _is_made_here(op.column) and not (has_comments and op.column.comment):
+            modify.ops.remove(op)
+            yield AddSinceColumnOp(table_name=op.table_name, column_name=op.column.name, schema=op.schema)
+
+
+def _is_made_here(column: Column[Any]) -> bool:
+    """Whether *column* is as `AddSinceColumnOp` adds it, but for a comment."""
+    default = column.server_default
+    return (
+        isinstance(column.type, StateSinceType)
+        and not column.nullable
+        and isinstance(default, DefaultClause)
+        and isinstance(default.arg, utc_default)
+        and not column.dialect_kwargs
+    )
+
+
+# The comment above the operation: when a rolling deploy may run it.
+_PHASE = "expand: before the release whose model has it; rows are in their state since this migration"
+
+
+@renderers.dispatch_for(AddSinceColumnOp)
+def _render(context: AutogenContext, op: AddSinceColumnOp) -> list[str]:
+    prefix = context.opts["alembic_module_prefix"] or ""
+    names = [repr(str.__str__(name)) for name in (op.table_name, op.column_name)]
+    schema = [] if op.schema is None else [f"schema={op.schema!r}"]
+    return [f"# {_PHASE}", f"{prefix}add_since_column({', '.join([*names, *schema])})"]
 
 
 @Operations.implementation_for(AddSinceColumnOp)

@@ -8,12 +8,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import render_op
+from alembic.migration import MigrationContext
+from sqlalchemy import Column, Engine, Index, MetaData, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import sqlalchemy_fsm_mysql.alembic  # noqa: F401 - the operations
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, StateSinceColumn, fire_due, fire_key
-from sqlalchemy_fsm_mysql.sql.clock import utc_now
+from sqlalchemy_fsm_mysql.alembic.since import AddSinceColumnOp
+from sqlalchemy_fsm_mysql.orm.since import StateSinceType
+from sqlalchemy_fsm_mysql.sql.clock import utc_default, utc_now
 from tests.alembic.support import fill, migrating, orders, run_script, shown_table
 
 STATES = ("new", "paid", "gone")
@@ -103,6 +108,73 @@ def test_the_script_does_the_same(project, old, engine):
     run_script(engine, project.sql("0001:base", "downgrade"))
     add(engine)
     assert shown_table(engine) == by_script
+
+
+def since(**options: Any) -> MetaData:
+    """The table of `orders`, with the column and an index of it."""
+    metadata = orders(STATES, "varchar")
+    table = metadata.tables["orders"]
+    default = {"nullable": False, "server_default": utc_default(), **options}
+    table.append_column(Column("state_since", StateSinceType(), **default))
+    Index("ix_orders_since", table.c.state, table.c.state_since)
+    return metadata
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
+def test_autogenerate_adds_it_without_a_copy_of_the_table(project, engine, batch):
+    project.config.attributes["options"] = {"render_as_batch": batch}
+    project.autogenerate(orders(STATES, "varchar"))
+    project.upgrade()
+    fill(engine, {1: "new", 2: "paid"})
+    before, begun = shown_table(engine), now(engine)
+
+    written = project.autogenerate(since())
+    upgrade, downgrade = written.split("def downgrade")
+    project.upgrade()
+
+    assert "add_column" not in written
+    assert upgrade.index("op.add_since_column('orders', 'state_since')") < upgrade.index("create_index(")
+    assert downgrade.index("drop_index(") < downgrade.index("drop_column(")
+    project.check(since())
+    with engine.connect() as connection:
+        moments = connection.scalars(select(Order.__table__.c.state_since)).all()
+    assert begun - SECOND <= moments[0] == moments[1] <= now(engine) + SECOND
+    add(engine)  # the same column: nothing is left to do
+    project.check(since())
+    project.downgrade()
+    assert shown_table(engine) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"nullable": True, "server_default": None},
+        {"server_default": text("'2020-01-01 00:00:00'")},
+        {"comment": "when"},
+    ],
+    ids=["nullable", "default", "comment"],
+)
+def test_autogenerate_leaves_a_column_that_is_declared_otherwise_to_alembic(project, engine, options):
+    if not engine.dialect.supports_comments and "comment" in options:
+        pytest.skip("SQLite has no comments")
+    project.autogenerate(orders(STATES, "varchar"))
+    project.upgrade()
+
+    written = project.autogenerate(since(**options))
+    project.upgrade()
+
+    assert "op.add_column('orders', sa.Column('state_since', sqlalchemy_fsm_mysql.alembic.Timestamp()" in written
+    assert "add_since_column" not in written
+    project.check(since(**options))
+
+
+def test_autogenerate_names_the_schema(engine):
+    context = AutogenContext(MigrationContext.configure(dialect=engine.dialect), MetaData())
+    context.opts["alembic_module_prefix"] = "op."
+    op = AddSinceColumnOp(table_name="orders", column_name="since", schema="elsewhere")
+
+    assert render_op(context, op)[1] == "op.add_since_column('orders', 'since', schema='elsewhere')"
+    assert op.reverse().to_diff_tuple()[:3] == ("remove_column", "elsewhere", "orders")
 
 
 def test_migrate_states_writes_it_where_asked(old, engine):
