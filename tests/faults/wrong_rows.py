@@ -12,7 +12,7 @@ from sqlalchemy.dialects import mysql
 
 from sqlalchemy_fsm_mysql.databases.meanings import Meaning
 from sqlalchemy_fsm_mysql.databases.mysql.errors import CODES
-from sqlalchemy_fsm_mysql.databases.ready import _Text
+from sqlalchemy_fsm_mysql.databases.ready import ReadyText
 from sqlalchemy_fsm_mysql.databases.rows import RowStatements
 from sqlalchemy_fsm_mysql.databases.sets import SetStatements, among, bindable
 from sqlalchemy_fsm_mysql.orm import claims
@@ -111,13 +111,13 @@ def leaves_duplicates_to_the_driver() -> AbstractContextManager[Any]:
 def binds_without_a_net() -> AbstractContextManager[Any]:
     """Whatever a column's type raises reaches the caller."""
 
-    def values(self: _Text, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    def values(self: ReadyText, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         given = {**self.constants, **parameters}
         for name, processor in self.processors:
             given[name] = processor(given[name])
         return tuple(given[name] for name in self.names)
 
-    return patch.object(_Text, "values", values)
+    return patch.object(ReadyText, "values", values)
 
 
 WRONG: dict[str, Wrong] = {
