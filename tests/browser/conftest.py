@@ -21,6 +21,7 @@ import pytest
 from sqlalchemy import URL, Engine, delete, update
 from sqlalchemy.orm import Session
 
+from examples import orders
 from examples.devices import Device, DeviceTransition, open_engine
 from tests.servers import free_port, own_database
 
@@ -97,7 +98,10 @@ def database(url: URL) -> Iterator[URL]:
 
 @pytest.fixture(scope="module")
 def engine(database: URL) -> Iterator[Engine]:
-    engine = open_engine(database.render_as_string(hide_password=False))
+    # Both processes of an application create missing tables when they start, so all tables are there before.
+    address = database.render_as_string(hide_password=False)
+    orders.open_engine(address).dispose()
+    engine = open_engine(address)
     yield engine
     engine.dispose()
 
