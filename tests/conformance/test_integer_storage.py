@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Integer, String, case, func, insert, literal, select, text, true, type_coerce
+from sqlalchemy import Engine, Integer, String, case, func, insert, literal, select, text, true, type_coerce, update
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 from typer import BadParameter
@@ -31,6 +31,7 @@ from sqlalchemy_fsm_mysql import (
     claim,
     count_rows,
     count_transitions,
+    dwell_times,
     find_by_token,
     fire_due,
     fire_key,
@@ -42,6 +43,7 @@ from sqlalchemy_fsm_mysql import (
     try_fire_key,
 )
 from sqlalchemy_fsm_mysql.cli.values import typed
+from sqlalchemy_fsm_mysql.sql.clock import utc_ago
 from tests.conformance.support import stored
 from tests.conformance.test_packets import packing
 
@@ -241,6 +243,34 @@ def test_timed_events_are_fired(session, order):
     assert session.scalars(select(Order.id).where(Order.state.due("Expire"))).all() == [2]
     assert fire_due(Order, session).by_transition == {(S.NEW, S.CANCELLED): 1}
     assert raw(session) == {1: 1, 2: 9}
+
+
+def test_a_row_stays_in_its_state_since_its_last_move(session):
+    """A timed event is early, then due; the move writes the column; stays are by name, from column and history."""
+    session.add_all([Order(id=1), Order(id=2), Order(id=3, state=S.PAID), Recorded(id=1)])
+    session.flush()
+    rows = Order.__table__
+    session.execute(update(rows).where(rows.c.id > 1).values(state_since=utc_ago(timedelta(hours=1))))
+    before = dict(session.execute(select(Order.id, Order.state_since)).all())
+
+    early = try_fire_key(Order, 1, "Expire", session)
+    fired = fire_due(Order, session)
+    fire_key(Order, 3, "Go", session, column=Order.other)  # the other machine's move is none of this column's
+    fire_key(Recorded, 1, "Go", session)
+    fire_key(Recorded, 1, "Leave", session)
+
+    assert (early.reason, early.failed, early.state) == ("guard", ("after",), S.NEW)
+    assert fired.by_transition == {(S.NEW, S.CANCELLED): 1}
+    assert raw(session) == {1: 1, 2: 9, 3: 2}
+    since = dict(session.execute(select(Order.id, Order.state_since)).all())
+    assert (since[1], since[3]) == (before[1], before[3])
+    assert since[2] > before[2] + timedelta(minutes=59)
+    assert fire_due(Order, session).moved == 0
+    times = dwell_times(Order.state, session)
+    assert {state: stay.count for state, stay in times.items()} == {"CANCELLED": 1, "NEW": 1, "PAID": 1, "SENT": 0}
+    assert times["PAID"].oldest > timedelta(minutes=59) > times["CANCELLED"].oldest
+    ended = dwell_times(Recorded.state, session, origin="history")
+    assert {state: stay.count for state, stay in ended.items() if stay.count} == {"PAID": 1}
 
 
 def test_the_history_replays_and_its_tokens_are_found(session):
