@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sqlalchemy import Float, Integer, Select, case, cast, func, literal, select
+from sqlalchemy import Column, ColumnElement, Float, Integer, Select, case, cast, func, literal, select, type_coerce
 from sqlalchemy.orm import Session
 
 from ..errors.texts import shown, stored_form
@@ -15,6 +15,8 @@ from ..orm.history import history_of
 from ..orm.mapped import MappedState, attribute_state
 from ..orm.sessions import AnySession, within
 from ..sql.clock import seconds_between, utc_now
+from ..sql.events import after
+from ..sql.exact import storable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,6 +75,7 @@ def dwell_times(
     until: datetime | None = None,
 ) -> Any:
     """How long rows stay in each state of *column* (``Order.state``): ``{state: Dwell}``, by the names stored.
+    An alias counts as its state.
 
     With ``origin="column"``, the stays are those of the rows that are in the state now, up to now, by the
     ``StateSinceColumn``. With ``origin="history"``, they are those that have ended: the time from the history row that
@@ -118,7 +121,7 @@ def _by_column(mapped: MappedState) -> Select[Any]:
     row = mapped.row
     seconds = seconds_between(row.since, utc_now()).label("seconds")
     visible = [] if row.visible is None else [row.visible]
-    return select(row.state.label("state"), seconds).where(row.since.is_not(None), *visible)  # type: ignore[union-attr]
+    return select(_current(mapped, row.state).label("state"), seconds).where(row.since.is_not(None), *visible)  # type: ignore[union-attr]
 
 
 def _in_history(mapped: MappedState, column: Any, since: datetime | None, until: datetime | None) -> Select[Any]:
@@ -126,8 +129,9 @@ def _in_history(mapped: MappedState, column: Any, since: datetime | None, until:
     table = history_of(mapped.model, column).sql.table
     key = history_of(mapped.model, column).sql.row_key
     entered = func.lag(table.c.at).over(partition_by=key, order_by=table.c.sequence)
-    changes = select(table.c.source.label("state"), table.c.at.label("ended"), entered.label("entered"))
-    every = changes.where(table.c.source != table.c.target).subquery("fsm_changes")
+    source, target = _current(mapped, table.c.source), _current(mapped, table.c.target)
+    changes = select(source.label("state"), table.c.at.label("ended"), entered.label("entered"))
+    every = changes.where(source != target).subquery("fsm_changes")
     seconds = seconds_between(every.c.entered, every.c.ended).label("seconds")
     stays = select(every.c.state, seconds).where(every.c.entered.is_not(None))
     if since is not None:
@@ -135,6 +139,13 @@ def _in_history(mapped: MappedState, column: Any, since: datetime | None, until:
     if until is not None:
         stays = stays.where(every.c.ended < until)
     return stays
+
+
+def _current(mapped: MappedState, state: Column[Any]) -> ColumnElement[Any]:
+    """The column *state* with each alias as its state, so that rows of both spellings are counted together."""
+    aliases = mapped.machine.aliases
+    current = {alias: mapped.machine.stored(aliases[alias]) for alias in storable(state, aliases)}
+    return type_coerce(after(state, current), state.type) if current else state
 
 
 def _figures(stays: Select[Any]) -> Select[Any]:

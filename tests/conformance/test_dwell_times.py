@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import String, insert, select, text, type_coerce, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
@@ -39,6 +39,13 @@ machine = Machine(
 )
 
 
+renamed = Machine(
+    initial="new",
+    events=[Event("Fail", {"new": "it's over"}), Event("Repair", {"it's over": "new"})],
+    aliases={"Error": "it's over", "100%": "new"},
+)
+
+
 class Order(Base):
     __tablename__ = "dwell_orders"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -55,6 +62,22 @@ class Plain(Base):
     __tablename__ = "dwell_plain"
     id: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = StateMachineColumn(machine)
+
+
+class Renamed(Base):
+    """Rows have either spelling of a state; an ENUM, and a VARCHAR."""
+
+    __tablename__ = "dwell_renamed"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(renamed)
+    state_since: Mapped[datetime] = StateSinceColumn(of="state")
+    text: Mapped[str] = StateMachineColumn(renamed, storage="varchar")
+    text_since: Mapped[datetime] = StateSinceColumn(of="text")
+
+
+class RenamedTransition(TransitionHistory, Base):
+    __tablename__ = "dwell_renamed_transitions"
+    __records__ = "Renamed.state"
 
 
 def minutes(dwell: Dwell) -> tuple[int, ...]:
@@ -92,6 +115,45 @@ def test_by_the_history(session, orders):
     assert times["new"] == Dwell(0)
     assert minutes(times["paid"]) == (2, 10, 10, 10)
     assert minutes(times["shipped"]) == (1, 30, 30, 30)
+
+
+@pytest.mark.parametrize("name", ["state", "text"])
+def test_spellings_of_a_state_are_counted_together(session, name):
+    session.add_all(Renamed(id=key) for key in range(1, 5))
+    session.flush()
+    for key, spelling in enumerate(("Error", "it's over", "Error", "100%"), start=1):
+        query = f"UPDATE dwell_renamed SET {name} = :spelling WHERE id = :key"
+        session.connection().execute(text(query), {"spelling": spelling, "key": key})
+        values = {f"{name}_since": utc_ago(key * 10 * MINUTE)}
+        session.execute(update(Renamed.__table__).where(Renamed.id == key).values(values))
+
+    times = dwell_times(getattr(Renamed, name), session)
+
+    assert list(times) == ["new", "it's over"]
+    assert minutes(times["it's over"]) == (3, 20, 30, 30)
+    assert minutes(times["new"]) == (1, 40, 40, 40)
+
+
+def test_a_renamed_state_is_one_stay_of_the_history(session):
+    """As migrate_states records it: the row did not leave its state when its spelling was changed."""
+    session.add(Renamed(id=1))
+    session.flush()
+    steps = [("Fail", "new", "Error", 30), ("force_state", "Error", "it's over", 20), ("Repair", "it's over", "new", 5)]
+    for number, (event, source, target, ago) in enumerate(steps, start=1):
+        session.connection().execute(
+            insert(RenamedTransition.__table__).values(
+                record_id=1,
+                sequence=number,
+                event=event,
+                source=type_coerce(source, String(64)),
+                target=type_coerce(target, String(64)),
+                at=utc_ago(ago * MINUTE),
+            )
+        )
+
+    times = dwell_times(Renamed.state, session, origin="history")
+
+    assert minutes(times["it's over"]) == (1, 25, 25, 25)
 
 
 def test_limits_of_the_history(session, orders):
