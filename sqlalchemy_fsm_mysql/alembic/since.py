@@ -13,7 +13,9 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations.ops import AddColumnOp, DropColumnOp, ModifyTableOps
 from sqlalchemy import Column, Connection, DefaultClause, inspect, select
+from sqlalchemy.exc import DBAPIError
 
+from ..core.failures import Cause, is_due_to
 from ..databases import supported, syntax_of
 from ..databases.mysql.ddl import writing_dialect
 from ..errors import MigrationRefused
@@ -139,20 +141,32 @@ def add_since_column(operations: Operations, op: AddSinceColumnOp) -> None:
     is_there = op.column_name in {one["name"] for one in inspect(connection).get_columns(op.table_name, op.schema)}
     moment = f"'{connection.scalar(select(utc_now())):%Y-%m-%d %H:%M:%S.%f}'"
     if isinstance(place, ServerPlace):
-        server: ServerPlace = place
         add = f"ALTER TABLE {table} ADD COLUMN {column} DATETIME(6) NOT NULL DEFAULT {moment}, ALGORITHM=INSTANT"
-
-        def alter() -> None:
-            with server.pinned(op.lock_wait_timeout):
-                for statement in (() if is_there else (add,)) + (set_default,):
-                    _execute(connection, statement)
-
-        place.patiently(op.attempts, op.lock_wait_timeout, alter)
+        _alter(place, op, [set_default] if is_there else [add, set_default])
     elif not is_there:
         _execute(connection, f"ALTER TABLE {table} ADD COLUMN {column} DATETIME NOT NULL DEFAULT {moment}")
     log.info(
         "%s: %s", op.label, "is there already" if is_there else f"added; its rows are in their state since {moment}"
     )
+
+
+def _alter(place: ServerPlace, op: AddSinceColumnOp, statements: list[str]) -> None:
+    def alter() -> None:
+        with place.pinned(op.lock_wait_timeout):
+            for statement in statements:
+                _execute(place.connection, statement)
+
+    try:
+        place.patiently(op.attempts, op.lock_wait_timeout, alter)
+    except DBAPIError as error:
+        if not is_due_to(error, Cause.ALGORITHM_REFUSED):
+            raise
+        raise MigrationRefused(
+            op.label,
+            f"the server cannot add the column by ALGORITHM=INSTANT ({error.orig})",
+            "op.add_column() with the column of the model copies the table instead, and blocks writers meanwhile;"
+            " nothing was changed",
+        ) from error
 
 
 def _execute(connection: Connection, statement: str) -> None:

@@ -16,7 +16,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import sqlalchemy_fsm_mysql.alembic  # noqa: F401 - the operations
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, StateSinceColumn, fire_due, fire_key
+from sqlalchemy_fsm_mysql.alembic import Timestamp
 from sqlalchemy_fsm_mysql.alembic.since import AddSinceColumnOp
+from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from sqlalchemy_fsm_mysql.orm.since import StateSinceType
 from sqlalchemy_fsm_mysql.sql.clock import utc_default, utc_now
 from tests.alembic.support import fill, migrating, orders, run_script, shown_table
@@ -96,6 +98,23 @@ def test_it_can_be_run_again_after_half_of_it(old, engine):
         assert "utc_timestamp(6)" in shown_table(engine).lower()
     with Session(engine) as session:
         assert session.get_one(Order, 1).state == "new"
+
+
+def test_a_table_to_which_nothing_can_be_added_without_a_copy_is_refused(old, engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("the servers' DDL")
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE orders ROW_FORMAT=COMPRESSED"))
+    before = shown_table(engine)
+
+    with pytest.raises(MigrationRefused, match=r"ALGORITHM=INSTANT.*op\.add_column\(\)"):
+        add(engine)
+
+    assert shown_table(engine) == before
+    with migrating(engine) as op:
+        op.add_column("orders", Column("state_since", Timestamp(), nullable=False, server_default=utc_default()))
+    with Session(engine) as session:
+        assert session.get_one(Order, 1).state_since > now(engine) - timedelta(minutes=1)
 
 
 def test_the_script_does_the_same(project, old, engine):
