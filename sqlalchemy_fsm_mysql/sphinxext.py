@@ -18,10 +18,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from docutils import nodes
-from docutils.parsers.rst import directives
-from sphinx.ext.graphviz import align_spec, figure_wrapper, graphviz
-from sphinx.util.docutils import SphinxDirective
+try:
+    from docutils import nodes
+    from docutils.parsers.rst import directives
+    from sphinx.ext.graphviz import align_spec, figure_wrapper, graphviz
+    from sphinx.util.docutils import SphinxDirective
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "Sphinx is not installed. Install the extra 'sphinx': pip install 'sqlalchemy-fsm-mysql[sphinx]'",
+        name=error.name,
+    ) from error
 
 from .diagram import Graph, cells, dot, mermaid
 from .diagram.dot import THEMES

@@ -6,6 +6,14 @@ Then ``alembic revision --autogenerate`` finds added, renamed and removed states
 :mod:`.ops`; ``alembic check`` minds them, too. Alembic 1.13 and later.
 """
 
+try:
+    import alembic as _alembic  # noqa: F401 - to see whether it is there
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "Alembic is not installed. Install the extra 'alembic': pip install 'sqlalchemy-fsm-mysql[alembic]'",
+        name=error.name,
+    ) from error
+
 from ..orm.history import ExactText as ExactText
 from ..orm.since import Timestamp as Timestamp
 from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render, since

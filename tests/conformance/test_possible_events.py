@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import enum
+import gc
+import tracemalloc
 
 import pytest
 from sqlalchemy import String, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, Transition, fire_key, fire_where
+from sqlalchemy_fsm_mysql import (
+    Event,
+    Machine,
+    Stateful,
+    StateMachineColumn,
+    Transition,
+    fire_key,
+    fire_where,
+    try_fire_key,
+)
 from sqlalchemy_fsm_mysql.errors import InstanceStateError, UnknownEvent
 from sqlalchemy_fsm_mysql.orm.mapped import sole_state
 from sqlalchemy_fsm_mysql.orm.possible import possible_events
@@ -114,6 +125,37 @@ def test_the_names_of_a_payload_fill_no_memory(session):
         assert possible_events(wide, session, None, given) == [f"Event{bit}" for bit in range(8) if names >> bit & 1]
 
     assert len(sole_state(Wide).forced.cache["possible"]) <= 64
+
+
+def test_an_unknown_event_is_kept_nowhere(session, order):
+    """A caller outside may choose the names: 600 of 10,000 characters would be six million bytes."""
+
+    def fire_unknown(number: int) -> None:
+        name = f"{number:0>10000}"
+        ways = (
+            lambda: fire_key(Order, 1, name, session),
+            lambda: try_fire_key(Order, 1, name, session),
+            lambda: fire_where(Order, name, session, Order.id == 1),
+            lambda: order.fire(name),
+            lambda: order.can_fire(name),
+            lambda: Order.state.can(name),
+        )
+        for way in ways:
+            with pytest.raises(UnknownEvent):
+                way()
+
+    fire_unknown(0)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1, 101):
+            fire_unknown(number)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 300_000
 
 
 def test_object_that_is_not_stored(session):

@@ -6,7 +6,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,22 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sqlalchemy_fsm_mysql import (
+    Coalescer,
     Event,
+    Leased,
     Machine,
     Stateful,
     StateMachineColumn,
+    StateSinceColumn,
     TransitionHistory,
     check_database,
     claim,
     dwell_times,
     enforce_machine,
     erase_actor,
+    extend_lease,
     find_by_token,
+    fire_due,
     fire_key,
     fire_keys,
     fire_or_create,
@@ -69,6 +74,29 @@ class Bare(Stateful, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = StateMachineColumn(machine)
+
+
+class Job(Leased, Stateful, Base):
+    """With a lease and a timed event."""
+
+    __tablename__ = "granted_jobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    since: Mapped[datetime] = StateSinceColumn()
+    state: Mapped[str] = StateMachineColumn(
+        Machine(
+            initial="Initializing",
+            events=[
+                Event("Start", {"Initializing": "Running"}),
+                Event("Expire", {"Initializing": "Deleted"}, after=timedelta(hours=1)),
+            ],
+        )
+    )
+
+
+class JobStep(TransitionHistory, Base):
+    __tablename__ = "granted_job_steps"
+    __records__ = "Job.state"
 
 
 class Payment(Base):
@@ -170,7 +198,13 @@ def test_without_tokens_no_update_of_the_history_is_needed(login: Login, backend
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 
-# Each feature of the table, without its commit. Row 1 is 'Initializing', and has the token "used" in its history.
+
+def coalesced(session: Session) -> object:
+    with Coalescer(session.get_bind(), max_wait=timedelta()) as fires:
+        return fires.fire_key(Job, 1, "Start")
+
+
+# Each feature of the table, without its commit (a coalescer commits by itself). Row 1 is 'Initializing', and has the token "used" in its history.
 FEATURES: dict[str, Callable[[Session], object]] = {
     "`fire`": lambda session: session.get_one(Order, 1).fire("Ready"),
     "`fire_key`": lambda session: fire_key(Order, 1, "Ready", session),
@@ -191,6 +225,14 @@ FEATURES: dict[str, Callable[[Session], object]] = {
         select(Bare.state.after("Ready")).where(Bare.state.can("Ready"))
     ).all(),
     "`possible_events`": lambda session: session.get_one(Bare, 1).possible_events(session),
+    "`claim` with a lease": lambda session: claim(
+        Job, "Start", session, limit=1, lease=timedelta(minutes=1), worker="w"
+    ),
+    "`extend_lease`": lambda session: extend_lease(
+        session.get_one(Job, 1), session, lease=timedelta(minutes=1), worker="w"
+    ),
+    "`fire_due`, `run_due`": lambda session: fire_due(Job, session),
+    "`fire_key` of a `Coalescer`": coalesced,
     "`find_by_token`": lambda session: find_by_token(Order.state, "used", session),
     "`history`, `replay`": lambda session: replay(session.get_one(Order, 1).history(session)),
     "`count_rows`": lambda session: count_rows(Bare.state, session),
@@ -213,13 +255,19 @@ def table() -> dict[str, list[str]]:
     )
     grants = {}
     for feature, of_model, of_history in rows:
-        model = "granted_bares" if "without" in feature or feature in OF_BARE else "granted_orders"
-        pairs = [(of_model, model), (of_history, "granted_steps")]
+        model, history = "granted_orders", "granted_steps"
+        if "without" in feature or feature in OF_BARE:
+            model = "granted_bares"
+        elif feature in OF_JOBS:
+            model, history = "granted_jobs", "granted_job_steps"
+        pairs = [(of_model, model), (of_history, history)]
         grants[feature] = [f"{one} ON {name}" for words, name in pairs if words != "–" for one in words.split(", ")]
     return grants
 
 
 OF_BARE = ("`can`, `after`", "`possible_events`", "`count_rows`", "`enforce_machine`, `release_machine`")
+OF_JOBS = ("`claim` with a lease", "`extend_lease`", "`fire_due`, `run_due`", "`fire_key` of a `Coalescer`")
+MODELS = (Order, Bare, Job)
 
 
 @pytest.fixture
@@ -228,6 +276,7 @@ def stock(url: URL, login: Login) -> Engine:
     root = create_engine(url, poolclass=NullPool)
     with Session(root) as session:
         session.merge(Bare(id=1))
+        session.merge(Job(id=1, state="Initializing", since=datetime(2026, 1, 1)))  # noqa: DTZ001 - as it is stored
         fire_key(Order, 1, "NotReady", session, token="used")
         fire_key(Order, 1, "NotReady", session, actor="ann")
         fire_key(Order, 2, "NotReady", session)
@@ -246,8 +295,12 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
     grants = table()[feature]
     locking = {"fsm_backend": "locking"} if "locking" in feature else {}
     with Session(login(*grants).execution_options(**locking)) as session:
-        FEATURES[feature](session)
+        done = FEATURES[feature](session)
         session.rollback()
+    if feature in OF_JOBS:
+        assert done is False if "extend" in feature else done
+    with stock.begin() as connection:
+        connection.execute(text("UPDATE granted_jobs SET state = 'Initializing'"))
     is_mariadb = stock.dialect.is_mariadb
     for missing in grants:
         if is_mariadb and "(details)" in missing:
@@ -262,7 +315,7 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
                 FEATURES[feature](session)
             session.rollback()
     with Session(stock) as session:
-        assert set(session.scalars(select(Order.state))) | set(session.scalars(select(Bare.state))) == {"Initializing"}
+        assert {state for model in MODELS for state in session.scalars(select(model.state))} == {"Initializing"}
 
 
 def test_a_guard_that_locks_other_rows_needs_select_on_them(login: Login, url: URL) -> None:

@@ -121,8 +121,17 @@ def test_no_drawing_passes_on_an_undeclared_state_or_event():
     assert "<script>" not in html_table(machine)
 
 
-def test_without_opentelemetry_the_extra_is_named():
-    script = "import sys; sys.modules['opentelemetry'] = None; import sqlalchemy_fsm_mysql.observation.otel"
+@pytest.mark.parametrize(
+    ("missing", "module", "extra"),
+    [
+        ("opentelemetry", "observation.otel", "otel"),
+        ("alembic", "alembic", "alembic"),
+        ("docutils", "sphinxext", "sphinx"),
+        ("sphinx", "sphinxext", "sphinx"),
+    ],
+)
+def test_a_missing_extra_is_named(missing, module, extra):
+    script = f"import sys; sys.modules[{missing!r}] = None; import sqlalchemy_fsm_mysql.{module}"
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
 
-    assert done.stderr.splitlines()[-1].endswith("pip install 'sqlalchemy-fsm-mysql[otel]'")
+    assert done.stderr.splitlines()[-1].endswith(f"pip install 'sqlalchemy-fsm-mysql[{extra}]'")
