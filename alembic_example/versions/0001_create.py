@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("target", sqlalchemy_fsm_mysql.alembic.ExactText(64), nullable=False),
         sa.Column("event", sqlalchemy_fsm_mysql.alembic.ExactText(64), nullable=False),
         sa.Column("at", sqlalchemy_fsm_mysql.alembic.Timestamp(), nullable=False),
-        sa.Column("actor", sa.String(length=255), nullable=True),
+        sa.Column("actor", sqlalchemy_fsm_mysql.alembic.ExactText(255), nullable=True),
         sa.Column("details", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("token", sqlalchemy_fsm_mysql.alembic.ExactText(64), nullable=True),
         sa.PrimaryKeyConstraint("record_id", "sequence"),

@@ -32,7 +32,7 @@ def nests_hooks() -> AbstractContextManager[Any]:
 
     def run(waiting: Any, connection: Connection, places: Any) -> None:
         for announcement in waiting:
-            hooks._call(announcement, connection, None)
+            hooks._call_functions(announcement, connection, None)
 
     return patch.object(hooks, "_run_to_completion", run)
 
@@ -42,10 +42,10 @@ def stops_at_the_first_exception() -> AbstractContextManager[Any]:
 
     def call(announcement: Any, connection: Connection, raised: BaseException | None) -> BaseException | None:
         for function in announcement.functions:
-            function(announcement.moved, announcement.given)
+            function(announcement.moved, announcement.place)
         return None
 
-    return patch.object(hooks, "_call", call)
+    return patch.object(hooks, "_call_functions", call)
 
 
 def keeps_every_savepoint() -> AbstractContextManager[Any]:
