@@ -21,7 +21,8 @@ from alembic.operations import MigrateOperation, Operations
 
 from ..errors.texts import stored_form
 from ..orm.column import Storage
-from .ops import IrreversibleOp, StatesOp, _names, _require_number, is_number
+from .arguments import STORAGES, require_choice, state_names
+from .ops import IrreversibleOp, StatesOp, _names, is_number
 from .render import state_arguments
 
 __all__ = ["AbandonAdoptionOp", "AdoptColumnOp", "FinishAdoptionOp"]
@@ -36,10 +37,9 @@ class AdoptionOp(StatesOp):
     attempts: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.new.lower() == self.column_name.lower():
             raise ValueError(f"the state column needs a name of its own beside {self.column_name!r}")
-        for name in ("lock_wait_timeout", "attempts"):
-            _require_number(name, getattr(self, name))
 
 
 @Operations.register_operation("adopt_column")
@@ -57,13 +57,13 @@ class AdoptColumnOp(AdoptionOp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.storage not in ("enum", "varchar", "integer"):
-            raise ValueError(f"storage={self.storage!r}; an adopted column is stored as 'enum', 'varchar' or 'integer'")
+        require_choice("storage", self.storage, STORAGES)
         if self.storage == "integer" and not all(map(is_number, self.states)):
             raise ValueError(f"states={list(self.states)!r}; with storage='integer' they are numbers")
-        if not self.mapping or not isinstance(self.mapping, Mapping):
+        given: object = self.mapping
+        if not isinstance(given, Mapping) or not given:
             raise ValueError('adopt_column takes mapping={old value: state}, such as {"Paid": "paid", None: "new"}')
-        _require_number("batch_size", self.batch_size)
+        state_names([*self.mapping.values(), *([] if self.unknown is None else [self.unknown])])
 
     @classmethod
     def adopt_column(

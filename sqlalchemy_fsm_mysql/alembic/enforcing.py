@@ -27,6 +27,7 @@ from ..errors.texts import State, escaped
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
 from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers, require_seconds
+from .arguments import require_choice, require_list
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
 
@@ -45,6 +46,8 @@ def rules_of(
     if isinstance(machine, Mapping):
         rules = Rules.of_edges(machine)
     else:
+        if not isinstance(initial_states, AnyState):
+            require_list("initial_states", initial_states)
         rules = Rules.of(machine if isinstance(machine, Machine) else Machine.from_json(machine), initial_states)
     return rules.union(*map(rules_of, also)) if also else rules
 
@@ -76,6 +79,7 @@ class EnforceMachineOp(StatesOp):
 
     def __post_init__(self) -> None:
         require_seconds(self.lock_wait_timeout)
+        super().__post_init__()
 
     @classmethod
     def enforce_machine(
@@ -106,8 +110,8 @@ class EnforceMachineOp(StatesOp):
         Raises: MigrationRefused on a database whose triggers are not known; ValueError for a text that is no machine's;
         the driver's error.
         """
-        if mode not in ("refuse", "watch"):
-            raise ValueError(f"mode={mode!r}; triggers either 'refuse' or 'watch'")
+        require_choice("mode", mode, ("refuse", "watch"))
+        require_list("also", also)
         for text, states in ((machine, initial_states), (previous, previous_initial_states)):
             if text is not None:
                 rules_of(text, states, also)
@@ -163,6 +167,7 @@ class ReleaseMachineOp(StatesOp):
 
     def __post_init__(self) -> None:
         require_seconds(self.lock_wait_timeout)
+        super().__post_init__()
 
     @classmethod
     def release_machine(
@@ -181,6 +186,8 @@ class ReleaseMachineOp(StatesOp):
         Raises: MigrationRefused for ``--sql`` without *machine*; FSMError when the account lacks the privilege TRIGGER,
         and sees none; the driver's error.
         """
+        if machine is not None:
+            rules_of(machine, initial_states)
         operations.invoke(
             cls(
                 table_name=table_name,

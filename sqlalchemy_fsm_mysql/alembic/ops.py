@@ -7,7 +7,8 @@
 ``op.convert_states``     the column is stored in another way: ENUM, or VARCHAR or a number with a CHECK
 ========================  ============================================================================================
 
-All of them can be run again after a failure in the middle: what is done already is left alone.
+All of them can be run again after a failure in the middle: what is done already is left alone. A wrong argument is a
+TypeError or a ValueError, before anything is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, Literal
 
 from alembic.operations import MigrateOperation, Operations
 
+from ..errors.texts import shown
 from ..orm.column import Storage
+from .arguments import STORAGES, by_text, require_arguments, require_choice, state_names, state_text
 
 __all__ = ["AddStatesOp", "ConvertStatesOp", "DropStatesOp", "IrreversibleOp", "MigrateStatesOp", "StatesOp"]
 
@@ -33,6 +36,9 @@ class StatesOp(MigrateOperation):
     table_name: str
     column_name: str
     schema: str | None = None
+
+    def __post_init__(self) -> None:
+        require_arguments(self)
 
     @property
     def label(self) -> str:
@@ -66,12 +72,9 @@ class AlterStatesOp(StatesOp):
     remark: str = ""  # for the revision: how long a copy takes on the table at hand
 
     def __post_init__(self) -> None:
-        if self.storage not in ("enum", "varchar", "integer"):
-            raise ValueError(f"storage={self.storage!r}; a state column is stored as 'enum', 'varchar' or 'integer'")
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm={self.algorithm!r}; there are {', '.join(map(repr, ALGORITHMS))}")
-        for name in ("lock_wait_timeout", "attempts"):
-            _require_number(name, getattr(self, name))
+        super().__post_init__()
+        require_choice("storage", self.storage, STORAGES)
+        require_choice("algorithm", self.algorithm, ALGORITHMS)
 
 
 @Operations.register_operation("add_states")
@@ -124,7 +127,7 @@ class AddStatesOp(AlterStatesOp):
                 states=_names(states),
                 schema=schema,
                 storage=storage,
-                existing=tuple(map(str, existing)),
+                existing=state_names(existing),
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -188,8 +191,8 @@ class DropStatesOp(AlterStatesOp):
                 states=_names(states),
                 schema=schema,
                 storage=storage,
-                existing=tuple(map(str, existing)),
-                server_default=None if server_default is None else str(server_default),
+                existing=state_names(existing),
+                server_default=None if server_default is None else state_text(server_default),
                 algorithm=algorithm,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -231,14 +234,15 @@ class MigrateStatesOp(StatesOp):
     reversible: bool = True
 
     def __post_init__(self) -> None:
-        if not self.targets or not isinstance(self.targets, Mapping):
+        super().__post_init__()
+        given: object = self.targets
+        if not isinstance(given, Mapping) or not given:
             raise ValueError('migrate_states takes {source: target}, such as {"Error": "Failed"}')
         # NULL and '' are values that rows may hold, and no names of states.
         _names([*filter(None, self.targets), *self.targets.values()])
         chained = sorted(set(filter(None, self.targets)) & set(self.targets.values()))
         if chained:
             raise ValueError(f"{chained[0]!r} is both a source and a target; do one step after the other")
-        _require_number("batch_size", self.batch_size)
         used = dict.fromkeys([*self.targets, *self.targets.values()])
         unnamed = [one for one in used if one and one not in self.names]
         if self.history is not None and self.is_number and unnamed:
@@ -292,11 +296,11 @@ class MigrateStatesOp(StatesOp):
                 schema=schema,
                 batch_size=batch_size,
                 history=history,
-                record=record or {},
+                record={} if record is None else record,
                 actor=actor,
                 details=details,
                 condition=where,
-                names={str(number): name for number, name in (names or {}).items()},
+                names=by_text(names),
                 is_number=_has_numbers(targets),
                 keeps_timestamps=keeps_timestamps,
                 since=since,
@@ -330,6 +334,10 @@ class ConvertStatesOp(AlterStatesOp):
 
     states: tuple[str, ...]
     existing_storage: Storage | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("existing_storage", self.existing_storage, (*STORAGES, None))
 
     @classmethod
     def convert_states(
@@ -403,20 +411,11 @@ class IrreversibleOp(MigrateOperation):
         return ("irreversible", self.reason)
 
 
-def _require_number(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
-
-
 def _names(states: Collection[object]) -> tuple[str, ...]:
-    """*states* as texts; one string is not a list of one."""
-    names = tuple(
-        str(state)
-        for state in states
-        if (isinstance(state, str) and state) or (isinstance(state, int) and not isinstance(state, bool))
-    )
-    if isinstance(states, str) or len(names) != len(states) or not names:
-        raise TypeError(f"states are a list of names, or of numbers with storage='integer', not {states!r}")
+    """*states* as texts, at least one."""
+    names = state_names(states)
+    if not names:
+        raise TypeError(f"states are a list of names, or of numbers with storage='integer', not {shown(states)}")
     return names
 
 

@@ -88,6 +88,14 @@ USAGE = {
     "a host of 50,000 characters": ["check", "Doc.state", "--url", "mysql+pymysql://u:sesame@" + "a" * 50_000 + "/x"],
     "a driver that is not installed": ["check", "Doc.state", "--url", "oracle+nothing://u:sesame@h/x"],
     "a driver for asyncio": ["check", "Doc.state", "--url", "mysql+aiomysql://u:sesame@h/x"],
+    "a race of nobody": ["demo", "--workers", "0"],
+    "the JSON of nothing": ["json", "Doc..state"],
+    "a report on no database": ["report", "--url", "junk"],
+    "an adoption in no database": ["adopt", "Doc.state", "--url", "junk"],
+    "no timed event": ["due", "Doc.state"],
+    "no row at a time": ["due", "Doc.state", "--limit", "0"],
+    "stays since no time": ["dwell", "Doc.state", "--since", "x"],
+    "watched in no database": ["watched", "Doc.state", "--url", "junk"],
     "an unknown command": ["fly"],
     "an unknown option of the program": ["--fly"],
 }
@@ -125,9 +133,12 @@ def docs(hostile, tmp_path):  # noqa: F811 - the fixture
     return url
 
 
+TARGETED = {"fire", "fire-where", "history", "check", "sql", "diagram", "adopt", "due", "dwell", "watched"}
+
+
 def called(arguments, hostile):  # noqa: F811
     command, *rest = arguments
-    is_target = rest and command in {"fire", "fire-where", "history", "check", "sql", "diagram"} and rest[0]
+    is_target = rest and command in TARGETED and rest[0]
     return [command, f"{hostile}:{rest[0]}", *rest[1:]] if is_target else arguments
 
 
@@ -165,6 +176,13 @@ def test_an_error_of_a_hook_is_status_70_and_its_traceback_is_shown_on_request(r
     assert is_told(answer, Status.UNEXPECTED)
     assert "ZeroDivisionError: by the hook" in answer.err
     assert shown.status == Status.UNEXPECTED
+
+
+def test_every_command_has_a_wrong_call():
+    """A command that is new has to be called in a wrong way here, too."""
+    import typer.main
+
+    assert set(typer.main.get_command(app).commands) - {call[0] for call in USAGE.values()} == set()
 
 
 def test_the_version_is_printed(run):
