@@ -39,7 +39,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from ..errors import FireError, FSMError, LockTimeout, NotWritable, OutcomeUnknown, TransactionAborted
-from ..errors.texts import SHOWN_CHARACTERS, escaped, stored_form
+from ..errors.texts import SHOWN_CHARACTERS, escaped, shown, stored_form
 from ..outcomes import MovedRows
 from . import Attempt, observe, stop_observing
 
@@ -60,7 +60,15 @@ def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider:
     """Report every fire in this process to OpenTelemetry from now on. A second call does nothing.
 
     The default providers are the global ones.
+
+    Raises: TypeError for what is no provider.
     """
+    for name, provider, kind in (
+        ("tracer_provider", tracer_provider, trace.TracerProvider),
+        ("meter_provider", meter_provider, metrics.MeterProvider),
+    ):
+        if provider is not None and not isinstance(provider, kind):
+            raise TypeError(f"{name}={shown(provider)}; it is a {kind.__name__} of OpenTelemetry")
     if not _installed:
         _installed.append(Telemetry(tracer_provider, meter_provider))
         observe(_installed[0].watch)

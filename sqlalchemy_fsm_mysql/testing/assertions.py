@@ -175,6 +175,9 @@ def _assert_refused(
     attribution: Mapping[str, Any],
 ) -> Refused[Any]:
     mapped = mapped_state(type(instance), event, column)
+    wanted: object = reason
+    if wanted is not None and (not isinstance(wanted, str) or wanted not in ("state", "guard")):
+        raise ValueError(f"reason={shown(reason)}; it is 'state', 'guard', or None for either")
     if session.autoflush:
         session.flush()
     before = _row(session, mapped, instance), len(_records(session, mapped, instance))

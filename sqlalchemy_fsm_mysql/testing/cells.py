@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors.texts import State, stored_form
+from ..errors.texts import State, shown, stored_form
 from ..machine import Machine
 
 __all__ = ["Cell", "every_cell"]
@@ -39,7 +39,12 @@ def every_cell(machine: Machine) -> list[Cell]:
 
         @pytest.mark.parametrize("cell", every_cell(machine), ids=str)
         @pytest.mark.parametrize(("source", "event", "target"), every_cell(machine))
+
+    Raises: TypeError for what is no machine.
     """
+    given: object = machine
+    if not isinstance(given, Machine):
+        raise TypeError(f"a Machine is needed, not {shown(given)}")
     return [
         Cell(state, event, machine.targets(event).get(state)) for state in machine.states for event in machine.events
     ]

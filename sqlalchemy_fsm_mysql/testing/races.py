@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
 from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..core.target import plain_key
@@ -39,6 +40,7 @@ Unit: TypeAlias = Callable[..., "Moved[Any] | Refused[Any]"]
 START_WITHIN = 60.0  # seconds, for all processes to import and connect
 END_WITHIN = 300.0  # seconds, for all of a process's fires
 SHOWN_PROBLEMS = 10
+MOST = 1_000_000
 
 
 @dataclass(slots=True)
@@ -96,10 +98,11 @@ def race(
     ``problems``. RuntimeError when a process failed. TypeError and ValueError for arguments that do not fit.
     """
     mapped = attribute_state(column)
+    _require_kinds(keys=keys, events=events, payloads=payloads, fire=fire, isolation_level=isolation_level, seed=seed)
     rows = [mapped.key_parts(key) for key in keys]
     chosen = list(mapped.machine.events if events is None else map(mapped.machine.event_name, events))
     _require(mapped, rows, chosen, payloads or {}, processes, fires)
-    target = make_url(url)
+    target = _url(url)
     _require_shared(target)
     engine = _engine(target, isolation_level)
     try:
@@ -126,6 +129,24 @@ class Stored:
     fault: str | None = None
 
 
+def _require_kinds(
+    *, keys: object, events: object, payloads: object, fire: object, isolation_level: object, seed: object
+) -> None:
+    """Raises: TypeError for an argument of a wrong kind."""
+    for name, values in (("keys", keys), ("events", events)):
+        is_none = values is None and name == "events"
+        if not is_none and (not isinstance(values, Iterable) or isinstance(values, (str, bytes))):
+            raise TypeError(f"{name}={shown(values)}; it is a list")
+    if payloads is not None and not isinstance(payloads, Mapping):
+        raise TypeError(f"payloads={shown(payloads)}; it is a dict, by event")
+    if fire is not None and not callable(fire):
+        raise TypeError(f"fire={shown(fire)}; it is a function")
+    if isolation_level is not None and not isinstance(isolation_level, str):
+        raise TypeError(f"isolation_level={shown(isolation_level)}; it is a string")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed={shown(seed)}; it is a whole number")
+
+
 def _require(
     mapped: MappedState,
     rows: Collection[Any],
@@ -136,12 +157,27 @@ def _require(
 ) -> None:
     if not rows or not events:
         raise ValueError(f"nothing to race for: {len(rows)} rows, {len(events)} events")
-    if processes < 1 or fires < 1:
-        raise ValueError(f"processes={processes!r}, fires={fires!r}; both are at least 1")
+    numbers: dict[str, object] = {"processes": processes, "fires": fires}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"{name}={shown(number)}; it is a whole number")
+        if not 1 <= number <= MOST:
+            raise ValueError(f"{name}={shown(number)}; both are at least 1, and at most {MOST:,}")
     for event in events:
         names = mapped.machine.payload(event)
         if names and not payloads.get(event):
             raise TypeError(f"{event!r} takes {', '.join(names)}: give payloads={{{event!r}: [{{…}}, …]}}")
+
+
+def _url(url: object) -> URL:
+    if not isinstance(url, (str, URL)):
+        raise TypeError(f"url={shown(url)}; it is a URL")
+    try:
+        target = make_url(url)
+        target.get_dialect()
+    except SQLAlchemyError as error:  # the text of a URL can have a password
+        raise ValueError(f"this is no URL of a database, or its driver is not known: {type(error).__name__}") from error
+    return target
 
 
 def _require_shared(url: URL) -> None:

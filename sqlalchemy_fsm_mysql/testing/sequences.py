@@ -48,8 +48,15 @@ def state_machine_for(
 
     It needs Hypothesis: the extra ``testing``.
 
-    Raises: TypeError when *column* is no state column, or a payload has no strategy.
+    Raises: TypeError when *column* is no state column, an argument is of a wrong kind, or a payload has no strategy.
     """
+    functions: dict[str, object] = {"sessions": sessions, "make": make}
+    for name, function in functions.items():
+        if not callable(function) and (function is not None or name == "sessions"):
+            raise TypeError(f"{name}={shown(function)}; it is a function")
+    given: object = payloads
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"payloads={shown(given)}; it is a dict, by event")
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..errors.texts import shown
+
 __all__ = ["ServerUnavailable", "any_server", "private_server", "seekdb"]
 
 # The PATH of a user often has no sbin, and the downloads of mysql.com and Homebrew put their servers elsewhere.
@@ -66,8 +68,14 @@ def private_server(*options: str) -> Iterator[URL]:
     *options* are more options of the server, such as ``"--innodb-lock-wait-timeout=2"``. Its database is ``test``, and
     COMMIT does not wait for the disk.
 
-    Raises: ServerUnavailable when neither is installed, or the server does not start.
+    Raises: ServerUnavailable when neither is installed, or the server does not start; TypeError or ValueError for
+    what is no option.
     """
+    for option in options:
+        if not isinstance(option, str):
+            raise TypeError(f"an option of the server is a string, not {shown(option)}")
+        if not option.startswith("--") or not option.isprintable():
+            raise ValueError(f"an option of the server begins with '--', not as {shown(option)}")
     binary = which("mysqld") or which("mariadbd")
     if not binary:
         raise ServerUnavailable("neither mysqld nor mariadbd is installed")

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Engine, MetaData, StaticPool, create_engine, event
 from sqlalchemy.orm import Session
 
+from ..errors.texts import shown
+
 __all__ = ["sqlite_engine", "sqlite_session"]
 
 
@@ -19,7 +21,12 @@ def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:
     *bases* are declarative bases or ``MetaData``. All threads and sessions see the same database, so an application
     under test can have sessions of its own; they share one connection, so let them come one after the other. Foreign
     keys are enforced. More *options* go to ``create_engine``.
+
+    Raises: TypeError for what is no declarative base.
     """
+    for base in bases:
+        if not isinstance(base if isinstance(base, MetaData) else getattr(base, "metadata", None), MetaData):
+            raise TypeError(f"a declarative base or MetaData is needed, not {shown(base)}")
     engine = create_engine(
         "sqlite://", **{"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} | options
     )
