@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import JSON
-from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.dialects import mysql
 
 from ..core.attribution import ACTOR_LENGTH
 from ..core.details import check_details
@@ -58,7 +58,7 @@ def require_arguments(op: object) -> None:
     for name in given.keys() & {"record", "names"}:
         _require_texts(name, given[name])
     if given.get("details") is not None:
-        check_details(given["details"], JSON(), DefaultDialect())
+        check_details(given["details"], JSON(), mysql.dialect())
 
 
 def _require_number(name: str, value: object) -> None:
