@@ -239,7 +239,6 @@ def test_a_column_without_enum_has_a_named_check(session):
 
 
 @pytest.mark.servers_only
-@pytest.mark.servers_only
 @pytest.mark.parametrize("storage", ["enum", "varchar"])
 def test_without_backslash_escapes_a_quoted_state_needs_an_enum_on_mysql(session, storage):
     """MySQL 9.7 writes the text of a CHECK with backslashes, and cannot read it again in this sql_mode."""
@@ -265,6 +264,7 @@ def test_without_backslash_escapes_a_quoted_state_needs_an_enum_on_mysql(session
         connection.invalidate()
 
 
+@pytest.mark.servers_only
 def test_an_enum_needs_no_check(session):
     assert inspect(session.connection()).get_check_constraints("renamed_orders") == []
 
