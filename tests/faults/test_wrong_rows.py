@@ -137,7 +137,10 @@ def moves_that_were_none(engine: Engine, row: Any, step: Any, legacy: Any) -> li
         warnings.simplefilter("ignore")
         session.add(legacy(id=1))
         session.commit()
-        moved = fire_or_create(legacy(id=1), "Start", session)
+        try:
+            moved = fire_or_create(legacy(id=1), "Start", session)
+        except FSMError as error:  # the answer depends on what the server's session remembers of earlier statements
+            return [f"of a row that is there: {error}"]
         stored = session.connection().scalar(select(legacy.__table__.c.status))
     return [] if (stored, moved.created) == ("running", False) else [f"{moved} was reported of a row that is {stored}"]
 
