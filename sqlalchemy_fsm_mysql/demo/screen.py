@@ -107,7 +107,7 @@ def _figures(tally: Tally, per_second: float) -> Text:
 
 def contest_table(contest: Contest) -> Table:
     """The moves and the lost updates of the library, and of naive code on the same rows."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     table.add_column("moves reported", justify="right")
     table.add_column("lost updates", justify="right")
@@ -129,7 +129,7 @@ def _state(state: str) -> Text:
 def show_table(console: Console, machine: Machine, tally: Tally) -> None:
     """The machine's state × event table with the counts of each cell."""
     graph, edges = Graph.of(machine), tally.edges()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     table.add_column("from", no_wrap=True)
     for event in graph.events:
         table.add_column(event, no_wrap=True)
