@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import threading
 from collections.abc import Iterator
@@ -98,6 +99,19 @@ def test_a_move_and_its_history_row_are_committed_together(place: Any, database:
     assert (moved.source, moved.target, moved.sequence) == ("Initializing", "Running", 1)
     assert stored(database, Order, key) == "Running"
     assert steps(database, key) == [(1, "Ready", "Initializing", "Running", "me", None)]
+
+
+def test_every_new_engine_sends_packets(engine_of_packets: Engine) -> None:
+    """An engine is freed before its dialect, and the next engine may get its address in memory."""
+    key, dialects = create(engine_of_packets, Order), []
+    for number in range(1, 31):
+        engine = packing(engine_of_packets.url)
+        with engine.connect() as connection:
+            assert fire_key(Order, key, "Ready", connection).sequence == number
+        dialects.append(engine.dialect)
+        engine.dispose()
+        del engine, connection
+        gc.collect()
 
 
 def test_every_move_is_numbered_and_its_source_is_told(place: Any, database: Engine) -> None:

@@ -241,14 +241,15 @@ class MySQLPackets(Packets):
         return [*_BEGIN, _FORGET, update, _REMEMBER, insert_row, *token, _COMMIT]
 
     def _listen(self, connection: Connection) -> None:
-        """Have packets on the engine of *connection* sent by :func:`do_send`.
+        """Have packets on the dialect of *connection* sent by :func:`do_send`.
 
         SQLAlchemy closes the cursor of a statement that returns no rows, before anyone can ask for the next answer.
         Its event ``do_execute`` replaces the driver's call, so that errors, logging and listeners stay SQLAlchemy's.
         """
+        # Not event.contains(engine, …), which goes by id(engine): a dialect outlives its engine, whose id a new engine
+        # may get, and then the new engine's dialect would be taken for one that listens.
         if connection.dialect not in self._listening:
-            if not event.contains(connection.engine, "do_execute", do_send):
-                event.listen(connection.engine, "do_execute", do_send)
+            event.listen(connection.dialect, "do_execute", do_send)
             self._listening.add(connection.dialect)
 
 
