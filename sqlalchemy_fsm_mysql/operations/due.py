@@ -323,6 +323,29 @@ class _Worker:
         return MovedRows(self.mapped.model, ", ".join(self.names), total, dict(self.by_transition), errors)
 
 
+class _Course:
+    """The steps of a worker, one at a time. Each step is given the result or the error of the one before."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker, self._steps = worker, worker.steps()
+        self._go: Callable[[], Step] | None = partial(next, self._steps)
+
+    def next(self) -> Step | None:
+        """The next step; None at the end of the run."""
+        try:
+            return None if self._go is None else self._go()
+        except StopIteration:
+            return None
+
+    def done(self, result: Any) -> None:
+        self._go = partial(self._steps.send, result)
+
+    def failed(self, error: Exception) -> None:
+        # A worker that is to stop does not wait for a database that is away.
+        is_over = self._worker.stop() and is_outage(error)
+        self._go = None if is_over else partial(self._steps.throw, error)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether *error* is due to a database that cannot be used now, and that may be back soon."""
     if isinstance(error, (TransactionAborted, LockTimeout, NotWritable, OutcomeUnknown, PoolTimeout)):
@@ -346,20 +369,13 @@ def _run(worker: _Worker, sessions: Any) -> MovedRows[Any]:
         return None
 
     with worker.at_work():
-        steps = worker.steps()
-        send: Callable[[Any], Step] = steps.send
-        value: Any = None
-        while True:
+        course = _Course(worker)
+        while (step := course.next()) is not None:
             try:
-                step = send(value)
-            except StopIteration:
-                return worker.result()
-            try:
-                send, value = steps.send, execute(step)
+                course.done(execute(step))
             except Exception as error:  # noqa: BLE001 - the steps decide
-                if worker.stop() and is_outage(error):
-                    return worker.result()
-                send, value = steps.throw, error
+                course.failed(error)
+    return worker.result()
 
 
 async def _run_async(worker: _Worker, sessions: Any) -> MovedRows[Any]:
@@ -381,20 +397,13 @@ async def _run_async(worker: _Worker, sessions: Any) -> MovedRows[Any]:
         return None
 
     with worker.at_work():
-        steps = worker.steps()
-        send: Callable[[Any], Step] = steps.send
-        value: Any = None
-        while True:
+        course = _Course(worker)
+        while (step := course.next()) is not None:
             try:
-                step = send(value)
-            except StopIteration:
-                return worker.result()
-            try:
-                send, value = steps.send, await execute(step)
+                course.done(await execute(step))
             except Exception as error:  # noqa: BLE001 - the steps decide
-                if worker.stop() and is_outage(error):
-                    return worker.result()
-                send, value = steps.throw, error
+                course.failed(error)
+    return worker.result()
 
 
 @contextmanager
