@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from sqlalchemy_fsm_mysql.testing.servers import initialising, serving
+
 __all__ = ["KINDS", "MARIADB", "MYSQL", "POSTGRESQL", "Kind", "kind_of"]
 
 
@@ -50,46 +52,21 @@ class Kind:
 
     def initialise(self, program: str, folder: Path) -> Sequence[str]:
         """The command that makes the data folder ``folder / "data"`` of a private server."""
-        return [
-            program,
-            "--no-defaults",
-            "--initialize-insecure",
-            f"--datadir={folder / 'data'}",
-            *as_root("--user=root"),
-        ]
+        return initialising(program, folder, is_mariadb=False)
 
     def serve(self, program: str, folder: Path, port: int) -> Sequence[str]:
         """The command that serves the data folder on *port* of 127.0.0.1, to a user without a password."""
-        return [
-            *(program, "--no-defaults", f"--datadir={folder / 'data'}", *as_root("--user=root")),
-            *("--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 'socket'}"),
-            *(f"--pid-file={folder / 'pid'}", f"--log-error={folder / 'log'}", "--skip-log-bin"),
-            *("--max-connections=300", "--innodb-flush-log-at-trx-commit=0", *self.server_options()),
-        ]
-
-    def server_options(self) -> Sequence[str]:
-        # MySQL's second port, and a folder that a packaged server insists on, are not needed.
-        return "--mysqlx=OFF", "--secure-file-priv=NULL"
+        return serving(program, folder, port, is_mariadb=False)
 
 
 class MariaDB(Kind):
     """MariaDB, which speaks MySQL's protocol and has other programs."""
 
     def initialise(self, program: str, folder: Path) -> Sequence[str]:
-        script = Path(program).with_name("mariadb-install-db")
-        found = [str(script)] if script.exists() else ["mariadb-install-db"]
-        method = "--auth-root-authentication-method=normal"
-        return [
-            *found,
-            "--no-defaults",
-            method,
-            "--skip-test-db",
-            f"--datadir={folder / 'data'}",
-            *as_root("--user=root"),
-        ]
+        return initialising(program, folder, is_mariadb=True)
 
-    def server_options(self) -> Sequence[str]:
-        return ()
+    def serve(self, program: str, folder: Path, port: int) -> Sequence[str]:
+        return serving(program, folder, port, is_mariadb=True)
 
 
 class PostgreSQL(Kind):
@@ -112,11 +89,6 @@ class PostgreSQL(Kind):
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "100"}
         chosen = [f"--{name}={value}" for name, value in {**options, "fsync": "off", "timezone": "UTC"}.items()]
         return [*as_user("postgres"), program, "-D", str(folder / "data"), f"--port={port}", *chosen]
-
-
-def as_root(*options: str) -> Sequence[str]:
-    """*options* that MySQL and MariaDB insist on where root runs them."""
-    return options if os.geteuid() == 0 else ()
 
 
 def as_user(name: str) -> Sequence[str]:

@@ -25,11 +25,8 @@ import importlib.util
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,7 +39,10 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from sqlalchemy_fsm_mysql.testing import ServerUnavailable, seekdb
+from sqlalchemy_fsm_mysql.testing import seekdb
+from sqlalchemy_fsm_mysql.testing import servers as users
+from sqlalchemy_fsm_mysql.testing.servers import ServerUnavailable as Unavailable
+from sqlalchemy_fsm_mysql.testing.servers import free_port, output_of, which
 from tests.kinds import KINDS, MARIADB, Kind, kind_of, server_name
 
 # Drivers of the usual run, and those that --all-drivers adds; each with the module that has to be there.
@@ -51,16 +51,6 @@ MODULES = {driver: module for kind in KINDS for driver, module in {**kind.driver
 ASYNCIO_DRIVERS = ("asyncmy", "aiomysql")
 SQLITE = URL.create("sqlite")
 AIOSQLITE = URL.create("sqlite+aiosqlite")
-
-# A user's PATH often has no sbin, and the downloads of mysql.com and Homebrew put their servers elsewhere.
-PLACES = (
-    *os.get_exec_path(),
-    "/usr/sbin",
-    "/usr/local/sbin",
-    "/usr/libexec",
-    "/usr/local/mysql/bin",
-    "/opt/homebrew/bin",
-)
 
 ADVICE = """\
 The tests need a real server. Do one of:
@@ -73,10 +63,6 @@ Without a server there is only:  ./dev tests --target sqlite"""
 
 class NoServer(Exception):
     """No MySQL or MariaDB to test on; the text says what was tried and what to do."""
-
-
-class Unavailable(Exception):
-    """One way to a server is not open here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,19 +219,8 @@ def execute(url: URL, *statements: str) -> object:
 
 
 def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = 90) -> None:
-    """Return once the server at *url* answers."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            execute(url, "SELECT 1")
-        except SQLAlchemyError as error:
-            if not is_alive():
-                raise Unavailable("it was started, and ended at once") from error
-            if time.monotonic() > deadline:
-                raise Unavailable(f"it was started, and did not answer within {seconds:.0f} seconds") from error
-            time.sleep(0.1)
-        else:
-            return
+    """Return once the server at *url*, of any kind, answers."""
+    users.wait_until_ready(url, is_alive, seconds, ask=execute)
 
 
 # --- the ways
@@ -354,46 +329,15 @@ def start_server(kind: Kind, program: str, folder: Path, stack: ExitStack) -> UR
     """Initialise a data folder and serve it on a free port of 127.0.0.1."""
     output_of(kind.initialise(program, folder))
     port = free_port()
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            kind.serve(program, folder, port),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    guard(process, folder, stack)
+    process = users.started(kind.serve(program, folder, port), folder, stack)
     url = kind.url("127.0.0.1", port)
     wait_until_ready(url, is_alive=lambda: process.poll() is None)
     return url
 
 
-def guard(server: subprocess.Popen[bytes], folder: Path, stack: ExitStack) -> None:
-    """Stop *server* and remove *folder* when *stack* closes, or when this process dies without closing it."""
-    # The pipe ends with this process, also by SIGKILL: the guard then does what is left to do.
-    script = 'cat; kill "$1"; while kill -0 "$1"; do sleep 0.1; done; rm -rf "$2"'
-    watch = subprocess.Popen(
-        ["sh", "-c", script, "guard", str(server.pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-    def stop() -> None:
-        server.terminate()
-        server.wait()
-        watch.communicate()
-
-    stack.callback(stop)
-
-
 def from_seekdb(stack: ExitStack) -> list[URL]:
     """OceanBase's seekdb, from its wheel."""
-    try:
-        return [stack.enter_context(seekdb()).set(database=None)]
-    except ServerUnavailable as error:
-        raise Unavailable(str(error)) from error
+    return [stack.enter_context(seekdb()).set(database=None)]
 
 
 def from_apt(stack: ExitStack) -> list[URL]:
@@ -421,36 +365,6 @@ WAYS: dict[str, Way] = {
     "seekdb": from_seekdb,
     "apt-get": from_apt,
 }
-
-
-def which(name: str, *folders: str) -> str | None:
-    """Where the program *name* is, in one of *folders* or where only root's PATH leads."""
-    return shutil.which(name, path=os.pathsep.join((*folders, *PLACES)))
-
-
-def output_of(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """What *command* prints; its last line is the reason if it fails."""
-    done = subprocess.run(
-        command,
-        check=False,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        said = done.stdout.strip().splitlines()[-1:] or ["it said nothing"]
-        raise Unavailable(f"{' '.join(command[:3])} … failed: {said[0]}")
-    return done.stdout
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def faketime(folder: Path) -> Path:

@@ -122,47 +122,57 @@ def seekdb() -> Iterator[URL]:
 def _started(binary: str, folder: Path, options: Sequence[str], stack: contextlib.ExitStack) -> URL:
     """The URL of *binary*, serving a data folder in *folder* on a free port of 127.0.0.1 until *stack* is closed."""
     is_mariadb = "MariaDB" in output_of([binary, "--version"])
-    # Run by root, both servers refuse unless told the user.
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    data = [f"--datadir={folder / 'data'}", *user]
-    if is_mariadb:
-        script = which("mariadb-install-db") or which("mysql_install_db")
-        if not script:
-            raise ServerUnavailable("mariadb-install-db is not installed")
-        output_of([script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data])
-    else:
-        output_of([binary, "--no-defaults", "--initialize-insecure", *data])
-
+    output_of(initialising(binary, folder, is_mariadb=is_mariadb))
     port = free_port()
-    arguments = [
-        *data,
-        "--bind-address=127.0.0.1",
-        f"--port={port}",
-        f"--socket={folder / 'socket'}",
-        f"--pid-file={folder / 'pid'}",
-        f"--log-error={folder / 'log'}",
-        "--skip-log-bin",
-        "--max-connections=300",
-        "--innodb-flush-log-at-trx-commit=0",
-        # MySQL's second port, and a folder that a packaged server insists on, are not needed.
-        *([] if is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
-        *options,
-    ]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - a server of this machine, with options of ours and of the tests
-            [binary, "--no-defaults", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    stack.callback(_guard(process, folder))
+    process = started([*serving(binary, folder, port, is_mariadb=is_mariadb), *options], folder, stack)
     url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=port)
     wait_until_ready(url, is_alive=lambda: process.poll() is None)
     return url
 
 
-def _guard(server: subprocess.Popen[bytes], folder: Path) -> Callable[[], None]:
+def initialising(binary: str, folder: Path, *, is_mariadb: bool) -> list[str]:
+    """The command that makes the data folder ``folder / "data"``, with a root without a password.
+
+    Raises: ServerUnavailable when MariaDB's script for it is not installed.
+    """
+    data = [f"--datadir={folder / 'data'}", *_as_root()]
+    if not is_mariadb:
+        return [binary, "--no-defaults", "--initialize-insecure", *data]
+    beside = str(Path(binary).parent)
+    script = which("mariadb-install-db", beside) or which("mysql_install_db", beside)
+    if not script:
+        raise ServerUnavailable("mariadb-install-db is not installed")
+    return [script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *data]
+
+
+def serving(binary: str, folder: Path, port: int, *, is_mariadb: bool) -> list[str]:
+    """The command that serves the data folder on *port* of 127.0.0.1. COMMIT does not wait for the disk."""
+    return [
+        *(binary, "--no-defaults", f"--datadir={folder / 'data'}", *_as_root()),
+        *("--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 'socket'}"),
+        *(f"--pid-file={folder / 'pid'}", f"--log-error={folder / 'log'}", "--skip-log-bin"),
+        *("--max-connections=300", "--innodb-flush-log-at-trx-commit=0"),
+        # MySQL's second port, and a folder that a packaged server insists on, are not needed.
+        *(() if is_mariadb else ("--mysqlx=OFF", "--secure-file-priv=NULL")),
+    ]
+
+
+def _as_root() -> list[str]:
+    # Run by root, both servers refuse unless told the user.
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def started(command: Sequence[str], folder: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+    """The process of *command*, which logs to ``folder / "log"``, until *stack* is closed or this process dies."""
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - a server of this machine, with options of ours and of the tests
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    stack.callback(guard(process, folder))
+    return process
+
+
+def guard(server: subprocess.Popen[bytes], folder: Path) -> Callable[[], None]:
     """A function that stops *server*. If this process dies before it is called, *folder* goes as well."""
     # The pipe ends with this process, also by SIGKILL. Then the guard stops the server.
     script = 'cat; kill "$1"; while kill -0 "$1"; do sleep 0.1; done; rm -rf "$2"'
@@ -182,15 +192,21 @@ def _guard(server: subprocess.Popen[bytes], folder: Path) -> Callable[[], None]:
     return stop
 
 
-def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = _SECONDS) -> None:
-    """Return once the server at *url* answers.
+def wait_until_ready(
+    url: URL,
+    is_alive: Callable[[], bool],
+    seconds: float = _SECONDS,
+    *,
+    ask: Callable[[URL, str], object] | None = None,
+) -> None:
+    """Return once the server at *url* answers a statement, which *ask* sends; by default as :func:`execute`.
 
     Raises: ServerUnavailable when it has ended, or does not answer within *seconds*.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
-            execute(url, "SELECT 1")
+            (ask or execute)(url, "SELECT 1")
         except SQLAlchemyError as error:
             if not is_alive():
                 raise ServerUnavailable("it was started, and ended at once") from error
@@ -225,9 +241,9 @@ def own_database(url: URL) -> Iterator[URL]:
         execute(url, "SET SESSION lock_wait_timeout = 20", f"DROP DATABASE {name}")
 
 
-def which(name: str) -> str | None:
-    """The path of the program *name*, also where only root's PATH leads."""
-    return shutil.which(name, path=os.pathsep.join(PLACES))
+def which(name: str, *folders: str) -> str | None:
+    """The path of the program *name*, in one of *folders* or also where only root's PATH leads."""
+    return shutil.which(name, path=os.pathsep.join((*folders, *PLACES)))
 
 
 def output_of(command: Sequence[str], environment: dict[str, str] | None = None) -> str:

@@ -92,10 +92,9 @@ def test_guard_cleans_up_after_a_killed_process(tmp_path):
     folder.mkdir()
     script = (
         "import os, pathlib, signal, subprocess, sys\n"
-        "from contextlib import ExitStack\n"
-        "from tests import servers\n"
+        "from sqlalchemy_fsm_mysql.testing import servers\n"
         "server = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)\n"
-        "servers.guard(server, pathlib.Path(sys.argv[1]), ExitStack())\n"
+        "stop = servers.guard(server, pathlib.Path(sys.argv[1]))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     root = Path(servers.__file__).parents[1]
