@@ -91,7 +91,7 @@ def test_a_state_is_added_and_dropped_again(project: Project, engine, machine):
 def test_a_copy_is_refused_until_it_is_accepted(project: Project, engine):
     orders(TWO).create_all(engine)
     if not is_server(engine):
-        pytest.skip("SQLite changes its schema only")
+        pytest.skip("SQLite changes the text of the schema, and copies no row")
 
     with pytest.raises(MigrationRefused, match="copies_table=True"), migrating(engine) as op:
         op.add_states("orders", "state", [3], storage="integer", algorithm="COPY")
@@ -157,7 +157,7 @@ TYPES = ("TINYINT", "TINYINT UNSIGNED", "SMALLINT", "INT", "BIGINT UNSIGNED")
 def existing(project, request, engine):
     """A table of somebody else's, whose column may be NULL and is not checked."""
     if not is_server(engine) and request.param != "INT":
-        pytest.skip("SQLite has one type of whole numbers")
+        pytest.skip("SQLite has one type of whole numbers, INTEGER, which INT tries")
     null = "NULL" if is_server(engine) else "NOT NULL"  # Alembic makes a column of SQLite NOT NULL in a batch only
     column = f"state {request.param} {null} DEFAULT 1"
     with engine.begin() as connection:
@@ -195,7 +195,7 @@ def test_a_type_that_is_too_small_grows(project: Project, engine, existing):
 @pytest.mark.parametrize("value", ["NULL", "7"])
 def test_other_values_are_refused_with_their_number(project: Project, engine, existing, value):
     if value == "NULL" and not is_server(engine):
-        pytest.skip("there the column is NOT NULL")
+        pytest.skip("Alembic makes a column of SQLite NOT NULL, so no row has NULL")
     before = shown_table(engine)
     with engine.begin() as connection:
         connection.execute(text(f"INSERT INTO orders (id, state) VALUES (3, {value})"))
@@ -206,10 +206,9 @@ def test_other_values_are_refused_with_their_number(project: Project, engine, ex
     assert shown_table(engine) == before
 
 
+@pytest.mark.servers_only
 def test_numbers_are_not_handed_to_the_servers_own_conversion(project: Project, engine, existing):
     """A model with names over a column of numbers, and one with numbers over names, are both refused."""
-    if not is_server(engine):
-        pytest.skip("the servers' matter")
     before = shown_table(engine)
     texts = MetaData()
     Table("orders", texts, Column("id", Integer(), primary_key=True), Column("state", StateType(TWO), nullable=False),
@@ -225,9 +224,8 @@ def test_numbers_are_not_handed_to_the_servers_own_conversion(project: Project, 
     assert (shown_table(engine), stored(engine)) == (before, {1: 1, 2: 2})
 
 
+@pytest.mark.servers_only
 def test_a_column_of_names_is_taken_over_as_numbers(project: Project, engine):
-    if not is_server(engine):
-        pytest.skip("the servers' matter")
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY, status VARCHAR(20), note VARCHAR(20))"))
         connection.execute(text("INSERT INTO orders (id, status) VALUES (1, 'new'), (2, 'paid'), (3, NULL)"))
@@ -265,9 +263,8 @@ def test_a_column_of_names_is_taken_over_as_numbers(project: Project, engine):
 # --- --sql
 
 
+@pytest.mark.servers_only
 def test_the_scripts_make_the_same_table(project: Project, engine):
-    if not is_server(engine):
-        pytest.skip("--sql is refused on SQLite")
     orders(TWO).create_all(engine)
     fill(engine, {1: 1, 2: 2})
     before = shown_table(engine)
@@ -294,9 +291,8 @@ def test_the_scripts_make_the_same_table(project: Project, engine):
     assert stored(engine) == {1: 1, 2: 2}
 
 
+@pytest.mark.servers_only
 def test_the_script_of_a_conversion_makes_the_same_table(project: Project, engine, existing):
-    if not is_server(engine):
-        pytest.skip("--sql is refused on SQLite")
     copied = shown_table(engine)
     project.write(
         "op.convert_states('orders', 'state', [1, 2, 300], storage='integer', copies_table=True)\n"

@@ -100,9 +100,8 @@ def test_it_can_be_run_again_after_half_of_it(old, engine):
         assert session.get_one(Order, 1).state == "new"
 
 
+@pytest.mark.servers_only
 def test_a_table_to_which_nothing_can_be_added_without_a_copy_is_refused(old, engine):
-    if engine.dialect.name == "sqlite":
-        pytest.skip("the servers' DDL")
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE orders ROW_FORMAT=COMPRESSED"))
     before = shown_table(engine)
@@ -208,10 +207,9 @@ def test_migrate_states_writes_it_where_asked(old, engine):
     assert years == {1: now(engine).year, 2: 2020, 3: 2020}
 
 
-@pytest.mark.skipif(not ROWS, reason="FSM_SINCE_ROWS=2000000")
+@pytest.mark.servers_only
+@pytest.mark.skipif(not ROWS, reason="millions of rows take minutes: FSM_SINCE_ROWS=2000000 asks for them")
 def test_a_large_table_is_not_copied(old, engine):
-    if engine.dialect.name == "sqlite":
-        pytest.skip("the servers' DDL")
     with engine.begin() as connection:
         have = 3
         while have < ROWS:

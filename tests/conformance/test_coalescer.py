@@ -76,7 +76,7 @@ def packets(coalesced: Engine, request: pytest.FixtureRequest) -> Engine:
     """Where batches are packets."""
     chosen = dict(coalesced.get_execution_options())
     if is_sqlite(coalesced) or "statements" in request.node.name or chosen.get("fsm_backend"):
-        pytest.skip("about packets")
+        pytest.skip("SQLite and the locking read send single statements, and this test counts packets")
     return coalesced
 
 
@@ -377,7 +377,7 @@ def test_after_a_lost_packet_tokens_resolve_and_the_others_are_unknown(
 
 def test_without_a_database_every_caller_has_the_error(database: Engine) -> None:
     if is_sqlite(database) or is_async(database.url):
-        pytest.skip("about a server")
+        pytest.skip("SQLite has no address that nobody answers at; asyncio has a test of its own")
     gone = make_engine(database.url.set(port=1))
     with Coalescer(gone, max_wait=SOON) as fires:
         results = at_once([lambda: fires.fire_key(Order, 1, "Ready")] * 3)
@@ -500,7 +500,7 @@ def test_the_two_kinds_are_not_mixed_up(database: Engine) -> None:
 @pytest.fixture(params=[*installed_drivers(ASYNCIO_DRIVERS), "aiosqlite"])
 def loop_url(request: pytest.FixtureRequest, database: Engine, backend: str) -> Any:
     if backend == "locking" or is_async(database.url) or is_sqlite(database) or request.param == "aiosqlite":
-        pytest.skip("servers, by the library's own way")
+        pytest.skip("SQLite has no driver for asyncio but aiosqlite, and the locking read is tried by threads")
     return database.url.set(drivername=f"mysql+{request.param}")
 
 

@@ -428,7 +428,7 @@ def test_without_the_option_a_history_is_refused_in_autocommit(database: Engine)
 
 def test_a_connection_without_multi_statements_is_refused_and_told_why(database: Engine, backend: str) -> None:
     if database.url.get_driver_name() not in ("pymysql", "mysqldb") or backend == "locking":
-        pytest.skip("these drivers can be made without")
+        pytest.skip("only mysqlclient and PyMySQL can connect without the flag; the locking read sends no packet")
     without = {"multi_statements": False} if database.url.get_driver_name() == "mysqldb" else {}
     key = create(database, Order)
     asked = {"fsm_one_packet": True}
@@ -479,7 +479,7 @@ def test_forced_states_and_sets_are_refused_as_before(database: Engine, engine_o
 
 def test_outside_of_autocommit_the_option_changes_nothing(database: Engine, backend: str) -> None:
     if backend == "locking":
-        pytest.skip("as the library's own")
+        pytest.skip("the locking read has no packets in or outside of AUTOCOMMIT")
     key = create(database, Order)
     engine = make_engine(database.url, execution_options={"fsm_one_packet": True})
     with Session(engine) as session:

@@ -239,7 +239,7 @@ def test_flask_admin_offers_a_choice_and_filters(rows: Engine) -> None:
         from flask_admin.model.filters import convert
         from flask_admin.model.form import converts
     except (ImportError, AttributeError) as error:  # Flask-Admin 2.2 does not import on SQLAlchemy 2.1
-        pytest.skip(f"Flask-Admin: {error}")
+        pytest.skip(f"Flask-Admin does not import on this SQLAlchemy: {error}")
 
     class Converter(AdminModelConverter):
         @converts("StateType")
