@@ -142,8 +142,8 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
 
 
 QUICK = (
-    "quick profile: each test once on each database found, without races, faults and migrations, in two minutes."
-    " ./dev tests --all runs everything, in about half an hour."
+    "quick profile: each test once on each database found, without races, faults and migrations."
+    " It takes three minutes with one server. ./dev tests --all runs everything, in about half an hour."
 )
 
 
