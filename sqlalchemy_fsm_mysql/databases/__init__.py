@@ -30,7 +30,7 @@ from .database import (
     syntax_of,
     types_of,
 )
-from .transactions import is_autocommit
+from .transactions import at_level, is_autocommit
 
 __all__ = [
     "EXECUTION_OPTION",
@@ -40,6 +40,7 @@ __all__ = [
     "SQLITE",
     "SUPPORTED",
     "Database",
+    "at_level",
     "database_of",
     "database_of_dialect",
     "ends_on_any_error",

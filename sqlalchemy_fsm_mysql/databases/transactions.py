@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError
 
-__all__ = ["Transactions", "is_autocommit"]
+__all__ = ["Transactions", "at_level", "is_autocommit"]
 
 # In the info of a connection in AUTOCOMMIT, while it has a transaction of ours.
 _IS_OPEN = "fsm_is_open"
@@ -72,6 +73,19 @@ def is_autocommit(connection: Connection | Engine) -> bool:
     # connect_args={"autocommit": True} goes past SQLAlchemy; mysqlclient and PyMySQL answer without asking the server.
     asked = getattr(connection.connection.dbapi_connection, "get_autocommit", None)
     return bool(asked()) if asked is not None else _begins_no_transaction(connection.connection.driver_connection)
+
+
+def at_level(engine: Engine, level: str) -> Engine:
+    """*engine* with the isolation *level*: the same pool, options and listeners."""
+    try:
+        return engine.execution_options(isolation_level=level)
+    except InvalidRequestError:
+        # SQLAlchemy before 2.0.31 sets the level of an engine of execution_options() in a listener, and refuses
+        # listeners on an engine that is made of such a one.
+        options = engine.get_execution_options()
+        while hasattr(engine, "_proxied"):
+            engine = engine._proxied  # noqa: SLF001 - there is no public way from it to the engine
+        return engine.execution_options(**{**options, "isolation_level": level})
 
 
 def _begins_no_transaction(driver: Any) -> bool:

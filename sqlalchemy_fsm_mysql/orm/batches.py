@@ -18,7 +18,7 @@ from ..core import hooks, keys
 from ..core.failures import Meaning, error_code, is_unsure_at_commit, meaning
 from ..core.fires import Fire
 from ..core.packets import is_refused_as_text, outcome_of, unit_of
-from ..databases import database_of, has_server, is_autocommit
+from ..databases import at_level, database_of, has_server, is_autocommit
 from ..databases.packets import PacketFailed, Packets
 from ..errors import FSMError, OutcomeUnknown, RowNotFound, TokenConflict, UnknownState
 from ..outcomes import Moved, Refused
@@ -47,10 +47,10 @@ class Sender:
     reruns: int
 
     def __init__(self, engine: Engine) -> None:
-        self._packing = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._packing = at_level(engine, "AUTOCOMMIT")
         # A fire that is run alone needs a transaction, because the application's hooks may be called in it.
         level = "READ COMMITTED" if has_server(engine.dialect) else "SERIALIZABLE"
-        self._engine = engine.execution_options(isolation_level=level) if is_autocommit(engine) else engine
+        self._engine = at_level(engine, level) if is_autocommit(engine) else engine
         self._connection: Connection | None = None
         self._used = 0.0
         self._takes_no_text = False  # a proxy has refused a packet

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -151,6 +151,26 @@ def test_it_returns_after_the_commit(coalesced: Engine, database: Engine) -> Non
         assert stored(database, Order, key) == "Running"
         fires.fire_key(Order, key, "Stop")
         assert stored(database, Order, key) == "Stopped"
+
+
+def test_an_engine_of_execution_options_will_do(coalesced: Engine, database: Engine) -> None:
+    """SQLAlchemy before 2.0.31 refuses an isolation level to an engine that is made of one with execution options."""
+    optioned = coalesced.execution_options(logging_token="web", isolation_level="AUTOCOMMIT")
+    keys = [create(database, Order) for _ in range(2)]
+    began: list[str] = []
+
+    def moved(one: Moved[Order], connection: Connection) -> None:  # which runs its fire alone, in a transaction
+        began.append(f"{connection.get_execution_options()['logging_token']} {connection.get_isolation_level()}")
+
+    with Coalescer(optioned, max_wait=SOON) as fires:
+        at_once([lambda key=key: fires.fire_key(Order, key, "Ready") for key in keys])
+        on_moved(Order.state)(moved)
+        try:
+            fires.fire_key(Order, keys[0], "Stop")
+        finally:
+            remove_hook(Order.state, moved)
+    assert [stored(database, Order, key) for key in keys] == ["Stopped", "Running"]
+    assert began == ["web " + ("SERIALIZABLE" if is_sqlite(database) else "READ COMMITTED")]
 
 
 def test_models_events_guards_and_payload_share_a_batch(coalesced: Engine, database: Engine) -> None:
