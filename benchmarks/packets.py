@@ -1,6 +1,6 @@
 """One packet and the Coalescer, beside the ways of a session, the lock pattern, and a queue in front of the database.
 
-    python -m benchmarks.packets mysql+mysqldb://root@127.0.0.1:3306/test [--seconds 3] [--rounds 3] [--only far]
+    python -m benchmarks.packets mysql+mysqldb://root@127.0.0.1:3306/test [--seconds 3] [--only far] [--charts docs/images]
 
 The database of the URL is written to: tables bench_packet_… are dropped and created. A durable server gives the figures
 that matter. The ways take turns in each round; printed are the median rates, the ratios within a round, and whether the
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, literal_column, select, text
@@ -29,8 +30,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy_fsm_mysql import Coalescer, Event, Machine, StateMachineColumn, TransitionHistory, fire_key
 
 from .delay import delayed
+from .page import draw
 
-PROCESSES, TASKS, ROWS, RATE = 8, 512, 10_000, 1_000
+PROCESSES, TASKS, ROWS, RATE, BATCH = 8, 512, 10_000, 1_000, 128
 ASYNC_DRIVER = "asyncmy"
 TARGETS = {"Ready": "Running", "NotReady": "Error"}
 
@@ -163,6 +165,31 @@ def crowd(way: Callable[[str], Fire], processes: int = PROCESSES) -> Callable[[s
     return run
 
 
+def packets_by_hand(url: str, rows: int, seconds: float) -> tuple[float, int]:
+    """128 UPDATEs and their COMMIT in one packet by mysqlclient, without outcomes, and all moves."""
+    import MySQLdb
+    from MySQLdb.constants import CLIENT
+
+    at = make_url(url)
+    driver = MySQLdb.connect(
+        host=at.host or "", port=at.port or 3306, user=at.username or "", password=at.password or "",
+        database=at.database or "", client_flag=CLIENT.MULTI_STATEMENTS,
+    )  # fmt: skip
+    cursor, dice, moves, begin = driver.cursor(), random.Random(), 0, time.perf_counter()
+    update = f"UPDATE {Plain.__tablename__} SET steps = steps + 1, state = CASE state WHEN %s THEN %s ELSE %s END WHERE id = %s"
+    while time.perf_counter() < begin + seconds:
+        targets = [dice.choice(("Running", "Error")) for _ in range(BATCH)]
+        keys = sorted(dice.randint(1, rows) for _ in range(BATCH))
+        values = [value for pair in zip(targets, keys, strict=True) for value in (pair[0], pair[0], pair[0], pair[1])]
+        cursor.execute("; ".join(["BEGIN", *[update] * BATCH, "COMMIT"]), values)
+        while cursor.nextset():
+            pass
+        moves += BATCH
+    took = time.perf_counter() - begin
+    driver.close()
+    return moves / took, moves
+
+
 # --- ways of one asyncio process
 
 
@@ -260,8 +287,8 @@ TABLES = (Plain.__tablename__, Recorded.__tablename__)
 Way = Callable[[str, int, float], tuple[float, int]]
 
 
-def part(url: str, at: str, ways: Mapping[str, Way], rows: int, rounds: int, seconds: float) -> None:
-    """Print the rates of *ways*, in turns, and the ratio of the last one to each."""
+def part(url: str, at: str, ways: Mapping[str, Way], rows: int, rounds: int, seconds: float) -> dict[str, float]:
+    """Print the rates of *ways*, in turns, and the ratio of the last one to each; return the median rates."""
     engine, rates, order = engine_of(url), {name: [] for name in ways}, list(ways)  # type: ignore[var-annotated]
     wrong = 0
     for _ in range(rounds):
@@ -280,25 +307,27 @@ def part(url: str, at: str, ways: Mapping[str, Way], rows: int, rounds: int, sec
         )
     print(f"  runs in which the rows count other moves than the callers: {wrong}", flush=True)
     engine.dispose()
+    return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def far(url: str, rounds: int, seconds: float) -> None:
+def far(url: str, rounds: int, seconds: float) -> dict[str, float]:
     print(f"a hot row with a history, {PROCESSES} processes, 1 ms of round trip; the packet's rate of each")
     ways = {"lock pattern with a history": crowd(by_lock), "fire_key in a session": crowd(by_session)}
     with delayed(url, 0.001) as slow:
-        part(url, slow, ways | {"fire_key in one packet": crowd(by_packet)}, 1, rounds, seconds)
+        return part(url, slow, ways | {"fire_key in one packet": crowd(by_packet)}, 1, rounds, seconds)
 
 
-def some_rows(url: str, rows: int, rounds: int, seconds: float) -> None:
+def some_rows(url: str, rows: int, rounds: int, seconds: float) -> dict[str, float]:
     print(f"{rows} row{'s' * (rows > 1)}; the Coalescer's rate of each")
     ways: dict[str, Way] = {
         f"fire_key in AUTOCOMMIT, {PROCESSES} processes": crowd(by_autocommit),
         "fire_key in AUTOCOMMIT, 1 process": crowd(by_autocommit, 1),
         "a queue and one worker, 1 asyncio process": tasks(Queued),
+        f"packets of {BATCH} by mysqlclient, by hand, 1 process": packets_by_hand,
         "Coalescer with a history, 1 asyncio process": tasks(Coalescing, model=Recorded),
         "Coalescer, 1 asyncio process": tasks(Coalescing),
     }
-    part(url, url, ways, rows, rounds, seconds)
+    return part(url, url, ways, rows, rounds, seconds)
 
 
 def open_loop(url: str, seconds: float) -> None:
@@ -341,6 +370,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="far,rows,hot,open")
+    parser.add_argument("--charts", type=Path, help="a folder for the charts of docs/performance.md")
     given = parser.parse_args()
     parts = given.only.split(",")
     with engine_of(given.url).connect() as connection:
@@ -351,9 +381,13 @@ def main() -> None:
         )
     print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} {version}")
     if "far" in parts:
-        far(given.url, given.rounds, given.seconds)
+        rates = far(given.url, given.rounds, given.seconds)
+        if given.charts:
+            draw(given.charts / "performance-packet.svg", rates, "moves a second on one row, 8 processes, 1 ms away")
     if "rows" in parts:
-        some_rows(given.url, ROWS, given.rounds, given.seconds)
+        rates = some_rows(given.url, ROWS, given.rounds, given.seconds)
+        if given.charts:
+            draw(given.charts / "performance-coalescer.svg", rates, f"moves a second on {ROWS:,} rows")
     if "hot" in parts:
         some_rows(given.url, 1, given.rounds, given.seconds)
     if "open" in parts:
