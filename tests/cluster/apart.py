@@ -132,11 +132,14 @@ class ApartCluster(Cluster):
 
     def kill(self, node: int) -> None:
         process = self._process(node)
+        started = self.processes.pop(node, None)
+        if process is None and started is not None and started.poll() is None:
+            process = started.pid  # the server writes its own file late
         if process is None:
             return
         os.kill(process, signal.SIGKILL)
-        if node in self.processes:
-            self.processes.pop(node).wait()
+        if started is not None:
+            started.wait()
         while Path(f"/proc/{process}").exists():  # one that an earlier run has left
             time.sleep(0.02)
         (self.place / f"n{node}.pid").unlink(missing_ok=True)
@@ -149,6 +152,7 @@ class ApartCluster(Cluster):
         os.kill(self._process(node) or 0, signal.SIGCONT)
 
     def bring_back(self, node: int) -> None:
+        self.kill(node)  # one that a test gave up waiting for
         self._start_node(node, founds=False)
         self.prepare(node)
 
