@@ -311,10 +311,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def evidence(session: nox.Session) -> None:
-    """A million fires under faults, all wrong versions, 100,000 inputs: docs/evidence.md shows them. Twenty minutes."""
+    """A million fires under faults, all wrong versions, 100,000 inputs, for docs/evidence/faults.md. Twenty minutes."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
-    records = Path("docs/evidence.jsonl")
+    records = Path("docs/evidence/faults.jsonl")
     # Not create_tmp(), which makes it the tests' folder too: its path is too long for a server's socket.
     fresh = Path(session.virtualenv.location) / "evidence.jsonl"
     fresh.unlink(missing_ok=True)
@@ -330,7 +330,7 @@ def evidence(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", folder, "-q", env=environment, success_codes=[0, 1])
     records.write_bytes(fresh.read_bytes())
     page = session.run("python", "-m", "tests.evidence.page", str(records), silent=True)
-    Path("docs/evidence.md").write_text(str(page), encoding="utf-8")
+    Path("docs/evidence/faults.md").write_text(str(page), encoding="utf-8")
     session.run("python", "-m", "pytest", "tests/unit/test_evidence.py", "-q")
 
 
@@ -429,6 +429,10 @@ def docs(session: nox.Session) -> None:
     session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("python", "-m", "tests.docs.prose")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
+    # Without the conftest of the tests, which wants their servers.
+    options = ("--noconftest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
+    site = {"FSM_SITE": str(Path(folder).resolve())}
+    session.run("python", "-m", "pytest", *options, "tests/docs/test_site.py", env=site)
     session.log(f"the pages are in {folder}/index.html")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 from pygments.lexers.special import TextLexer
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "sqlalchemy_fsm_mysql"
 author = "the sqlalchemy_fsm_mysql authors"
@@ -19,6 +23,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sqlalchemy_fsm_mysql.sphinxext",
+    "sources",
+    "search_words",
 ]
 html_theme = "furo"
 html_title = "sqlalchemy_fsm_mysql"
@@ -30,6 +36,8 @@ copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of a cons
 pygments_style, pygments_dark_style = "friendly", "material"
 
 myst_heading_anchors = 3
+# source: is a link to a Python file of the repository, see extensions/sources.py.
+myst_url_schemes = {"http": None, "https": None, "mailto": None, "source": None}
 myst_html_meta = {
     "description lang=en": "State machines for SQLAlchemy in the MySQL or MariaDB row: an event is one atomic UPDATE.",
 }

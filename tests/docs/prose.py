@@ -50,7 +50,7 @@ class Sentence:
     def broken(self) -> Iterator[str]:
         """The rules that this sentence breaks."""
         yield from (rule for rule, pattern in PATTERNS.items() if re.search(pattern, self.text, re.IGNORECASE))
-        is_a_list_of_figures = re.match(r"`x`: (\w+ )+\d", self.text)  # docs/evidence.md
+        is_a_list_of_figures = re.match(r"`x`: (\w+ )+\d", self.text)  # docs/evidence/faults.md
         if self.words > LONGEST and not is_a_list_of_figures:
             yield f"{self.words} words, and {LONGEST} are the most"
 
@@ -74,11 +74,11 @@ def sentences(page: Path) -> Iterator[Sentence]:
 
 
 def _words(tokens: list[Token]) -> str:
-    """The text of *tokens*. Inline code and the names of tests, which docs/evidence.md links, are `x`."""
+    """The text of *tokens*. Inline code and the names of tests, which docs/evidence/faults.md links, are `x`."""
     words, is_test = [], False
     for token in tokens:
         if token.type == "link_open":
-            is_test = str(token.attrs.get("href")).startswith("../tests/")
+            is_test = str(token.attrs.get("href")).startswith(("../tests/", "../../tests/"))
         elif token.type == "link_close":
             is_test = False
         elif token.type == "code_inline" or is_test:
@@ -125,6 +125,11 @@ def main(arguments: list[str]) -> int:
         words, median, longest, passive, ease = figures(page)
         if words:
             print(f"{page.relative_to(ROOT)!s:42} {words:6} {median:6g} {longest:7} {passive:7.0%} {ease:6.0f}")
+    lengths = sorted(one.words for page in chosen for one in sentences(page) if re.search(r"[.!?]$", one.text))
+    print(
+        f"all {len(lengths)} sentences: median {statistics.median(lengths):g} words, nine of ten up to"
+        f" {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]}"
+    )
     print(f"{len(found)} findings on {len(chosen)} pages")
     return bool(found)
 

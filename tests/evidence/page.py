@@ -1,6 +1,6 @@
-"""docs/evidence.md, made of what a run recorded::
+"""docs/evidence/faults.md, made of what a run recorded::
 
-    python -m tests.evidence.page docs/evidence.jsonl > docs/evidence.md
+    python -m tests.evidence.page docs/evidence/faults.jsonl > docs/evidence/faults.md
 
 No figure of that page is written by hand.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 HEAD = """\
-# Evidence
+# Fires under faults, wrong versions, inputs
 
-This page has the results of the tests that try to break the [guarantees](guarantees.md). `tests/evidence/page.py` writes it from the records
-of one run, `evidence.jsonl`. `./dev evidence` runs everything again and writes the page anew.
+This page has the results of the tests that try to break the [guarantees](../guarantees.md). `tests/evidence/page.py` writes it from the records
+of one run, `faults.jsonl`. `./dev evidence` runs everything again and writes the page anew.
 """
 
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
@@ -91,7 +91,7 @@ def load(marches: Sequence[Record]) -> Iterator[str]:
     yield (
         "Each process fires in units of up to 13 rows with one COMMIT, on shared rows and on one of its own, with a history "
         "and tokens. Some units are rolled back, wholly or to a savepoint. Afterwards a check compares every call of every process with the "
-        "rows and the history ([test](../tests/faults/test_march.py))."
+        "rows and the history ([test](../../tests/faults/test_march.py))."
     )
     yield ""
     head = ("", *(server(march["server"]) for march in marches))
@@ -146,7 +146,7 @@ def controls(found: Sequence[Record]) -> Iterator[str]:
     yield ""
     yield (
         f"{len(by)} wrong versions of the library or its setting went through the same load or a smaller one; {caught} of {runs} runs were found out "
-        "([test](../tests/faults/test_wrong_versions.py)). A check that finds nothing in a right version is worth what it finds in a wrong one."
+        "([test](../../tests/faults/test_wrong_versions.py)). A check that finds nothing in a right version is worth what it finds in a wrong one."
     )
     yield ""
     rows = []
@@ -169,7 +169,7 @@ def inputs(found: Sequence[Record]) -> Iterator[str]:
     yield "## Inputs"
     yield ""
     yield (
-        f"**{cases:,} cases, {violated} violations** ([tests](../tests/fuzz/test_names_and_values.py)). A case is one call with one drawn value: "
+        f"**{cases:,} cases, {violated} violations** ([tests](../../tests/fuzz/test_names_and_values.py)). A case is one call with one drawn value: "
         "NUL, quotes, backslashes, %, %s, :x, line ends, right-to-left, composed and decomposed, full-width, trailing spaces, 64 kB, None, int, "
         "bytes, subclasses of str."
     )
@@ -200,7 +200,7 @@ def faults(figures: Sequence[Record], tests: Sequence[Record]) -> Iterator[str]:
     for name, outcomes in sorted(by.items()):
         path, _, test = name.partition("::")
         said = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
-        rows.append((f"[{test.removeprefix('test_').replace('_', ' ')}](../{path}#{test})", said))
+        rows.append((f"[{test.removeprefix('test_').replace('_', ' ')}](../../{path}#{test})", said))
     yield from table(("test", "outcomes, one for each server and case"), rows)
     if figures:
         yield "Counts of these tests:"

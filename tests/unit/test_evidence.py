@@ -1,4 +1,4 @@
-"""docs/evidence.md is what its records say, and shows what has to be shown."""
+"""docs/evidence/faults.md is what its records say, and shows what has to be shown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MARCH = {
 
 @pytest.fixture(scope="module")
 def records():
-    return read(DOCS / "evidence.jsonl")
+    return read(DOCS / "evidence" / "faults.jsonl")
 
 
 def of(records, kind):
@@ -41,7 +41,7 @@ def of(records, kind):
 
 
 def test_the_page_is_made_of_its_records(records):
-    assert (DOCS / "evidence.md").read_text(encoding="utf-8") == page(records)
+    assert (DOCS / "evidence" / "faults.md").read_text(encoding="utf-8") == page(records)
 
 
 def test_a_million_fires_under_faults_lost_and_doubled_none(records):

@@ -1,0 +1,60 @@
+"""Words that people type into the search box, and the page that answers them, as entries of the site's index.
+
+Sphinx's search ranks a page by its title first, then by its index entries. A page's title names one of its subjects,
+so the others stand here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+WORDS = {
+    "why/alternatives": (
+        *("SELECT FOR UPDATE", "SELECT … FOR UPDATE", "with_for_update", "pessimistic locking", "optimistic locking"),
+        *("version_id_col", "StaleDataError", "lost update", "lost updates", "race condition", "Temporal", "DBOS"),
+        *("go-mysql-fsm", "alternatives", "comparison", "LAST_INSERT_ID"),
+    ),
+    "guide/transactions": ("deadlock", "deadlocks", "retry", "retries", "rollback", "savepoint", "error 1213"),
+    "guide/renaming": ("rename state", "rename a state", "zero downtime", "blue green deployment"),
+    "evolution": ("alembic enum", "ALTER ENUM", "enum migration", "alembic", "add a state", "gh-ost", "autogenerate"),
+    "guide/history": ("audit log", "audit trail", "audit", "history table", "GDPR"),
+    "guide/jobs": ("SKIP LOCKED", "job queue", "worker", "queue", "lease", "heartbeat"),
+    "guide/time": ("timeout", "timer", "scheduled transition", "delayed transition", "expire", "cron"),
+    "guide/webhooks": ("idempotency", "idempotency key", "duplicate request", "exactly once", "Stripe webhook"),
+    "guide/mails": ("hooks", "callbacks", "outbox", "signals", "send email", "after commit"),
+    "guide/sets": ("bulk update", "bulk", "batch"),
+    "guide/guards": ("guard", "condition", "permissions", "payload", "effect"),
+    "guide/async": ("asyncio", "AsyncSession", "async"),
+    "guide/web": ("REST API", "HTTP status"),
+    "recipes/fastapi": ("FastAPI", "pydantic"),
+    "recipes/celery": ("Celery",),
+    "enforcement": ("trigger", "triggers", "CHECK constraint"),
+    "scaling": ("Galera", "Group Replication", "ProxySQL", "Aurora", "Vitess", "TiDB", "sharding", "read replica"),
+    "testing": ("unit test", "pytest", "test a state machine"),
+    "why/isolation": ("isolation level", "READ COMMITTED", "REPEATABLE READ", "snapshot"),
+    "troubleshooting": ("lock wait timeout", "error 1205", "error 1265", "data truncated", "MissingGreenlet"),
+    "performance": ("benchmark", "benchmarks", "speed", "overhead"),
+    "observability": ("OpenTelemetry", "Prometheus", "metrics", "tracing", "logging"),
+    "moving/from-a-column": ("existing table", "legacy column", "status column", "VARCHAR"),
+}
+
+
+def add_words(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the words of the page into the index, at its top."""
+    name = app.env.docname
+    # The last word is the key of a sorted index; there is none here.
+    entries = [("single", word, f"search-{name.replace('/', '-')}", "main", None) for word in WORDS.get(name, ())]
+    if entries:
+        target = nodes.target("", "", ids=[entries[0][2]])
+        first = next(iter(doctree.findall(nodes.section)), doctree)
+        first.insert(1, [addnodes.index(entries=entries), target])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Add the words when a page has been read."""
+    app.connect("doctree-read", add_words)
+    return {"version": "1", "parallel_read_safe": True}
