@@ -25,6 +25,8 @@ extensions = [
     "sqlalchemy_fsm_mysql.sphinxext",
     "sources",
     "search_words",
+    "parameters",
+    "code_links",
 ]
 html_theme = "furo"
 html_title = "sqlalchemy_fsm_mysql"
