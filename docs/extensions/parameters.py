@@ -1,8 +1,8 @@
 """The parameters of each function in the reference, as a list with types; its errors as links.
 
-A docstring explains a function in sentences. The meaning of a parameter is nearly the same in all functions that have it,
-so it stands here once. ``function.parameter`` takes precedence over ``parameter``. tests/docs/test_reference.py compares
-this table with the signatures.
+A docstring explains a function in sentences. The meaning of a parameter is nearly the same in all functions that have
+it, so this table has it once. ``function.parameter`` takes precedence over ``parameter``. tests/docs/test_reference.py
+compares the table with the signatures.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def extend(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
         is_raises = (is_raises and bool(line.strip())) or line.startswith("Raises:")
         if is_raises:
             lines[number] = ERROR.sub(linked, line).replace("Raises:", "**Raises:**", 1)
-    is_called = what in {"function", "method"} or (what == "class" and name.split(".")[-1] in CONSTRUCTED)
+    is_called = what in {"function", "method"} or (what == "class" and name.rsplit(".", maxsplit=1)[-1] in CONSTRUCTED)
     fields = [listed(name, each) for each in parameters_of(obj)] if is_called else []
     if any(fields):
         lines.extend(["", *filter(None, fields), ""])
