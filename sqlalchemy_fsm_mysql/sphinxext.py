@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 try:
     from docutils import nodes
@@ -52,7 +52,7 @@ class FSMDiagram(SphinxDirective):
     """``fsm-diagram``: its argument is ``module:Model.state`` or ``module:machine``."""
 
     required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {
+    option_spec: ClassVar[dict[str, Callable[[str], object]]] = {
         "format": _one_of(FORMATS),
         "direction": _one_of(DIRECTIONS),
         "theme": _one_of(tuple(THEMES)),

@@ -74,7 +74,8 @@ class AdoptColumnOp(AdoptionOp):
         new: str,
         *,
         states: Sequence[str | int],
-        mapping: Mapping[Any, Any],
+        # Any: old values are texts, numbers or None; Mapping is invariant in its keys.
+        mapping: Mapping[Any, str | int],
         storage: Storage = "enum",
         schema: str | None = None,
         batch_size: int = 5000,

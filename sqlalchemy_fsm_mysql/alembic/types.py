@@ -26,6 +26,7 @@ class States(TypeDecorator[str]):
     states: tuple[str | int, ...]
     stored_states: tuple[str, ...]
 
+    # Any: as TypeDecorator declares it.
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
     cache_ok: bool | None = True
 
@@ -37,10 +38,10 @@ class States(TypeDecorator[str]):
         super().__init__(max(map(len, self.stored_states)))
         event.listen(self, "after_parent_attach", add_check)
 
-    def copy(self, **_: Any) -> States:
+    def copy(self, **_: object) -> States:
         return States(*self.states, storage=self.storage)
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # Any: as TypeDecorator declares it
         type_ = types_of(dialect).state(dialect, self.stored_states, self.storage)
         return dialect.type_descriptor(type_)
 

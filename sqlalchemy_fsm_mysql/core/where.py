@@ -19,7 +19,7 @@ from .target import plain_key
 
 __all__ = ["Progress", "Sizes", "fire_where"]
 
-Progress: TypeAlias = Callable[[int, "int | None"], Any]
+Progress: TypeAlias = Callable[[int, "int | None"], object]
 
 
 Edges: TypeAlias = "dict[Any, tuple[State, State]]"

@@ -80,7 +80,7 @@ class UnknownEvent(FSMError, LookupError):
 
     known: list[str]
 
-    def __init__(self, event: object, known: Iterable[str], *, model: type[Any] | None = None) -> None:
+    def __init__(self, event: object, known: Iterable[str], *, model: type[object] | None = None) -> None:
         self.event = event
         self.known = list(known)
         self.model = model
@@ -107,7 +107,7 @@ class TooManyRows(FSMError):
 class HistoryError(FSMError):
     """A history row does not follow from the one before it, or not by the machine; ``.row`` is that history row."""
 
-    def __init__(self, message: str, row: Any = None) -> None:
+    def __init__(self, message: str, row: Any = None) -> None:  # Any: of a class that the program declares
         self.row = row
         super().__init__(message)
 
@@ -131,9 +131,9 @@ class DatabaseUnfit(FSMError):
     - error: orders.state does not take 'Failed'; add it
     """
 
-    findings: list[Any]
+    findings: list[Any]  # Any: Finding, whose module needs SQLAlchemy
 
-    def __init__(self, errors: Sequence[str], findings: Sequence[Any] = ()) -> None:
+    def __init__(self, errors: Sequence[str], findings: Sequence[Any] = ()) -> None:  # Any: as above
         self.findings = list(findings)
         super().__init__("\n- ".join(["the database does not fit the machine:", *errors]))
 
@@ -155,7 +155,7 @@ class TransitionNotAllowed(FireError):
         event: str,
         state: State,
         allowed_from: Iterable[State],
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.state = state
         self.allowed_from = list(allowed_from)
@@ -193,7 +193,7 @@ class GuardNotSatisfied(TransitionNotAllowed):
         event: str,
         state: State,
         allowed_from: Iterable[State],
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
         failed: Iterable[str] = (),
         sentences: Iterable[str] = (),
     ) -> None:
@@ -218,7 +218,7 @@ class RowNotFound(FireError):
     orders 42: there is no row with this key, so 'Ready' was not fired; create the row first.
     """
 
-    def __init__(self, *, table: str, key: object, event: str, model: type[Any] | None = None) -> None:
+    def __init__(self, *, table: str, key: object, event: str, model: type[object] | None = None) -> None:
         message = (
             f"{row_label(table, key)}: there is no row with this key, so {shown(event)} was not fired;"
             " create the row first."
@@ -243,7 +243,7 @@ class UnknownState(FireError):
         event: str,
         state: object,
         declared: Iterable[State],
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.state = state
         self.declared = list(declared)
@@ -261,7 +261,7 @@ class TokenConflict(FireError):
     """
 
     def __init__(
-        self, *, table: str, key: object, event: str, token: str, earlier: str, model: type[Any] | None = None
+        self, *, table: str, key: object, event: str, token: str, earlier: str, model: type[object] | None = None
     ) -> None:
         self.token = token
         message = (
@@ -302,7 +302,7 @@ class RefusedByDatabase(FireError):
         table: str | None = None,
         key: object = None,
         event: str | None = None,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.column, self.source, self.target, self.code, self.is_new = column, source, target, code, is_new
         row = "" if table is None or key is None else f"{row_label(table, key)}: "
@@ -316,7 +316,7 @@ class RefusedByDatabase(FireError):
         advice = "" if event is None else "; they may be those of another release's machine: run the doctor"
         super().__init__(f"{row}the database refused {what}{advice}.", model=model, key=key, event=event)
 
-    def on(self, **row: Any) -> RefusedByDatabase:
+    def on(self, **row: Any) -> RefusedByDatabase:  # Any: each keyword has its type in FireError
         """The same error with the *row* that was fired on, as keywords of :class:`FireError`."""
         return RefusedByDatabase(
             column=self.column, source=self.source, target=self.target, code=self.code, is_new=self.is_new, **row

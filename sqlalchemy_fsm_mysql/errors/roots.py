@@ -29,7 +29,7 @@ class FireError(FSMError):
         self,
         message: str,
         *,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
         key: object = None,
         event: str | None = None,
     ) -> None:

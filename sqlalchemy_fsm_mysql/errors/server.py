@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .roots import FireError
 from .texts import row_label, shown
@@ -25,7 +25,7 @@ class _ServerError(FireError):
         table: str | None = None,
         key: object = None,
         event: str | None = None,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.code = code
         row = "" if table is None or key is None else f"{row_label(table, key)}: "
@@ -59,7 +59,7 @@ class TransactionAborted(_ServerError):
         table: str | None = None,
         key: object = None,
         event: str | None = None,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.retryable = retryable
         super().__init__(code=code, table=table, key=key, event=event, model=model)
@@ -88,7 +88,7 @@ class LockTimeout(_ServerError):
         table: str | None = None,
         key: object = None,
         event: str | None = None,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.rolled_back = rolled_back
         super().__init__(code=code, table=table, key=key, event=event, model=model)
@@ -165,7 +165,7 @@ class OutcomeUnknown(_ServerError):
         table: str | None = None,
         key: object = None,
         event: str | None = None,
-        model: type[Any] | None = None,
+        model: type[object] | None = None,
     ) -> None:
         self.tokens = list(tokens) or ([] if token is None else [token])
         self.token = self.tokens[0] if token is None and self.tokens else token

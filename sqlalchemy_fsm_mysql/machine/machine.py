@@ -72,6 +72,7 @@ class Machine(Questions):
         name: str | None = None,
         groups: Mapping[str, Iterable[State]] | None = None,
         initial_states: Iterable[State] = (),
+        # Any: a state or the name of a group; Mapping is invariant in its keys.
         on_enter: Mapping[Any, Effect] | None = None,
         on_exit: Mapping[Any, Effect] | None = None,
         aliases: Mapping[str, State] | None = None,

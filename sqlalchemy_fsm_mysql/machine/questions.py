@@ -90,7 +90,7 @@ class Questions:
         """
         return self._payload[self.event_name(event)].names
 
-    def optional_payload(self, event: str | Event) -> dict[str, Any]:
+    def optional_payload(self, event: str | Event) -> dict[str, Any]:  # Any: a default is whatever a column takes
         """The names of :meth:`payload` that have a default, with it.
 
         Raises: UnknownEvent when there is no such event.

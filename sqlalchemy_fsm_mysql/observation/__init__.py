@@ -39,10 +39,11 @@ class Attempt:
     """
 
     operation: Operation
-    model: type[Any]
+    model: type[object]
     table: str
     event: str
     key: Any = None  # Any: a primary key has the type that its model gives it
+    # Any: the models of this process.
     result: Moved[Any] | Refused[Any] | MovedRows[Any] | None = field(default=None, repr=False)
     error: BaseException | None = field(default=None, repr=False)
 
@@ -94,7 +95,7 @@ class Attempt:
         return f"{row}, {self.operation} {shown(self.event)}"
 
 
-Observer: TypeAlias = Callable[[Attempt], AbstractContextManager[Any]]
+Observer: TypeAlias = Callable[[Attempt], AbstractContextManager[object]]
 F = TypeVar("F", bound=Observer)
 
 # The only state of this module: the observers of this process. Like loggers, they see the fires of all sessions.

@@ -8,7 +8,6 @@ reads the whole table or an index on the state. The checks themselves are in :mo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -30,7 +29,7 @@ from .findings import SEVERITIES, Finding, label_of, names_of
 __all__ = ["SEVERITIES", "Finding", "check_database", "require_database"]
 
 
-def check_database(column: Any, bind: Connection | Engine, *, count_rows: bool = True) -> list[Finding]:
+def check_database(column: object, bind: Connection | Engine, *, count_rows: bool = True) -> list[Finding]:
     """The differences between the machine of *column*, ``Order.state``, and the database of *bind*; errors first.
 
     *count_rows* asks which states rows are in, which reads the whole table. Settings are those of the connection,
@@ -44,7 +43,7 @@ def check_database(column: Any, bind: Connection | Engine, *, count_rows: bool =
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def require_database(column: Any, bind: Connection | Engine, *, count_rows: bool = False) -> list[Finding]:
+def require_database(column: object, bind: Connection | Engine, *, count_rows: bool = False) -> list[Finding]:
     """As :func:`check_database`, for a program that starts: rows are not counted unless asked for.
 
     Raises: DatabaseUnfit when a finding is an error; its `.findings` are all of them.

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
-from sqlalchemy import Connection, Engine, literal, select, type_coerce
+from sqlalchemy import ColumnExpressionArgument, Connection, Engine, literal, select, type_coerce
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -33,6 +33,7 @@ from ..core.failures import Meaning, is_unreachable, meaning
 from ..core.target import plain_key
 from ..errors import FireError, LockTimeout, NotWritable, OutcomeUnknown, RowFailed, TransactionAborted
 from ..errors.texts import counted, escaped, shown, stored_form
+from ..orm.awaited import Later
 from ..orm.due import fire_round, timed_events
 from ..orm.lanes import Lane, Round, given_rows
 from ..orm.mapped import MappedState
@@ -55,7 +56,7 @@ M = TypeVar("M")
 
 Place: TypeAlias = Session | Connection
 Stop: TypeAlias = Callable[[], bool]
-Step: TypeAlias = "Callable[[Place], Any] | float"
+Step: TypeAlias = "Callable[[Place], object] | float"
 """A unit of work, to be run in a transaction, or the seconds to sleep."""
 
 _GLANCE = 0.1  # seconds between two looks at whether to stop
@@ -71,28 +72,28 @@ def run_due(
     sessions: async_sessionmaker[AsyncSession] | AsyncEngine,
     model: type[M],
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     event: str | None = ...,
-    column: Any = ...,
+    column: object = ...,
     every: timedelta | None = ...,
     limit: int = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     stop: Stop | None = ...,
     ready_file: Path | str | None = ...,
-) -> Coroutine[Any, Any, MovedRows[M]]: ...
+) -> Later[MovedRows[M]]: ...
 @overload
 def run_due(
-    sessions: sessionmaker[Any] | Engine | Callable[[], Session],
+    sessions: sessionmaker[Any] | Engine | Callable[[], Session],  # Any: a Session, or a class made of it
     model: type[M],
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     event: str | None = ...,
-    column: Any = ...,
+    column: object = ...,
     every: timedelta | None = ...,
     limit: int = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     stop: Stop | None = ...,
     ready_file: Path | str | None = ...,
 ) -> MovedRows[M]: ...

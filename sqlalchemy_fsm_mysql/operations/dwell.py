@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -11,6 +10,7 @@ from sqlalchemy import Column, ColumnElement, Float, Integer, Select, case, cast
 from sqlalchemy.orm import Session
 
 from ..errors.texts import shown, stored_form
+from ..orm.awaited import Later
 from ..orm.history import history_of
 from ..orm.mapped import MappedState, attribute_state
 from ..orm.sessions import AnySession, within
@@ -39,15 +39,16 @@ class Dwell:
     p95: timedelta | None = None
     oldest: timedelta | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float | int | None]:
         """These figures for JSON; times in seconds."""
         times = {"median": self.median, "p95": self.p95, "oldest": self.oldest}
-        return {"count": self.count, **{name: time and time.total_seconds() for name, time in times.items()}}
+        seconds = {name: None if time is None else time.total_seconds() for name, time in times.items()}
+        return {"count": self.count, **seconds}
 
 
 @overload
 def dwell_times(
-    column: Any,
+    column: object,
     session: AnySession,
     /,
     *,
@@ -57,14 +58,14 @@ def dwell_times(
 ) -> dict[str, Dwell]: ...
 @overload
 def dwell_times(
-    column: Any,
+    column: object,
     session: AsyncSession,
     /,
     *,
     origin: Origin | None = ...,
     since: datetime | None = ...,
     until: datetime | None = ...,
-) -> Coroutine[Any, Any, dict[str, Dwell]]: ...
+) -> Later[dict[str, Dwell]]: ...
 def dwell_times(
     column: Any,
     session: Any,

@@ -61,7 +61,7 @@ AlsoAllowed: TypeAlias = "Machine | str | Mapping[str | None, Iterable[str]]"
 
 
 def enforce_machine(
-    column: Any,
+    column: object,
     bind: Connection | Engine,
     *,
     also: Iterable[AlsoAllowed] = (),
@@ -99,7 +99,7 @@ def enforce_machine(
         install_triggers(connection, own, rules, mode=mode, lock_wait_timeout=lock_wait_timeout)
 
 
-def release_machine(column: Any, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
+def release_machine(column: object, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Take the triggers of :func:`enforce_machine` for *column* away, whichever machine made them.
 
     Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
@@ -120,7 +120,7 @@ def require_seconds(lock_wait_timeout: Any) -> None:
 
 
 def permitted(
-    column: Any, connection: Connection, source: str, target: str, *, rows: int
+    column: object, connection: Connection, source: str, target: str, *, rows: int
 ) -> AbstractContextManager[None]:
     """The way through the triggers, for repairs: within the block *connection* may take *rows* rows along one edge.
 
@@ -363,7 +363,7 @@ class WatchedEdge:
     last: datetime
 
 
-def watched_edges(column: Any, bind: Connection | Engine) -> list[WatchedEdge]:
+def watched_edges(column: object, bind: Connection | Engine) -> list[WatchedEdge]:
     """The edges that the machine of *column* does not allow and that were taken all the same, the most frequent first.
 
     ``enforce_machine(column, bind, mode="watch")`` has them written down; the list is empty before.

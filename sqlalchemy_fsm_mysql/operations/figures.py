@@ -6,7 +6,6 @@ Both are what :mod:`.diagram` draws.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..errors.texts import shown, stored_form
+from ..orm.awaited import Later
 from ..orm.history import history_of
 from ..orm.mapped import MappedState, attribute_state
 from ..orm.sessions import AnySession, within
@@ -26,12 +26,12 @@ __all__ = ["count_rows", "count_transitions"]
 
 @overload
 def count_transitions(
-    column: Any, session: AnySession, /, *, since: datetime | None = ..., until: datetime | None = ...
+    column: object, session: AnySession, /, *, since: datetime | None = ..., until: datetime | None = ...
 ) -> dict[tuple[str, str, str], int]: ...
 @overload
 def count_transitions(
-    column: Any, session: AsyncSession, /, *, since: datetime | None = ..., until: datetime | None = ...
-) -> Coroutine[Any, Any, dict[tuple[str, str, str], int]]: ...
+    column: object, session: AsyncSession, /, *, since: datetime | None = ..., until: datetime | None = ...
+) -> Later[dict[tuple[str, str, str], int]]: ...
 def count_transitions(
     column: Any, session: Any, /, *, since: datetime | None = None, until: datetime | None = None
 ) -> Any:
@@ -50,9 +50,9 @@ def count_transitions(
 
 
 @overload
-def count_rows(column: Any, session: AnySession, /) -> dict[str, int]: ...
+def count_rows(column: object, session: AnySession, /) -> dict[str, int]: ...
 @overload
-def count_rows(column: Any, session: AsyncSession, /) -> Coroutine[Any, Any, dict[str, int]]: ...
+def count_rows(column: object, session: AsyncSession, /) -> Later[dict[str, int]]: ...
 def count_rows(column: Any, session: Any, /) -> Any:
     """How many rows are in each state of *column* (``Order.state``) now: ``{state: rows}``, by the names stored.
 

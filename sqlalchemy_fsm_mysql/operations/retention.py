@@ -8,7 +8,7 @@ Both work in the caller's transaction and commit nothing. A large history is wor
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, aliased
 
 from ..core.attribution import ACTOR_LENGTH
 from ..errors.texts import shown
+from ..orm.awaited import Later
 from ..orm.history import History, history_of
 from ..orm.mapped import attribute_state
 from ..orm.sessions import AnySession, within
@@ -38,7 +39,7 @@ def prune_history(column: object, session: AnySession, /, *, older_than: timedel
 @overload
 def prune_history(
     column: object, session: AsyncSession, /, *, older_than: timedelta, limit: int = ...
-) -> Coroutine[Any, Any, int]: ...  # Any: as a coroutine function has it
+) -> Later[int]: ...
 def prune_history(column: object, session: Any, /, *, older_than: timedelta, limit: int = 1000) -> Any:
     """Delete history rows of *column* (``Order.state``) that are older than *older_than*; how many rows were deleted.
 
@@ -79,7 +80,7 @@ def erase_actor(
     replacement: str | None = ...,
     details: bool = ...,
     limit: int = ...,
-) -> Coroutine[Any, Any, int]: ...  # Any: as a coroutine function has it
+) -> Later[int]: ...
 def erase_actor(
     column: object,
     actor: str,

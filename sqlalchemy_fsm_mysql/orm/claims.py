@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy import Connection, Integer, Select, bindparam, inspect, select
+from sqlalchemy import ColumnExpressionArgument, Connection, Integer, Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
 
@@ -21,6 +21,7 @@ from ..errors import InstanceStateError, TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..sql.keys import is_among
+from .awaited import Later
 from .hooks import announce_all
 from .instances import show_columns, unedited
 from .leases import leased, note_leases
@@ -47,14 +48,14 @@ def claim(
     event: str,
     session: AnySession,
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     limit: int,
-    order_by: Any = ...,
-    column: Any = ...,
+    order_by: object = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     lease: timedelta | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> list[M]: ...
 @overload
 def claim(
@@ -62,15 +63,15 @@ def claim(
     event: str,
     session: AsyncSession,
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     limit: int,
-    order_by: Any = ...,
-    column: Any = ...,
+    order_by: object = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     lease: timedelta | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, list[M]]: ...
+    **payload: object,
+) -> Later[list[M]]: ...
 def claim(
     model: type[M],
     event: str,

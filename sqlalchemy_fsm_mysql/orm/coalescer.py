@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +29,7 @@ from ..databases import has_server
 from ..errors.texts import shown
 from ..observation import Attempt, is_watched, watching
 from ..outcomes import Moved, Refused
-from .awaited import Awaited
+from .awaited import Awaited, Later
 from .batches import Outcome, Sender
 from .coalescing import CoalescerFigures, Limits, Pending, Queue
 from .mapped import mapped_event
@@ -101,29 +101,29 @@ class Coalescer(Generic[E]):
     def fire_key(
         self: Coalescer[AsyncEngine],
         model: type[M],
-        key: Any,
+        key: object,
         event: str,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
-    ) -> Coroutine[Any, Any, Moved[M]]: ...
+        **payload: object,
+    ) -> Later[Moved[M]]: ...
     @overload
     def fire_key(
         self: Coalescer[Engine],
         model: type[M],
-        key: Any,
+        key: object,
         event: str,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
+        **payload: object,
     ) -> Moved[M]: ...
     def fire_key(
         self,
@@ -152,29 +152,29 @@ class Coalescer(Generic[E]):
     def try_fire_key(
         self: Coalescer[AsyncEngine],
         model: type[M],
-        key: Any,
+        key: object,
         event: str,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
-    ) -> Coroutine[Any, Any, Moved[M] | Refused[M]]: ...
+        **payload: object,
+    ) -> Later[Moved[M] | Refused[M]]: ...
     @overload
     def try_fire_key(
         self: Coalescer[Engine],
         model: type[M],
-        key: Any,
+        key: object,
         event: str,
         /,
         *,
-        column: Any = ...,
+        column: object = ...,
         actor: str | None = ...,
-        details: Any = ...,
+        details: object = ...,
         token: str | None = ...,
-        **payload: Any,
+        **payload: object,
     ) -> Moved[M] | Refused[M]: ...
     def try_fire_key(
         self,

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.sql.elements import conv
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeEngine
@@ -47,12 +48,12 @@ _INT = range(-(2**31), 2**31)
 
 def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like mapped_column's Column
     machine: Machine,
-    *arguments: Any,
+    *arguments: str | SchemaEventTarget,
     storage: Storage = "enum",
     protected: bool = True,
     enforced: bool = False,
     initial_states: Iterable[State] | AnyState = (),
-    **options: Any,
+    **options: Any,  # Any: those of mapped_column, each of its own type
 ) -> StateColumn:
     """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
 
@@ -83,10 +84,9 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     options = {**default, "server_default": type_.stored_value(machine.initial), **options}
     if "type_" in options or any(_is_type(argument) for argument in arguments):
         raise TypeError("StateMachineColumn makes the column's type itself, from the machine and storage=")
-    names, parts = (
-        (arguments[:1], arguments[1:]) if arguments[:1] and isinstance(arguments[0], str) else ((), arguments)
-    )
-    column = mapped_column(*names, type_, *parts, **options | {"nullable": False})
+    given: list[Any] = [*arguments]
+    names = [given.pop(0)] if given and isinstance(given[0], str) else []
+    column = mapped_column(*names, type_, *given, **options | {"nullable": False})
     # mapped_column() has no argument for its class. The subclass adds no attributes, so the instance can change to it.
     column.__class__ = StateColumn
     return cast("StateColumn", column)
@@ -157,6 +157,7 @@ class StateType(Choosable, TypeDecorator[Any]):
     protected: bool
     rules: Rules
 
+    # Any: as TypeDecorator declares it.
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
     cache_ok: bool | None = True
     comparator_factory = StateComparator
@@ -232,7 +233,7 @@ class StateType(Choosable, TypeDecorator[Any]):
             )
         return rules.renamed({name: str(number) for name, number in numbers.items()})
 
-    def copy(self, **_: Any) -> StateType:
+    def copy(self, **_: object) -> StateType:
         copied = StateType(
             self.machine,
             storage=self.storage,
@@ -245,26 +246,28 @@ class StateType(Choosable, TypeDecorator[Any]):
         copied._variant_mapping = self._variant_mapping  # as TypeEngine.copy() does
         return copied
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # Any: as TypeDecorator declares it
         type_ = types_of(dialect).state(dialect, self.stored_states, self.storage)
         return dialect.type_descriptor(type_)
 
+    # Any: whatever the program binds; what is no state is refused.
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | int | None:
         if value is None:
             return None
         name = self.machine.stored(value)
         return name if self.numbers is None else self.numbers[name]
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | int | None]:
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | int | None]:  # Any: as above
         return lambda value: self.process_bind_param(value, dialect)
 
-    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # Any: as above
         # SQLAlchemy leaves String's literal_processor without types.
         plain: Callable[[str], str] = String().literal_processor(dialect)  # type: ignore[no-untyped-call]
         if self.numbers is not None:
             return self.stored_value
         return lambda value: plain(self.machine.stored(value))
 
+    # Any: what a driver returns, and a state, whose class the machine has.
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         loaded, named = self.machine.loaded, self._named
 
@@ -281,7 +284,7 @@ class StateType(Choosable, TypeDecorator[Any]):
 
         return load
 
-    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:  # Any: as TypeEngine declares it
         # As sqlalchemy.Enum: every operator binds a member or a state as a state, and another text as text. But an
         # equality with a text that is no state raises, because it can only be a misspelling.
         if op in EQUALITIES and not self.protected:

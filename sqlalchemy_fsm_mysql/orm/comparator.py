@@ -62,7 +62,7 @@ class StateText(TypeDecorator[str]):
 class StateComparator(String.Comparator[Any]):
     """The operators of a state column: those of a string, and ``can``, ``after`` and ``in_group`` of its machine."""
 
-    def can(self, event: str, /, **payload: Any) -> ColumnElement[bool]:
+    def can(self, event: str, /, **payload: object) -> ColumnElement[bool]:
         """Whether *event* would move the row, its guards included, as a SQL boolean.
 
         Give the payload here, or leave it out and bind it by name when the statement is executed.
@@ -79,7 +79,8 @@ class StateComparator(String.Comparator[Any]):
         composed: ColumnElement[bool] = _composed(built.can, built, self.expr, payload)
         return composed
 
-    def after(self, event: str, /, **payload: Any) -> ColumnElement[Any]:
+    # Any: a state, whose class the machine has; StateMapped tells it to type checkers.
+    def after(self, event: str, /, **payload: object) -> ColumnElement[Any]:
         """The state after *event*, as a SQL expression; the state itself where the event is refused.
 
         Raises: as :meth:`can`.
@@ -127,6 +128,7 @@ class StateComparator(String.Comparator[Any]):
         inside: ColumnElement[bool] = self.expr.in_(self._bound(states))
         return inside
 
+    # Any: as ColumnOperators declares it.
     def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
         """The operator, as on sqlalchemy.Enum; a state with aliases is compared with each of its spellings.
 
@@ -147,6 +149,7 @@ class StateComparator(String.Comparator[Any]):
                 return is_one if op is operators.is_not_distinct_from else ~is_one
         return super().operate(op, *other, **options)
 
+    # Any: as ColumnOperators declares it.
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
         """As :meth:`operate`, with the column on the right of the operator."""
         if op in _OF_TEXT:

@@ -5,16 +5,17 @@ One call is one :class:`.lanes.Round` in the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnExpressionArgument, Connection
 from sqlalchemy.orm import Session
 
 from ..core.attribution import Attribution
 from ..errors.texts import listed, shown
 from ..observation import Attempt, watching
 from ..outcomes import MovedRows
+from .awaited import Later
 from .lanes import Round
 from .mapped import MappedState, mapped_state, mapped_states, named_state
 from .sessions import AsyncPlace, SyncPlace, within
@@ -30,25 +31,25 @@ def fire_due(
     model: type[M],
     session: SyncPlace,
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     event: str | None = ...,
-    column: Any = ...,
+    column: object = ...,
     limit: int | None = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
 ) -> MovedRows[M]: ...
 @overload
 def fire_due(
     model: type[M],
     session: AsyncPlace,
     /,
-    *criteria: Any,
+    *criteria: ColumnExpressionArgument[bool],
     event: str | None = ...,
-    column: Any = ...,
+    column: object = ...,
     limit: int | None = ...,
     actor: str | None = ...,
-    details: Any = ...,
-) -> Coroutine[Any, Any, MovedRows[M]]: ...
+    details: object = ...,
+) -> Later[MovedRows[M]]: ...
 def fire_due(
     model: type[M],
     session: Any,

@@ -7,7 +7,8 @@ the session gives the connection, and its instances, journal and hooks learn the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy import Connection, inspect
@@ -27,6 +28,7 @@ from ..machine.states import FORCED
 from ..observation import Attempt, log, observers, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.code import NO_ROW
+from .awaited import Later
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
 from .journal import note
@@ -173,31 +175,31 @@ def _fire_without_session(
 @overload
 def fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 def fire_key(
     model: type[M],
     key: Any,
@@ -231,31 +233,31 @@ def fire_key(
 @overload
 def try_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M] | Refused[M]: ...
 @overload
 def try_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M] | Refused[M]]: ...
+    **payload: object,
+) -> Later[Moved[M] | Refused[M]]: ...
 def try_fire_key(
     model: type[M],
     key: Any,
@@ -310,25 +312,25 @@ def available_events(instance: Any, *, column: Any = None) -> list[str]:
 @overload
 def force_state(
     instance: M,
-    state: Any,
+    state: str | Enum,
     session: AnySession | None = ...,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
 ) -> Moved[M]: ...
 @overload
 def force_state(
     instance: M,
-    state: Any,
+    state: str | Enum,
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    details: object = ...,
+) -> Later[Moved[M]]: ...
 def force_state(
     instance: M,
     state: Any,

@@ -14,7 +14,7 @@ history rows of one row are next to each other in the table.
 from __future__ import annotations
 
 import enum
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
@@ -47,6 +47,7 @@ from ..machine import Machine
 from ..machine.states import FORCED
 from ..outcomes import Moved
 from ..sql.history import HistorySQL
+from .awaited import Later
 from .column import ask_server_before_create
 from .history_table import make_table, shown_row
 from .mapped import MappedState, attribute_state, mapped_states, named_state
@@ -75,7 +76,7 @@ else:
 
     class _Parameter:
         # For type checkers; see Stateful.
-        def __class_getitem__(cls, parameter: Any) -> Any:
+        def __class_getitem__(cls, parameter: object) -> type:
             return cls
 
 
@@ -134,14 +135,14 @@ class TransitionHistory(_Parameter[S]):
 
     # At run time the attributes have no annotations: MappedAsDataclass refuses an annotated mixin that is no dataclass.
     if TYPE_CHECKING:
-        __records__: Any
+        __records__: Any  # Any: Order.state, which checkers type by its Mapped, or its name
         sequence: Mapped[int]
         event: Mapped[str]
         source: Mapped[S]
         target: Mapped[S]
         at: Mapped[datetime]
         actor: Mapped[str | None]
-        details: Mapped[Any | None]
+        details: Mapped[Any | None]  # Any: JSON
         token: Mapped[str | None]
     else:
         sequence = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=-1)
@@ -151,7 +152,7 @@ class TransitionHistory(_Parameter[S]):
         details = mapped_column(JSON(none_as_null=True))
         token = mapped_column(ExactText(TOKEN_LENGTH), unique=True)
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:  # Any: those of the base, each of its own type
         if "__records__" not in cls.__dict__:
             super().__init_subclass__(**options)
             return
@@ -253,9 +254,11 @@ def history_of(model: Any, column: Any = None) -> History:
 
 
 @overload
+# Any: the model of the column.
 def find_by_token(column: object, token: str, session: SyncPlace) -> Moved[Any] | None: ...
 @overload
-def find_by_token(column: object, token: str, session: AsyncPlace) -> Coroutine[Any, Any, Moved[Any] | None]: ...
+# Any: the model of the column.
+def find_by_token(column: object, token: str, session: AsyncPlace) -> Later[Moved[Any] | None]: ...
 def find_by_token(column: Any, token: str, session: Any) -> Any:
     """The committed :class:`Moved` with *token*, ``.replayed`` set; None without one. It resolves an OutcomeUnknown.
 
@@ -298,7 +301,7 @@ def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:
     return bound.rows(session, key, shard)
 
 
-def replay(history: Iterable[Any], *, pruned: bool = False) -> State | None:
+def replay(history: Iterable[object], *, pruned: bool = False) -> State | None:
     """The state that *history*, the history rows of one row, oldest first, leads to; None without history rows.
 
     The numbers begin at 1; with *pruned*, they may begin later, as after :func:`prune_history`.
@@ -313,6 +316,7 @@ def replay(history: Iterable[Any], *, pruned: bool = False) -> State | None:
     if not isinstance(history, Iterable):
         raise TypeError(f"replay() takes rows of a TransitionHistory, not {shown(history)}")
     number = 0
+    row: Any
     for row in history:
         number = getattr(row, "sequence", 1) if pruned and number == 0 else number + 1
         fault = _fault(row, number, state)

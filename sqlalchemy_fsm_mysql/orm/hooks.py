@@ -22,7 +22,9 @@ from .placement import require_unset
 __all__ = ["Hook", "announce", "announce_all", "on_committed", "on_moved", "remove_hook"]
 
 # The second argument is the Session of the fire, or the Connection of a fire on one: a hook declares which it expects.
+# Any: the model of the column, and the Session or the Connection.
 F = TypeVar("F", bound=Callable[[Moved[Any], Any], object])
+# Any: the model of the column.
 G = TypeVar("G", bound=Callable[[Moved[Any]], object])
 H = TypeVar("H", bound=Callable[..., object])
 

@@ -8,7 +8,6 @@ the row. :func:`extend_lease` is the worker's heartbeat. An expired lease is a t
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -25,6 +24,7 @@ from ..errors.texts import shown
 from ..sql.clock import utc_in
 from ..sql.events import EventSQL
 from ..sql.values import has_surrogate
+from .awaited import Later
 from .mapped import MappedState, sole_state
 from .sessions import AsyncPlace, SyncPlace, session_or_own, shown_instance, within
 from .since import Timestamp
@@ -134,7 +134,7 @@ def extend_lease(
     *,
     lease: timedelta | None = ...,
     worker: str | None = ...,
-    column: Any = ...,
+    column: object = ...,
 ) -> bool: ...
 @overload
 def extend_lease(
@@ -144,8 +144,8 @@ def extend_lease(
     *,
     lease: timedelta | None = ...,
     worker: str | None = ...,
-    column: Any = ...,
-) -> Coroutine[Any, Any, bool]: ...
+    column: object = ...,
+) -> Later[bool]: ...
 def extend_lease(
     job: object,
     session: Any = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Connection
@@ -14,6 +14,7 @@ from ..core.attribution import Attribution
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..outcomes import Missing, Moved, MovedRows, Refused
+from .awaited import Later
 from .mapped import mapped_event
 from .sessions import AsyncPlace, SyncPlace, within
 from .sets import sweep_of
@@ -28,29 +29,29 @@ _Outcomes: TypeAlias = "list[Moved[M] | Refused[M] | Missing[M]]"
 @overload
 def fire_keys(
     model: type[M],
-    keys: Iterable[Any],
+    keys: Iterable[object],
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
+    details: object = ...,
+    **payload: object,
 ) -> _Outcomes[M]: ...
 @overload
 def fire_keys(
     model: type[M],
-    keys: Iterable[Any],
+    keys: Iterable[object],
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, _Outcomes[M]]: ...
+    details: object = ...,
+    **payload: object,
+) -> Later[_Outcomes[M]]: ...
 def fire_keys(
     model: type[M],
     keys: Iterable[Any],

@@ -34,7 +34,9 @@ from .mapped import MappedState
 if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+# Any: a Session, or a class made of it; scoped_session is invariant.
 AnySession: TypeAlias = "Session | scoped_session[Any]"
+# Any: as above.
 SyncPlace: TypeAlias = "Session | scoped_session[Any] | Connection"
 AsyncPlace: TypeAlias = "AsyncSession | AsyncConnection"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Select, TextClause
+from sqlalchemy import ColumnElement, ColumnExpressionArgument, Connection, Select, TextClause
 from sqlalchemy.orm import QueryableAttribute, Session
 
 from ..core import where
@@ -18,6 +18,7 @@ from ..errors.texts import State, shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping
 from ..sql.events import Branch
+from .awaited import Later
 from .criteria import matching, order_on_row
 from .hooks import announce_all
 from .instances import show_row, show_state
@@ -37,17 +38,17 @@ def fire_where(
     event: str,
     session: SyncPlace,
     /,
-    *criteria: Any,
-    column: Any = ...,
+    *criteria: ColumnExpressionArgument[bool],
+    column: object = ...,
     limit: int | None = ...,
-    order_by: Any = ...,
+    order_by: object = ...,
     keys: bool = ...,
     batch_size: int | None = ...,
     max_rows: int | None = ...,
     progress: Progress | None = ...,
     actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
+    details: object = ...,
+    **payload: object,
 ) -> MovedRows[M]: ...
 @overload
 def fire_where(
@@ -55,18 +56,18 @@ def fire_where(
     event: str,
     session: AsyncPlace,
     /,
-    *criteria: Any,
-    column: Any = ...,
+    *criteria: ColumnExpressionArgument[bool],
+    column: object = ...,
     limit: int | None = ...,
-    order_by: Any = ...,
+    order_by: object = ...,
     keys: bool = ...,
     batch_size: int | None = ...,
     max_rows: int | None = ...,
     progress: Progress | None = ...,
     actor: str | None = ...,
-    details: Any = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, MovedRows[M]]: ...
+    details: object = ...,
+    **payload: object,
+) -> Later[MovedRows[M]]: ...
 def fire_where(
     model: type[M],
     event: str,

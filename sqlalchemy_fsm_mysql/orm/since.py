@@ -63,8 +63,12 @@ _FIXED: Mapping[str, str] = {
 
 
 def StateSinceColumn(  # noqa: N802 - reads as the class it stands for, like StateMachineColumn
-    name: str | None = None, /, *, of: str | None = None, **options: Any
-) -> MappedColumn[Any]:
+    name: str | None = None,
+    /,
+    *,
+    of: str | None = None,
+    **options: Any,  # Any: those of mapped_column, each of its own type
+) -> MappedColumn[datetime]:
     """A :func:`~sqlalchemy.orm.mapped_column` that holds since when a row is in its state: a naive datetime in UTC.
 
     The time is that of the database's clock, with microseconds (SQLite: milliseconds). Every change of the state writes

@@ -39,7 +39,7 @@ else:
     class _Parameters:
         # The parameters are for type checkers. Without typing.Generic, any number of them can be left out, and the
         # metaclass of the model (pydantic's under SQLModel) finds a plain class.
-        def __class_getitem__(cls, parameters: Any) -> Any:
+        def __class_getitem__(cls, parameters: object) -> type:
             return cls
 
 

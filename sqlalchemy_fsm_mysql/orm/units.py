@@ -9,7 +9,7 @@ import functools
 import inspect as python
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -21,6 +21,7 @@ from ..core.failures import Meaning, ended_by, error_code, is_unsure_at_commit, 
 from ..core.notes import current_notes
 from ..errors import FSMError, NotWritable, OutcomeUnknown, TransactionAborted
 from ..errors.texts import shown
+from .awaited import Later
 from .journal import connections_of, journal_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_transaction(
     attempts: int = ...,
     timeout: float | None = ...,
     idempotent: bool = ...,
-) -> Coroutine[Any, Any, R]: ...
+) -> Later[R]: ...
 @overload
 def run_transaction(
     session_factory: Engine,
@@ -59,16 +60,16 @@ def run_transaction(
 ) -> R: ...
 @overload
 def run_transaction(
-    session_factory: async_sessionmaker[Any],
+    session_factory: async_sessionmaker[Any],  # Any: an AsyncSession, or a class made of it
     work: Callable[[AsyncSession], Awaitable[R]],
     *,
     attempts: int = ...,
     timeout: float | None = ...,
     idempotent: bool = ...,
-) -> Coroutine[Any, Any, R]: ...
+) -> Later[R]: ...
 @overload
 def run_transaction(
-    session_factory: sessionmaker[Any] | Callable[[], Session],
+    session_factory: sessionmaker[Any] | Callable[[], Session],  # Any: a Session, or a class made of it
     work: Callable[[Session], R],
     *,
     attempts: int = ...,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -26,6 +26,7 @@ from ..observation import Attempt, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.code import NO_ROW
 from ..sql.values import python_types, unfit
+from .awaited import Later
 from .firing import fire_row, send
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_state
@@ -56,11 +57,11 @@ def fire_or_create(
     session: AnySession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def fire_or_create(
@@ -69,40 +70,40 @@ def fire_or_create(
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 @overload
 def fire_or_create(
     model: type[M],
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def fire_or_create(
     model: type[M],
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 def fire_or_create(
     *arguments: Any,
     column: Any = None,

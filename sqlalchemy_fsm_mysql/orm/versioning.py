@@ -19,6 +19,7 @@ from .hooks import on_moved
 __all__ = ["record_versions"]
 
 
+# Any: the model of the column, and the Session.
 def record_versions(column: object, manager: object) -> Callable[[Moved[Any], Any], None]:
     """Have each fire of *column* (``Order.state``) make a version, as an update by a flush does; the hook that does so.
 

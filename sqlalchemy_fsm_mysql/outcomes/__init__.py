@@ -87,6 +87,7 @@ class Moved(Ends[M_co]):
         source: State
         target: State
     instance: M_co | None = field(default=None, compare=False, repr=False)
+    # Any: a value of the payload has the type that the program gave it.
     payload: Mapping[str, Any] = field(default=NO_PAYLOAD, compare=False, repr=False)
     actor: str | None = None
     details: Any = field(default=None, compare=False, repr=False)  # Any: JSON

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sqlalchemy import inspect, select
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from ..core.target import plain_key
 from ..errors import TransitionNotAllowed
 from ..errors.texts import State, row_label, shown, stored_form
+from ..orm.awaited import Later
 from ..orm.mapped import MappedState, mapped_state
 from ..orm.sessions import AnySession, session_or_own, within
 from ..outcomes import Moved, Refused
@@ -34,11 +35,11 @@ def assert_moves(
     session: AnySession | None = ...,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def assert_moves(
@@ -48,12 +49,12 @@ def assert_moves(
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 def assert_moves(
     instance: Any,
     event: str,
@@ -87,11 +88,11 @@ def assert_refused(
     session: AnySession | None = ...,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Refused[M]: ...
 @overload
 def assert_refused(
@@ -101,12 +102,12 @@ def assert_refused(
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Refused[M]]: ...
+    **payload: object,
+) -> Later[Refused[M]]: ...
 def assert_refused(
     instance: Any,
     event: str,

@@ -20,12 +20,12 @@ class HookCall:
     """A call that a frozen hook would have got: `when` is ``"moved"`` or ``"committed"``."""
 
     when: Literal["moved", "committed"]
-    function: Callable[..., Any]
-    moved: Moved[Any]
+    function: Callable[..., object]
+    moved: Moved[Any]  # Any: the model of the hook's column
 
 
 @contextmanager
-def frozen_hooks(*columns: Any) -> Iterator[list[HookCall]]:
+def frozen_hooks(*columns: object) -> Iterator[list[HookCall]]:
     """Within the block the hooks of *columns* (``Order.state``) are not called; the list tells which would have been.
 
     Their filters hold, and those of ``on_committed`` come with the COMMIT, never after a rollback. A hook that is

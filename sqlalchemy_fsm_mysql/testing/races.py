@@ -35,7 +35,7 @@ from ..outcomes import Moved, Refused
 __all__ = ["RaceReport", "race"]
 
 # (session, key, event, payload): fires once, and returns what came of it.
-Unit: TypeAlias = Callable[..., "Moved[Any] | Refused[Any]"]
+Unit: TypeAlias = Callable[..., "Moved[Any] | Refused[Any]"]  # Any: the model of the column
 
 START_WITHIN = 60.0  # seconds, for all processes to import and connect
 END_WITHIN = 300.0  # seconds, for all of a process's fires
@@ -52,7 +52,9 @@ class RaceReport:
     all is well.
     """
 
+    # Any: a primary key has the type that its model gives it.
     moved: Counter[tuple[Any, str, str, str]] = field(default_factory=Counter)
+    # Any: as above.
     refused: Counter[tuple[Any, str, str, str]] = field(default_factory=Counter)
     again: int = 0
     seconds: float = 0.0
@@ -68,11 +70,11 @@ class RaceReport:
 
 def race(
     url: URL | str,
-    column: Any,
-    keys: Iterable[Any],
+    column: object,
+    keys: Iterable[object],
     *,
     events: Sequence[str] | None = None,
-    payloads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    payloads: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
     fire: Unit | None = None,
     processes: int = 4,
     fires: int = 100,

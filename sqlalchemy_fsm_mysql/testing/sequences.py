@@ -23,11 +23,11 @@ __all__ = ["state_machine_for"]
 
 
 def state_machine_for(
-    column: Any,
+    column: object,
     sessions: Callable[[], Session],
     *,
-    make: Callable[[], Any] | None = None,
-    payloads: Mapping[str, Mapping[str, SearchStrategy[Any]]] | None = None,
+    make: Callable[[], object] | None = None,
+    payloads: Mapping[str, Mapping[str, SearchStrategy[object]]] | None = None,
 ) -> type[RuleBasedStateMachine]:
     """A ``RuleBasedStateMachine`` that fires the events of *column* (``Order.state``) on a row, in any order.
 

@@ -15,7 +15,7 @@ __all__ = ["sqlite_engine", "sqlite_session"]
 
 
 @contextmanager
-def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:
+def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:  # Any: a base is a class of any metaclass
     """An engine on a database in memory that has the tables of *bases*, and is gone afterwards.
 
     *bases* are declarative bases or ``MetaData``. All threads and sessions see the same database, so an application
@@ -45,7 +45,7 @@ def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:
 
 
 @contextmanager
-def sqlite_session(*bases: Any, **options: Any) -> Iterator[Session]:
+def sqlite_session(*bases: Any, **options: Any) -> Iterator[Session]:  # Any: a base is a class of any metaclass
     """A session on a database in memory that has the tables of *bases*; *options* go to the ``Session``.
 
     As a fixture of pytest::

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime, timedelta
 
 import pytest
@@ -115,6 +116,18 @@ def test_by_the_history(session, orders):
     assert times["new"] == Dwell(0)
     assert minutes(times["paid"]) == (2, 10, 10, 10)
     assert minutes(times["shipped"]) == (1, 30, 30, 30)
+
+
+def test_figures_for_json():
+    """A stay of no time is 0 seconds, and no stay is None."""
+    assert Dwell(1, timedelta(), timedelta(seconds=90), timedelta(days=1)).to_dict() == {
+        "count": 1,
+        "median": 0.0,
+        "p95": 90.0,
+        "oldest": 86400.0,
+    }
+    assert json.dumps(Dwell(1, timedelta(), timedelta(), timedelta()).to_dict())
+    assert Dwell(0).to_dict() == {"count": 0, "median": None, "p95": None, "oldest": None}
 
 
 @pytest.mark.parametrize("name", ["state", "text"])

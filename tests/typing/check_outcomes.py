@@ -168,3 +168,8 @@ def a_match_narrows(outcome: Moved[Order] | Refused[Order]) -> None:
             assert_type(outcome, Moved[Order])
         case Refused():
             assert_type(outcome, Refused[Order])
+
+
+def of_wrong_criteria(session: Session) -> None:
+    fire_where(Order, "Stop", session, True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    fire_where(Order, "Stop", session, "id > 3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
