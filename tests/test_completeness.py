@@ -130,6 +130,34 @@ def test_every_folder_of_tests_is_in_the_tree_of_the_map() -> None:
     assert {folder for folder in folders if f"  {folder}/" not in tree} == set()
 
 
+# What the recipes need besides the libraries that they are about.
+TOOLS_OF_RECIPES = {
+    "fakeredis",
+    "httpx",
+    "httpx2",
+    "ipykernel",
+    "itsdangerous",
+    "nbclient",
+    "pylibseekdb",
+    "python-multipart",
+}
+SPELLINGS = {"factory-boy": "factory_boy", "strawberry-graphql": "strawberry"}
+
+
+def test_every_library_of_the_ecosystem_is_in_the_table() -> None:
+    """docs/recipes/libraries.md says of each with which version it was tried, and by which test."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    group = project.partition("\necosystem = [\n")[2].partition("\n]")[0]
+    libraries = set(re.findall(r'^    "([\w-]+)', group, re.MULTILINE)) - TOOLS_OF_RECIPES
+    page = (ROOT / "docs" / "recipes" / "libraries.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    named = {name.lower() for row in rows for name in row[0].removeprefix("| ").split(", ")}
+
+    assert len(libraries) > 15
+    assert {SPELLINGS.get(name, name) for name in libraries} - named == set()
+    assert [row[0] for row in rows if not re.search(r"\d", row[1]) or not re.search(r"\.md|tests/", row[3])] == []
+
+
 def test_the_two_lists_of_floors_agree() -> None:
     """The folders come in one order on the map of docs/architecture.md and in tests/test_architecture.py."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -32,7 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_each(marks: set[str]) -> bool:
-    return "console server" not in marks and bool(marks & {"python server", "python mariadb", "python recipe"})
+    needs_server = {"python server", "python mariadb", "python recipe", "python recipe 2.0"}
+    return "console server" not in marks and bool(marks & needs_server)
 
 
 def on_server(item: pytest.Item) -> bool:

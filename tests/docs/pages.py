@@ -6,6 +6,7 @@
 | ``python server`` | as ``python`` where there is a server, else compiled |
 | ``python mariadb`` | as ``python`` where there is a MariaDB, else compiled |
 | ``python recipe`` | as ``python mariadb`` in ``./dev ecosystem``, which has the libraries of docs/recipes/; else compiled |
+| ``python recipe 2.0`` | the same where SQLAlchemy is 2.0, for a library that does not import on 2.1 |
 | ``python transitions`` | as ``python`` in ``./dev peers``, else compiled; so for each of `PEERS` |
 | ``python sqlalchemy-fsm 3`` | the same for one major version |
 | ``console`` | each line that begins with ``$`` is run by a shell in the page's folder; what follows is what it prints, ``…`` being anything |
@@ -47,7 +48,16 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 # The libraries that people come from, by the names that pip knows. `./dev peers` has all of them.
 PEERS = ("django-fsm-2", "python-statemachine", "sqlalchemy-fsm", "sqlalchemy-fsm 2", "sqlalchemy-fsm 3", "transitions")
 RUNS = (
-    *("python", "python server", "python mariadb", "python recipe", "console", "console server", "rst"),
+    *(
+        "python",
+        "python server",
+        "python mariadb",
+        "python recipe",
+        "python recipe 2.0",
+        "console",
+        "console server",
+        "rst",
+    ),
     *(f"python {peer}" for peer in PEERS),
 )
 SHOWN = ("md", "text", "mermaid")
@@ -131,7 +141,7 @@ class Page:
         code = compile("\n" * line + self.placed(example.parsed), example.path, "exec", dont_inherit=True)
         if is_possible:
             with warnings.catch_warnings():
-                if needs == "recipe":  # what these libraries deprecate is not ours to mend
+                if needs.startswith("recipe"):  # what these libraries deprecate is not ours to mend
                     warnings.simplefilter("ignore")
                 exec(code, self.namespace)  # noqa: S102 - the page's own code is what is tested
 
@@ -139,7 +149,9 @@ class Page:
         if needs in PEERS:
             # Theirs is shown once; what Django has configured stays, so not again on each server.
             return self.url is None and is_installed(*needs.split())
-        if needs == "recipe":
+        if needs.startswith("recipe"):
+            if needs.endswith("2.0") and not version("SQLAlchemy").startswith("2.0."):
+                return False
             return self.is_mariadb and IS_ECOSYSTEM and RECIPES.setdefault(self.path, self.url) == self.url
         return {"": True, "server": self.url is not None, "mariadb": self.is_mariadb}[needs]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Engine, MetaData, String
@@ -167,6 +167,31 @@ def test_sqladmin_offers_a_choice_for_an_enum_and_saves_it(rows: Engine) -> None
     assert found(rows, Note) == [("x", Status.PAID), ("z", Status.PAID)]
     assert client.post("/admin/text/edit/2", data={"note": "x", "state": "paid"}).status_code == 302
     assert found(rows, Text) == [("x", "paid")]
+
+
+def test_sqladmin_offers_a_choice_for_strings_when_asked(rows: Engine) -> None:
+    """As docs/guide/admin.md says."""
+    pytest.importorskip("sqladmin")
+    wtforms = pytest.importorskip("wtforms")
+    from sqladmin import Admin, ModelView
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    class TextView(ModelView, model=Text):
+        form_overrides: ClassVar = {"state": wtforms.SelectField}
+        form_args: ClassVar = {"state": {"choices": Text.state.type.enums}}
+
+    app = Starlette()
+    admin = Admin(app, session_maker=sessionmaker(rows))
+    admin.add_view(TextView)
+    client = TestClient(app, follow_redirects=False)
+
+    page = client.get("/admin/text/edit/2").text
+    assert re.findall(r"<option (selected)?\s*value=\"(\w+)\"", page) == [("", "new"), ("selected", "paid")]
+    assert client.post("/admin/text/edit/2", data={"note": "x", "state": "paid"}).status_code == 302
+    assert client.post("/admin/text/create", data={"note": "z", "state": "new"}).status_code == 302
+    assert client.post("/admin/text/create", data={"note": "z", "state": "lost"}).status_code == 400
+    assert found(rows, Text) == [("x", "paid"), ("z", "new")]
 
 
 @pytest.mark.filterwarnings("ignore:No secret_key")

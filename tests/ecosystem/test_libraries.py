@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, MetaData, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, MetaData, String, select
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, TransitionHistory
 
 pytestmark = pytest.mark.servers_only
 
@@ -59,3 +60,44 @@ def test_sqlacodegen_generates_an_enum(paid: Engine) -> None:
     assert "'new'" in text
     assert "library_orders" in text
     compile(text, "models.py", "exec")
+
+
+def test_flask_sqlalchemy_has_dataclasses(engine: Engine) -> None:
+    """Its models as dataclasses: a state from the start, a fire, a history, and Flask's JSON."""
+    flask = pytest.importorskip("flask")
+    extension = pytest.importorskip("flask_sqlalchemy")
+
+    class Data(DeclarativeBase, MappedAsDataclass):
+        pass
+
+    try:
+        db = extension.SQLAlchemy(model_class=Data)
+    except InvalidRequestError as error:
+        pytest.skip(f"Flask-SQLAlchemy 3.1 makes no dataclasses on SQLAlchemy 2.1: {error}")
+
+    class Parcel(Stateful, db.Model):  # type: ignore[name-defined, misc]
+        id: Mapped[int] = mapped_column(primary_key=True, init=False)
+        name: Mapped[str] = mapped_column(String(20))
+        state: Mapped[str] = StateMachineColumn(machine)
+
+    class ParcelTransition(TransitionHistory, db.Model):  # type: ignore[name-defined, misc]
+        __records__ = "Parcel.state"
+
+    app = flask.Flask("parcels")
+    app.config["SQLALCHEMY_DATABASE_URI"] = engine.url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"isolation_level": "READ COMMITTED"}
+    db.init_app(app)
+    with app.app_context():
+        db.create_all()
+        try:
+            parcel = Parcel(name="a")
+            assert parcel.state == "new"
+            db.session.add(parcel)
+            parcel.fire("Pay")
+            db.session.commit()
+            assert flask.jsonify(parcel).json == {"id": parcel.id, "name": "a", "state": "paid"}
+            assert [row.event for row in parcel.history()] == ["Pay"]
+        finally:
+            db.session.remove()
+            db.drop_all()
+            db.engine.dispose()
