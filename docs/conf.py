@@ -59,17 +59,17 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     ("py:.*", r"(sqlalchemy|alembic|Operations)\b.*"),
     ("py:.*", r"(typing|collections|enum|datetime|logging|pathlib|pickle|contextlib|functools)\b.*"),
-    # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's, and the last an alias of two.
+    # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's or aliases of its types.
     (
         "py:class",
-        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|_CT",
+        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|ColumnExpressionArgument|_CT",
     ),
     ("py:class", r"([\w.]+\.)?([EFGHKMRSV]|M_co)"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
     # Aliases and parts of ours that a signature names, and whose own page nobody needs.
     (
         "py:class",
-        r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes|MissingData)",
+        r"([\w.]+\.)?(Allowed|InitialStates|Mode|Groups|Borders|Box|AllOf|Times|StateColumn|_Outcomes|MissingData|Later)",
     ),
     ("py:class", r"([\w.]+\.)?(Annotated|Starlette|Scaffold|Handler)"),  # Python's, and those of web frameworks
     # OpenTelemetry's, stamina's, Hypothesis's, and an alias of ours.
