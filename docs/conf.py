@@ -35,7 +35,7 @@ html_logo, html_favicon = "static/logo.svg", "static/favicon.svg"
 html_css_files = ["site.css"]
 html_theme_options = {"sidebar_hide_name": True}
 copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of a console
-pygments_style, pygments_dark_style = "friendly", "material"
+pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 myst_heading_anchors = 3
 # source: is a link to a Python file of the repository, see extensions/sources.py.

@@ -219,7 +219,7 @@ def listed(function: str, parameter: inspect.Parameter) -> str | None:
         return None
     star = {inspect.Parameter.VAR_POSITIONAL: r"\*", inspect.Parameter.VAR_KEYWORD: r"\*\*"}.get(parameter.kind, "")
     default = "" if parameter.default is inspect.Parameter.empty else f", default ``{parameter.default!r}``"
-    return f":param {star}{parameter.name}: ({meaning[0]}{default}) {meaning[1]}."
+    return f":param {star}{parameter.name}: (*{meaning[0]}*{default}) {meaning[1]}."
 
 
 def extend(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

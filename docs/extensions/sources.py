@@ -83,7 +83,8 @@ def body(app: Sphinx, path: str) -> str:
     lines = rest.split("\n")
     for number, name in names_in(text).items():
         lines[number - 1] = f'<span id="{html.escape(name)}"></span>{lines[number - 1]}'
-    return f"<h1><code>{html.escape(path)}</code></h1>\n{head}{begin}" + "\n".join(lines)
+    title = html.escape(path).replace("/", "/<wbr>")  # a long path breaks at its folders
+    return f"<h1><code>{title}</code></h1>\n{head}{begin}" + "\n".join(lines)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
