@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
@@ -99,13 +99,13 @@ def create_app(url: str | None = None, secret: str | None = None) -> FastAPI:
             return page(request, "order.html", order=order, events=events, blocked=blocked, history=order.history())
 
     @app.get("/diagram.svg")
-    def show_diagram() -> Response:
+    def show_diagram(direction: Literal["LR", "TB"] = "LR") -> Response:
         with sessions() as session:
             picture = svg(
                 machine,
                 rows=count_rows(Order.state, session),
                 counts=count_transitions(Order.state, session),
-                direction="LR",
+                direction=direction,
                 timeout=5,
             )
         return Response(picture, media_type="image/svg+xml", headers={"Content-Security-Policy": PICTURE_POLICY})

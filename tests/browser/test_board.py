@@ -189,6 +189,12 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(
         heights = browser.execute_script("return [...document.querySelectorAll('button')].map(b => b.offsetHeight)")
         assert heights
         assert min(heights) >= 44
+        if path == "/":  # the diagram runs downwards, so it is at more than half of its size, and has no scroll bar
+            drawn = "const i = document.querySelector('figure img'); return i.complete && i.width / i.naturalWidth"
+            assert wait(browser).until(lambda driver: driver.execute_script(drawn)) > 0.5
+            assert "direction=TB" in browser.execute_script("return document.querySelector('figure img').currentSrc")
+            fits = "const f = document.querySelector('figure'); return f.scrollWidth <= f.clientWidth"
+            assert browser.execute_script(fits)
         style = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
         text, paper = map(luminance, browser.execute_script(style))
         assert (text > paper) == (scheme == "dark")
