@@ -189,7 +189,7 @@ def _changes(
         yield DropStatesOp(states=gone, server_default=default, remark=_remark(place), definition=line, **altering)
     for state in map(type_.stored_value, machine.retired):
         if state in current.states and not _has_rows(place, state):
-            log.info("%s: %r is retired, and no row holds it: the machine can do without", place.label, state)
+            log.info("%s: %r is retired, and no row has it: the machine can be declared without it", place.label, state)
 
 
 def _converted(

@@ -29,7 +29,7 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
         log.info("%s: has %s already", place.label, _listed(op.states))
         return
     if current.storage in ("text", "number"):
-        raise MigrationRefused(place.label, "nothing limits what the column holds", "see op.convert_states()")
+        raise MigrationRefused(place.label, "nothing limits the values of the column", "see op.convert_states()")
     require_distinct(place, current, missing)
     if place.storage(op.storage) != "enum" or op.algorithm == "COPY":
         _require_consent(place, op)
@@ -85,7 +85,7 @@ def convert_states(operations: Operations, op: ConvertStatesOp) -> None:
     if strange:
         raise MigrationRefused(
             place.label,
-            "rows hold other values than the states",
+            "rows have other values than the states",
             "move them by op.migrate_states(), or take the column over by op.adopt_column(); nothing was changed",
             rows=shown_rows(strange),
         )

@@ -54,11 +54,11 @@ def adopt(
     ] = None,
     is_json: JsonOption = False,
 ) -> None:
-    """Look at a column that MODULE:MODEL.STATE is to take over: its values, what each becomes, the phases, how long.
+    """Plan the adoption of an existing column: its values, the state of each, and the phases with their duration.
 
-    Nothing is changed in the database; the look reads the whole table. With --write, the revision that adopts the
-    column is written, and its text without. The exit status is 0 when every value has a state, 1 when one has none,
-    2 when the call is wrong, and 4 when the database cannot be reached or used.
+    The command reads the whole table and changes nothing in the database. With --write, it writes the Alembic revision
+    that adopts the column to a file; without it, it prints the revision. The exit status is 0 when every value has a
+    state, 1 when one has none, 2 when the call is wrong, and 4 when the database cannot be reached or used.
     """
     mapped = state_at(target)
     new = str(mapped.column.name)

@@ -67,7 +67,7 @@ def _options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     shows_traceback: Annotated[
-        bool, typer.Option(TRACEBACK, help="Print the traceback of an error. It can hold SQL and values.")
+        bool, typer.Option(TRACEBACK, help="Print the traceback of an error. It can contain SQL and values.")
     ] = False,
 ) -> None:
     pass

@@ -159,7 +159,7 @@ def _figures(
         raise typer.BadParameter(f"{mapped.label} has no TransitionHistory to count in.", param_hint="--counts")
     if times and not has_history and (mapped.extras.since is None or since is not None):
         raise typer.BadParameter(
-            f"{mapped.label} has no TransitionHistory{'' if since else ' and no StateSinceColumn'} to tell it.",
+            f"{mapped.label} has no TransitionHistory{'' if since else ' and no StateSinceColumn'}: it has no times.",
             param_hint="--times",
         )
     column: Any = getattr(mapped.model, mapped.attribute)

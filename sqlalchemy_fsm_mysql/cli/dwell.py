@@ -41,7 +41,9 @@ def dwell(
     if origin == "history" and mapped.extras.history is None:
         raise typer.BadParameter(f"{mapped.label} has no TransitionHistory.", param_hint="--history")
     if origin is None and mapped.extras.history is None and mapped.extras.since is None:
-        raise typer.BadParameter(f"{mapped.label} has no StateSinceColumn and no TransitionHistory to tell it.")
+        raise typer.BadParameter(
+            f"{mapped.label} has no StateSinceColumn and no TransitionHistory, which record when a row changes."
+        )
     with database(url) as engine, Session(engine) as session:
         found = dwell_times(getattr(mapped.model, mapped.attribute), session, origin=origin, since=since)
     if as_json:

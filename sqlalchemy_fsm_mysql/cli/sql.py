@@ -38,7 +38,9 @@ def sql(
         str | None,
         typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them."),
     ] = None,
-    dialect: Annotated[DialectName, typer.Option("--dialect", "-d", help="Whose SQL.")] = DialectName.MYSQL,
+    dialect: Annotated[
+        DialectName, typer.Option("--dialect", "-d", help="The database whose SQL is printed.")
+    ] = DialectName.MYSQL,
 ) -> None:
     """Print every statement that a fire of each event may send, with its condition and its bound values.
 

@@ -50,7 +50,7 @@ def typed(text: str, type_: TypeEngine[Any], name: str) -> Any:
     except NotImplementedError:
         kind = object
     if kind not in _READ:
-        raise typer.BadParameter(f"{name} holds {kind.__name__}, which cannot be given on a command line.")
+        raise typer.BadParameter(f"{name} is of the type {kind.__name__}, which cannot be given on a command line.")
     read, looks = _READ[kind]
     try:
         return read(text)
@@ -149,7 +149,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
 }
 WHERE_HELP = (
     "One condition: tenant=7, created_at<2026-01-31, title!='', 'state in Running,Error', 'due is null'."
-    " Several --where must all hold."
+    " With several --where, a row must match each."
 )
 
 

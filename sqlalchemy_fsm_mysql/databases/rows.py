@@ -116,7 +116,7 @@ class RowStatements:
         for branch in event.branches:
             guard = "" if branch.guard is None else ", as the guard holds"
             yield f"when it was {branch.source!r}{guard}", self.take(event, branch.number)
-        yield "when it holds a state that is not declared", self.read_state(event)
+        yield "when it has a state that is not declared", self.read_state(event)
 
     # The statements. Each is built at its first use and kept in the event.
 

@@ -9,9 +9,9 @@ state 'Error' is renamed to 'Failed'
   1. expand: append 'Failed' to the column's states (last in the ENUM: no copy of the table)
   2. deploy: a release with aliases={"Failed": "Error"}: it understands both, and writes 'Error'; on all servers
   3. deploy: a release with aliases={"Error": "Failed"}: it understands both, and writes 'Failed'; on all servers
-  4. data: set the rows that hold 'Error' to 'Failed', in batches by key
+  4. data: set the rows that have 'Error' to 'Failed', in batches by key
   5. deploy: a release without the alias, on all servers
-  6. contract: take 'Error' out of the column's states, once no row holds it
+  6. contract: remove 'Error' from the column's states, once no row has it
 
 A phase begins when the one before it has ended on every server. While a deploy runs, servers of both releases
 write the same rows; the order is such that neither meets a state that it does not know. Where the database

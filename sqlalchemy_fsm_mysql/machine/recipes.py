@@ -37,9 +37,9 @@ _WRITE_AFTER = Phase(
     "deploy",
     'a release with aliases={{"{before}": "{after}"}}: it understands both, and writes \'{after}\'; on all servers',
 )
-_DATA = Phase("data", "set the rows that hold '{before}' to '{after}', in batches by key")
+_DATA = Phase("data", "set the rows that have '{before}' to '{after}', in batches by key")
 _FORGET = Phase("deploy", "a release without the alias, on all servers")
-_CONTRACT = Phase("contract", "take '{before}' out of the column's states, once no row holds it")
+_CONTRACT = Phase("contract", "remove '{before}' from the column's states, once no row has it")
 _ALL = Phase("deploy", "the release, on all servers")
 _EMPTY = Phase(
     "data",

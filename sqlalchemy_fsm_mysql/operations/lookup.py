@@ -50,7 +50,7 @@ def machine_at(target: str) -> tuple[Machine, MappedState | None]:
 def _parts(target: str) -> tuple[ModuleType, str]:
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
-        raise NotFound(f"{target!r} has not the shape {SHAPE}.")
+        raise NotFound(f"{target!r} is not of the form {SHAPE}.")
     return _module(module_name), path
 
 
@@ -82,7 +82,7 @@ def _module(name: str) -> ModuleType:
             raise NotFound(f"{name} imports {error.name}, which is not installed here.") from error
         raise NotFound(
             f"there is no module {error.name!r}, neither in {here} nor installed. Run this from the folder"
-            " that holds it."
+            " that contains it."
         ) from error
     except (Exception, SystemExit) as error:
         raise NotFound(f"importing {name} raised {type(error).__name__}: {error}") from error

@@ -63,7 +63,7 @@ class ReadOnlyMapping(Mapping[K, V]):
 NO_PAYLOAD: Mapping[str, Any] = ReadOnlyMapping({})  # Any: a payload value is whatever its column takes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Moved(Ends[M_co]):
     """The event took the row from `source` to `target`. The transaction is not committed yet.
 
@@ -76,7 +76,7 @@ class Moved(Ends[M_co]):
     created the row.
 
     Equality and hash leave out `instance`, `payload` and `details`, and so does `repr`: they may be large,
-    private, or unhashable.
+    private, or unhashable. `repr` also leaves out the fields that have their default.
     """
 
     model: type[M_co]
@@ -147,7 +147,7 @@ class Moved(Ends[M_co]):
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Refused(Seen[M_co]):
     """The event did not move the row, and nothing was changed.
 
@@ -216,7 +216,7 @@ class Refused(Seen[M_co]):
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Missing(Data[M_co]):
     """There is no row with the primary key `key`, a tuple when it is composite; nothing was changed."""
 
@@ -247,7 +247,7 @@ class Missing(Data[M_co]):
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MovedRows(Data[M_co]):
     """The outcome of one event on a set of rows.
 

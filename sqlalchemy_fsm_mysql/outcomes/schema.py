@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, Generic, TypeVar
 
 from .data import JSON
@@ -138,6 +139,13 @@ class Data(Generic[M_co]):
         """This outcome for JSON."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        """The fields that are not their default: most outcomes have five of twelve."""
+        known: Any = self  # Any: each outcome is a dataclass, and this part of it is none
+        values = [(field, getattr(self, field.name)) for field in fields(known) if field.repr]
+        told = [f"{field.name}={value!r}" for field, value in values if not _is_default(field, value)]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     def __json__(self, *_: object) -> JSON:
         """For encoders that ask for it: those of Celery (kombu), and of Pyramid, which gives its request."""
         return self.to_dict()
@@ -151,6 +159,11 @@ class Data(Generic[M_co]):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> JSON:
         return _core_schema(cls, None)
+
+
+def _is_default(field: Field[Any], value: object) -> bool:
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    return default is not MISSING and (value is default or value == default)
 
 
 class _OfModel:

@@ -178,6 +178,24 @@ def test_a_value_that_does_not_fit_its_column_is_a_value_error_and_moves_nothing
     fire_key(Letter, 1, "Seal", session)
 
 
+class Release(DeclarativeBase):
+    """A later release of the program, whose migration has not run."""
+
+
+class BurntLetter(Release):
+    __tablename__ = "letters"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(Machine(initial="open", events=[Event("Burn", {"open": "burnt"})]))
+
+
+@pytest.mark.servers_only
+def test_a_state_that_the_column_lacks_is_an_error_that_names_the_migration(session: Session, letter: Letter) -> None:
+    session.commit()
+    with pytest.raises(ValueError, match=r"letters 1: .* column 'state'; .* run the migration that adds the state"):
+        fire_key(BurntLetter, 1, "Burn", session)
+
+
 UNFIT: list[tuple[str, dict[str, Any]]] = [
     ("Send", {"ref": "xyzzy"}),
     ("Send", {"ref": 5}),

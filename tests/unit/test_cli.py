@@ -144,8 +144,8 @@ def test_attribute_may_be_left_out_when_there_is_one_machine(shop):
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("{shop}", "has not the shape module:Model.state"),
-        ("{shop}:", "has not the shape"),
+        ("{shop}", "is not of the form module:Model.state"),
+        ("{shop}:", "is not of the form"),
         ("nowhere.models:Order.state", "there is no module 'nowhere'"),
         ("{shop}:Order.state", "has no Order; it has Payment, Double"),
         ("{shop}:Payment.status", "is no state machine; there is Payment.state"),

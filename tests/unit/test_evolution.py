@@ -253,7 +253,7 @@ def test_rename_expands_first_and_contracts_last():
     (rename,) = diff_machines(machine(FAIL), machine(Event("Fail", {"Running": "Lost"}), aliases={"Failed": "Lost"}))
 
     assert [phase.kind for phase in rename.phases] == ["expand", "deploy", "deploy", "data", "deploy", "contract"]
-    assert rename.phases[3].what == "set the rows that hold 'Failed' to 'Lost', in batches by key"
+    assert rename.phases[3].what == "set the rows that have 'Failed' to 'Lost', in batches by key"
 
 
 def test_only_machines_are_compared():

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from sqlalchemy_fsm_mysql.outcomes import Moved, MovedRows, ReadOnlyMapping, Refused
+from sqlalchemy_fsm_mysql.outcomes import Missing, Moved, MovedRows, ReadOnlyMapping, Refused
 
 
 class Order:
@@ -82,7 +82,14 @@ def test_moved_differs_by_everything_else(change):
 
 
 def test_repr_of_moved_says_the_transition():
-    assert "key=42, event='Stop', source='Running', target='Stopped'" in repr(STOPPED)
+    assert "key=42, event='Stop', source='Running', target='Stopped')" in repr(STOPPED)
+
+
+def test_repr_leaves_out_the_fields_that_have_their_default():
+    again = Moved(Order, 42, "Stop", "Running", "Stopped", token="t", replayed=True, sequence=2)
+
+    assert repr(again).endswith("target='Stopped', token='t', replayed=True, sequence=2)")
+    assert repr(Missing(Order, 42, "Stop")) == f"Missing(model={Order!r}, key=42, event='Stop')"
 
 
 @pytest.mark.parametrize("attribute", ["state", "source", "instance", "changed"])

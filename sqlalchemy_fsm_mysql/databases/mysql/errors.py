@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from ...errors.texts import shown
 from ..meanings import Cause, ErrorMeanings, Meaning
 from ..messages import REFUSED
 
@@ -84,6 +87,8 @@ CODES: dict[int, Meaning] = {
 # function cannot take it. Error 1292 stands for both. Where its message names a column, MariaDB was to assign it, and
 # MySQL to assign it or to compare with it.
 _NO_DEFAULT, _INCORRECT = 1364, 1292
+# An ENUM that lacks the value, or a number that loses digits; its message has the column's name and no value.
+_TRUNCATED = 1265
 _COMPARED = frozenset({1267, 1525, 3988, 4078, 4079})
 
 # The errors that other rows would meet as well: of the schema, of privileges, and of the server's disk and memory.
@@ -154,6 +159,11 @@ class MySQLErrors(ErrorMeanings):
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         if code == _NO_DEFAULT:
             return "a column without a default was given no value"
+        if code == _TRUNCATED and (named := re.search(r"for column '([^']{1,64})'", str(driver))):
+            return (
+                f"the database cannot hold a value that was given for the column {shown(named.group(1))}; if that is"
+                " the state column, run the migration that adds the state, op.add_states()"
+            )
         if code == _INCORRECT and "for column" in str(driver):
             return "the database cannot store or compare a value that was given, which does not fit its column"
         if code in _COMPARED or code == _INCORRECT:

@@ -95,8 +95,8 @@ def _durability(known: Settings) -> Iterator[Finding]:
         if known.variables.get(name, "1") != "1" and (name != "sync_binlog" or known.says("log_bin", "ON", "1"))
     ]
     if weak:
-        what = f"the server's crash may lose committed moves: {', '.join(weak)}"
-        yield Finding("note", "durability", what, "set both to 1, unless that is meant")
+        what = f"a crash of the server can lose committed transitions: {', '.join(weak)}"
+        yield Finding("note", "durability", what, "set each to 1, unless you accept that loss")
 
 
 def _character_set(known: Settings) -> Iterator[Finding]:
