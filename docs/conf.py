@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 project = "sqlalchemy_fsm_mysql"
 author = "the sqlalchemy_fsm_mysql authors"
 project_copyright = author
-release = version = version_of("sqlalchemy-fsm-mysql")
+about = metadata("sqlalchemy-fsm-mysql")
+release = version = about["Version"]
+# The repository's address, from [project.urls] of pyproject.toml; empty until it is known.
+urls = dict(line.split(", ", 1) for line in about.get_all("Project-URL") or [])
+repository = urls.get("Repository", "")
 
 extensions = [
     "myst_parser",
@@ -34,6 +38,8 @@ html_static_path = ["static"]
 html_logo, html_favicon = "static/logo.svg", "static/favicon.svg"
 html_css_files = ["site.css"]
 html_theme_options = {"sidebar_hide_name": True}
+if repository:
+    html_theme_options |= {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of a console
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
@@ -83,3 +89,10 @@ nitpick_ignore_regex = [
 def setup(app: Any) -> None:
     """Show Mermaid as text: the site loads no script from elsewhere, and its pictures are SVG."""
     app.add_lexer("mermaid", TextLexer)
+    app.connect("source-read", enter_repository)
+
+
+def enter_repository(_app: Any, _page: str, source: list[str]) -> None:
+    """Show the repository's address in the commands that clone it."""
+    if repository:
+        source[0] = source[0].replace("git clone REPOSITORY", f"git clone {repository}")
