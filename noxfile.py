@@ -13,11 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -81,17 +80,23 @@ def masked(argument: str) -> str:
     return re.sub(r"\?.*", "?…", re.sub(r"(://[^:/]*):.*@", r"\1:***@", argument))
 
 
-def run_with_url(session: nox.Session, *arguments: str) -> None:
-    """Run the session's Python with *arguments*, one of which may be a URL.
+def run_python(session: nox.Session, *arguments: str) -> None:
+    """Run the session's Python with *arguments*, one of which may be a URL; at Ctrl-C, wait until it has ended.
 
-    Not by session.run: nox writes each command into its log, and a failed one with ``log=False`` as well.
+    Not by session.run: nox writes each command into its log, and a failed one with ``log=False`` as well. At Ctrl-C it
+    kills after 0.3 seconds, which is too short for a demo to show its result, or for tests to drop their databases.
     """
     session.log(" ".join(["python", *map(masked, arguments)]))
-    folder = session.bin_paths[0] if session.bin_paths else Path(sys.executable).parent
-    python = Path(folder) / "python"
+    folder = session.bin_paths[0] if session.bin_paths else str(Path(sys.executable).parent)
     environment = {name: value for name, value in {**os.environ, **session.env}.items() if value is not None}
-    command = [str(python), *arguments]
-    status = subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - the developer's own words
+    environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+    process = subprocess.Popen([str(Path(folder) / "python"), *arguments], env=environment)  # noqa: S603 - the developer's own words
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:  # the terminal has sent it to the process, too
+            continue
     if status:
         session.error(f"exit status {status}")
 
@@ -101,7 +106,7 @@ def demo(session: nox.Session) -> None:
     """Race events on a few rows, watch, check: needs nothing but Python."""
     seekdb = ["pylibseekdb>=1.4"] if "seekdb" in session.posargs else []
     install_once(session, *seekdb, "--editable", ".[cli,pymysql]")
-    run_with_url(session, "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
+    run_python(session, "-m", "sqlalchemy_fsm_mysql", "demo", *session.posargs)
 
 
 def install_once(session: nox.Session, *arguments: str) -> None:
@@ -109,7 +114,7 @@ def install_once(session: nox.Session, *arguments: str) -> None:
     wanted = hashlib.sha256("\n".join([*arguments, Path("pyproject.toml").read_text("utf-8")]).encode()).hexdigest()
     stamp = Path(session.bin_paths[0], "installed") if session.bin_paths else None
     if stamp is None or not stamp.exists() or stamp.read_text() != wanted:
-        session.log("installing, which needs a package index; the next time it is not needed")
+        session.log("installing into .nox, once: about a minute, and a package index is needed")
         session.install("--quiet", *arguments)
     if stamp is not None:
         stamp.write_text(wanted)
@@ -120,7 +125,7 @@ def alembic_example(session: nox.Session) -> None:
     """A machine that changes from release to release, under a writer: on SQLite, and on the tests' servers."""
     session.install("--quiet", *group("test"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     install_mysqlclient(session)
-    run_with_url(session, "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
+    run_python(session, "-m", "alembic_example", *(session.posargs or ["--rows", "20000"]))
     if not session.posargs:
         session.run("python", "-m", "alembic_example", "--servers")
 
@@ -142,72 +147,28 @@ def tests_matrix(session: nox.Session, sqlalchemy: str) -> None:
 
 
 QUICK = (
-    "quick profile: each test once on each database found, without races, faults and migrations."
-    " It takes three minutes with one server. ./dev tests --all runs everything, in about half an hour."
+    "quick profile: each test once on SQLite and on each server found, without races, faults and migrations."
+    " It takes less than two minutes with one server on two CPUs, after the installation."
+    " ./dev tests --all runs everything, in about half an hour."
 )
 
 
 def run_tests(session: nox.Session, sqlalchemy: str) -> None:
+    """Install, and run the tests of each database side by side; with arguments for pytest, one run of them."""
+    is_quick = session.name == "tests" and not session.posargs
+    if is_quick:
+        session.log(QUICK)
     alembic = [] if sqlalchemy in {NEWEST, NEWEST_20} else ["alembic==1.13.0"]
-    session.install("--quiet", *group("test"), *group("web"), sqlalchemy, *alembic, "--editable", PACKAGE_WITH_EXTRAS)
+    wanted = (*group("test"), *group("web"), sqlalchemy, *alembic, "--editable", PACKAGE_WITH_EXTRAS)
+    install_once(session, *wanted)
     install_mysqlclient(session)
     arguments = [argument for argument in session.posargs if argument != "--all"]
-    if session.name == "tests" and not session.posargs:
-        session.log(QUICK)
-        arguments = ["--quick"]
-    servers = len([url for url in os.environ.get("FSM_TEST_URLS", "").split(",") if url.strip()])
-    if arguments or "FSM_SHARES" not in os.environ:
-        session.run("python", "-m", "pytest", *arguments)
-    elif session.name == "tests":
-        run_shares(session, range(servers + 1), measured=(0,) if "CI" in os.environ else ())
-    else:
-        # The oldest and the newest server: those between differ from them for the newest SQLAlchemy only.
-        run_shares(session, sorted({0, 1, servers}), measured=())
-
-
-# Runs of the tests side by side; more than the CPUs of a small machine would make the tests of races slow.
-AT_ONCE = 2
-
-
-def run_shares(session: nox.Session, shares: Iterable[int], *, measured: Collection[int]) -> None:
-    """The tests of each server as a run of its own, two at a time: a test waits a third of its time for its server.
-
-    The share 0 is SQLite, and every test without a target. Branch coverage is that of the *measured* shares: it takes
-    half as long again.
-    """
-    first, *others = shares
-    if not others:  # the tests find a server by themselves, or start one
-        session.run("python", "-m", "pytest")
+    if arguments:
+        run_python(session, "-m", "pytest", *arguments)
         return
-    python = Path(session.bin_paths[0] if session.bin_paths else Path(sys.executable).parent) / "python"
-    environment = {name: value for name, value in {**os.environ, **session.env}.items() if value is not None}
-    # SQLite's share is the shortest: it fills up the end.
-    waiting, running, failed = [*others, first], {}, []
-    with tempfile.TemporaryDirectory() as folder:
-        while waiting or running:
-            while waiting and len(running) < AT_ONCE:
-                share = waiting.pop(0)
-                coverage = ["-m", "coverage", "run", f"--data-file=.coverage.{share}"] if share in measured else []
-                command = [str(python), *coverage, "-m", "pytest", f"--server={share}"]
-                session.log(f"server {share} (0 is SQLite): {' '.join(command[1:])}")
-                log = (Path(folder) / str(share)).open("w+", encoding="utf-8", errors="replace")
-                process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
-                running[share] = process, log, time.monotonic()
-            time.sleep(1)
-            for share, (process, log, begin) in [*running.items()]:
-                if process.poll() is None:
-                    continue
-                log.seek(0)
-                session.log(f"server {share} ended with {process.returncode} after {time.monotonic() - begin:.0f} s:")
-                sys.stdout.write(log.read())
-                log.close()
-                del running[share]
-                failed += [share] if process.returncode else []
-    if measured:
-        session.run("python", "-m", "coverage", "combine", *(f".coverage.{share}" for share in measured))
-        session.run("python", "-m", "coverage", "report")
-    if failed:
-        session.error(f"tests failed on server {', '.join(map(str, failed))}")
+    is_measured = session.name == "tests" and not is_quick and "CI" in os.environ
+    options = {"--quick": is_quick, "--coverage": is_measured, "--ends": session.name != "tests"}
+    run_python(session, "-m", "tests.shares", *(name for name, is_on in options.items() if is_on))
 
 
 def install_mysqlclient(session: nox.Session) -> None:
@@ -339,7 +300,7 @@ def bench(session: nox.Session) -> None:
     """Speeds side by side on the server of a URL, in five minutes; writes docs/performance.md. --help tells more."""
     session.install("--quiet", *group("bench"), *group("peers"), NEWEST, "--editable", ".")
     install_mysqlclient(session)
-    run_with_url(session, "-m", "benchmarks", *session.posargs)
+    run_python(session, "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
@@ -534,14 +495,21 @@ def release(session: nox.Session) -> None:
     """The release checklist. --dry-run changes nothing; without it, the tag of the version is made at the end."""
     if session.posargs not in ([], ["--dry-run"]):
         session.error("usage: ./dev release [--dry-run]")
-    problems = list(release_problems())
-    for problem in problems:
-        session.warn(problem)
-    for name in ("lint", "types", "docs", "build"):
-        session.run("./dev", name, external=True)
     version = PROJECT["project"]["version"]
-    if problems:
-        session.error(f"{version} cannot be released yet: {len(problems)} of the checklist, see above")
+    session.log(f"release checklist of {version}; lint, types, docs and build follow, and take some minutes")
+    problems = list(release_problems(PROJECT["project"], read, git))
+    failed = []
+    for name in ("lint", "types", "docs", "build"):
+        try:
+            session.run("./dev", name, external=True)
+        except nox.command.CommandFailed:
+            failed.append(f"./dev {name} fails, see above")
+    for name in ("lint", "types", "docs", "build"):
+        session.log(f"{'TO DO' if any(f'./dev {name} ' in each for each in failed) else 'ok   '} ./dev {name}")
+    for problem in (*problems, *failed):
+        session.warn(f"TO DO {problem}")
+    if problems or failed:
+        session.error(f"{version} cannot be released yet: {len(problems) + len(failed)} to do, listed above")
     if session.posargs:
         session.log(
             f"{version} is ready. CI has to be green for {git('rev-parse', '--short', 'HEAD')}; then: ./dev release"
@@ -551,22 +519,31 @@ def release(session: nox.Session) -> None:
     session.log(f"Push the tag, and the workflow release.yml publishes it: git push origin v{version}")
 
 
-def release_problems() -> Iterator[str]:
-    """Whatever stands between this commit and a release."""
-    project = PROJECT["project"]
-    version = project["version"]
+def release_problems(project: Mapping[str, Any], read: Callable[[str], str], git: Callable[..., str]) -> Iterator[str]:
+    """Whatever stands between this commit and a release of *project*; *read* returns a file's text."""
+    version, address = project["version"], project.get("urls", {}).get("Repository", "")
     if git("status", "--porcelain"):
-        yield "the working tree has changes that are not committed"
+        yield "commit the changes in the working tree"
     if git("tag", "--list", f"v{version}"):
-        yield f"the tag v{version} exists: raise the version in pyproject.toml"
-    if not re.search(
-        rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", Path("CHANGELOG.md").read_text("utf-8"), re.MULTILINE
-    ):
-        yield f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'"
-    if f"version: {version}\n" not in Path("CITATION.cff").read_text("utf-8"):
-        yield f"CITATION.cff does not have 'version: {version}'"
-    if "Repository" not in project.get("urls", {}):
-        yield "pyproject.toml has no [project.urls] Repository: README.md and the issue templates need the address, too"
+        yield f"raise the version in pyproject.toml: the tag v{version} exists"
+    if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", read("CHANGELOG.md"), re.MULTILINE):
+        yield f"name the section of CHANGELOG.md '## [{version}] - YYYY-MM-DD'; it is called Unreleased until then"
+    if f"version: {version}\n" not in read("CITATION.cff"):
+        yield f"write 'version: {version}' in CITATION.cff"
+    if "without a release yet" in read("README.md"):
+        yield "README.md and docs/tutorial.md install from a clone, because there is no release yet: write pip install"
+    if not address.startswith("https://"):
+        yield "enter the repository's address in pyproject.toml, [project.urls] Repository: the only place that has it"
+        return
+    for name in ("README.md", "docs/tutorial.md"):
+        if "git clone REPOSITORY" in read(name):
+            yield f"write {address} for REPOSITORY in {name}"
+    if f"repository-code: {address}\n" not in read("CITATION.cff"):
+        yield f"write 'repository-code: {address}' in CITATION.cff"
+
+
+def read(name: str) -> str:
+    return Path(name).read_text(encoding="utf-8")
 
 
 def git(*arguments: str) -> str:

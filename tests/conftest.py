@@ -8,6 +8,7 @@ other driver that is installed, those for asyncio through `tests.bridge`, and co
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
 import sys
 from collections import Counter
@@ -23,7 +24,7 @@ from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record, record_run
 from tests.limits import expect_limits, let_aiomysql_bind_bytes
-from tests.quick import covered, quick
+from tests.quick import covered, is_long, quick
 from tests.servers import (
     AIOSQLITE,
     ASYNCIO_DRIVERS,
@@ -54,6 +55,7 @@ failure = pytest.StashKey[str]()
 mended = pytest.StashKey[str | None]()
 skipped = pytest.StashKey[Counter[str]]()
 real_stderr = pytest.StashKey[int]()
+summary_file = pytest.StashKey[str]()
 by_driver = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
@@ -96,6 +98,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Before pytest captures what goes to the descriptor 2; in a run within a run it may be captured already.
     config.stash[real_stderr] = os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    # Of this run alone: a run within a run has a summary of its own.
+    config.stash[summary_file] = os.environ.pop("FSM_SUMMARY", "")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -189,6 +193,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(name, list(chosen.values()), ids=list(chosen), indirect=True, scope="session")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick profile does not even import the folders that it leaves out."""
+    return True if config.getoption("--quick") and is_long(collection_path) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Once for the whole run, and not as an error of each module that was collected.
     if failure in config.stash:
@@ -207,13 +216,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def leave_to_other_shares(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --server 1, the tests without a target are left to the run with --server 0."""
+    """With --server 1, the tests without a target are left to the run with --server 0, and those of servers by that one."""
     numbers = config.getoption("--server")
-    if not numbers or 0 in numbers:
+    if not numbers:
         return
-    without = [item for item in items if not has_target(item)]
-    items[:] = [item for item in items if has_target(item)]
-    config.hook.pytest_deselected(items=without)
+    is_mine = {id(item): 0 in numbers or has_target(item) for item in items}
+    if numbers == [0]:
+        is_mine |= {id(item): False for item in items if item.get_closest_marker("servers_only") and has_target(item)}
+    left = [item for item in items if not is_mine[id(item)]]
+    items[:] = [item for item in items if is_mine[id(item)]]
+    config.hook.pytest_deselected(items=left)
 
 
 def has_target(item: pytest.Item) -> bool:
@@ -225,7 +237,7 @@ def has_target(item: pytest.Item) -> bool:
 def pytest_report_collectionfinish(config: pytest.Config, start_path: Path, items: Sequence[pytest.Item]) -> list[str]:
     if found not in config.stash:
         return [] if failure in config.stash else ["servers: none looked for"]
-    lines = [f"server: {server.name} {server.version} ({server.found}: {server.url})" for server in config.stash[found]]
+    lines = [f"server: {server}" for server in config.stash[found]]
     return [*lines, *(f"NOT COVERED BY THIS RUN: {driver} is not installed" for driver in missing_drivers(config))]
 
 
@@ -297,7 +309,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if "FSM_EVIDENCE" in os.environ and (report.when == "call" or report.outcome != "passed"):
         record("test", id=item.nodeid, outcome="xfailed" if hasattr(report, "wasxfail") else report.outcome)
     if report.outcome == "skipped" and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
-        item.config.stash.setdefault(skipped, Counter())[report.longrepr[2].removeprefix("Skipped: ")] += 1
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith("got empty parameter set"):
+            reason = "the test needs a database or driver that this run does not have"
+        item.config.stash.setdefault(skipped, Counter())[reason] += 1
     counts = item.config.stash.setdefault(by_driver, Counter())
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     url = parameters.get("url", parameters.get("asyncio_url"))
@@ -308,9 +323,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    terminalreporter.section("databases")
-    for line in covered(config.stash.get(found, ()), config.stash.get(skipped, Counter())):
-        terminalreporter.write_line(line)
+    tell_databases(terminalreporter, config)
     counts = config.stash.get(by_driver, Counter())
     if not counts or not config.getoption("--all-drivers"):
         return
@@ -323,6 +336,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(str(config.stash[mended]))
     for driver in missing_drivers(config):
         terminalreporter.write_line(f"{driver}: NOT COVERED, it is not installed")
+
+
+def tell_databases(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what was covered; a share leaves that to tests/shares.py, which knows the other shares."""
+    reasons, missing = config.stash.get(skipped, Counter()), missing_drivers(config) if found in config.stash else []
+    if summary := config.stash[summary_file]:
+        text = json.dumps({"skipped": reasons, "missing_drivers": missing})
+        Path(summary).write_text(text, encoding="utf-8")
+    elif selected in config.stash:
+        used = {name.partition("-")[0] for name in config.stash[selected]}
+        terminalreporter.section("databases")
+        servers_used = [each for each in config.stash.get(found, ()) if each.name in used]
+        for line in covered(servers_used, reasons, missing, has_sqlite="sqlite" in used):
+            terminalreporter.write_line(line)
 
 
 @contextmanager

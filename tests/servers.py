@@ -37,8 +37,9 @@ from types import ModuleType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from sqlalchemy_fsm_mysql.databases.urls import cause_of, shown_url
 from sqlalchemy_fsm_mysql.testing import seekdb
 from sqlalchemy_fsm_mysql.testing import servers as users
 from sqlalchemy_fsm_mysql.testing.servers import ServerUnavailable as Unavailable
@@ -73,6 +74,9 @@ class Server:
     name: str
     version: str
     found: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} ({self.found}: {shown_url(self.url)})"
 
 
 # --- what scripts and conftest.py use
@@ -200,7 +204,7 @@ def inspect(urls: Sequence[URL], found: str) -> tuple[Server, ...]:
         try:
             version = str(execute(url, kind_of(url).version))
         except SQLAlchemyError as error:
-            raise NoServer(f"{url} does not answer ({found}): {error}\n{ADVICE}") from error
+            raise NoServer(f"{shown_url(url)} does not answer ({found}): {cause_of(error, url)}\n{ADVICE}") from None
         name = server_name(version)
         names.append(name)
         number = names.count(name)
@@ -229,15 +233,32 @@ def wait_until_ready(url: URL, is_alive: Callable[[], bool], seconds: float = 90
 def from_environment(stack: ExitStack) -> list[URL]:
     """The servers that FSM_TEST_URLS names."""
     parts = [part.strip() for part in os.environ.get("FSM_TEST_URLS", "").split(",") if part.strip()]
-    urls = [from_seekdb(stack)[0] if part == "seekdb" else make_url(part) for part in parts]
+    urls = [from_seekdb(stack)[0] if part == "seekdb" else parsed(part) for part in parts]
     if not urls:
         raise Unavailable("not set")
     known = dict.fromkeys(backend for kind in KINDS for backend in kind.backends)
     strange = [url for url in urls if url.get_backend_name() not in known]
     if strange:
         which_ones = " and ".join(f"{backend}+…" for backend in known)
-        raise NoServer(f"FSM_TEST_URLS names {strange[0]}: only {which_ones} belong there, SQLite is always in.")
+        raise NoServer(
+            f"FSM_TEST_URLS names {shown_url(strange[0])}: only {which_ones} belong there, SQLite is always in."
+        )
     return urls
+
+
+def parsed(text: str) -> URL:
+    """The URL in a part of FSM_TEST_URLS. SQLAlchemy's own error would quote it, with its password."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        url = None
+    # An unescaped @ ends the password early, and its rest would be shown as the host.
+    if url is None or "@" in f"{url.host}{url.database}":
+        raise NoServer(
+            "FSM_TEST_URLS has a part that is no URL. One looks like mysql+pymysql://user:password@host:3306; in a"
+            " password, write @ as %40, / as %2F and , as %2C."
+        )
+    return url
 
 
 def from_docker(stack: ExitStack) -> list[URL]:

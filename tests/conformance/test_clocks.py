@@ -98,6 +98,7 @@ def preload(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip(f"no libfaketime: {reason}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jump", ["-40d", "+400d"])
 def test_the_clock_of_the_workers_host(home, preload, jump):
     """A worker whose host is a year ahead fires nothing early, and one that is behind fires what is due."""

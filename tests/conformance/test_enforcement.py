@@ -803,6 +803,7 @@ def test_what_holds_no_state_cannot_be_enforced(engine: Engine, column: Any) -> 
         enforce_machine(column, engine)
 
 
+@pytest.mark.long
 @pytest.mark.servers_only
 def test_it_gives_up_when_the_table_is_held(engine: Engine) -> None:
     with own_table(engine, StateType(machine)) as (table, connection), engine.connect() as other:

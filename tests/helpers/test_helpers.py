@@ -317,6 +317,7 @@ def file_url(tmp_path: Path) -> str:
     return url
 
 
+@pytest.mark.long
 def test_race_of_a_sound_machine_is_fair(url, keys):
     report = race(
         url, Order.state, keys, events=["Ready", "NotReady", "Ready", "NotReady", "Delete"], processes=2, fires=30
@@ -326,6 +327,7 @@ def test_race_of_a_sound_machine_is_fair(url, keys):
     assert report.problems == []
 
 
+@pytest.mark.long
 def test_race_with_payloads(file_url):
     payloads = {"Refund": [{"amount": 1}, {"amount": 500}]}
     report = race(file_url, Payment.state, [1, 2], events=["Refund"], payloads=payloads, processes=2, fires=10)
@@ -337,6 +339,7 @@ def test_race_with_payloads(file_url):
 LOSING: dict[str, Any] = {"events": ["Ready", "NotReady"], "fire": models.fire_by_hand, "processes": 3, "fires": 60}
 
 
+@pytest.mark.long
 def test_race_catches_a_function_that_loses_updates(file_url):
     with pytest.raises(AssertionError, match="are no such path"):
         race(file_url, Plain.state, [1], **LOSING)
@@ -349,6 +352,7 @@ def test_race_catches_a_function_that_loses_updates_on_a_server(url, keys):
         race(url, Plain.state, keys[:1], **LOSING)
 
 
+@pytest.mark.long
 def test_race_catches_moves_that_are_not_declared(file_url):
     keys = [1, 2, 3]
     report = race(
@@ -367,6 +371,7 @@ def test_race_catches_moves_that_are_not_declared(file_url):
     )
 
 
+@pytest.mark.long
 def test_race_says_what_a_process_failed_of(file_url):
     with pytest.raises(RuntimeError, match="LookupError: of the user's own"):
         race(file_url, Plain.state, [1], fire=models.fail, processes=1, fires=1)

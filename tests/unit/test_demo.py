@@ -84,6 +84,7 @@ def invent_a_refusal(received):
     received.refused["Stop", "Running"] += 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("falsify", [lose_one, double_one, invent_an_edge, invent_a_refusal])
 def test_one_false_report_fails_the_demo(monkeypatch, falsify):
     add, done = Tally.add, []
@@ -101,6 +102,7 @@ def test_one_false_report_fails_the_demo(monkeypatch, falsify):
     assert "All checks passed" not in out
 
 
+@pytest.mark.long
 def test_process_that_dies_fails_the_demo(monkeypatch):
     monkeypatch.setattr(race, "run", "".format)  # takes all, says nothing, and returns
     status, out = played()
@@ -109,6 +111,7 @@ def test_process_that_dies_fails_the_demo(monkeypatch):
     assert re.search(r"process \d ended without a report \(exit code 0\)", out)
 
 
+@pytest.mark.long
 def test_demo_tells_the_error_that_a_process_met(tmp_path):
     url = f"sqlite:///{tmp_path / 'orders.db'}"
     create = Base.metadata.create_all
@@ -128,6 +131,7 @@ def test_demo_tells_the_error_that_a_process_met(tmp_path):
     assert re.search(r"process \d ended by IntegrityError: .*spoiled", out)
 
 
+@pytest.mark.long
 def test_naive_code_loses_moves_on_the_rows_where_the_library_loses_none():
     """Four processes on one row: the losses are those of the naive columns alone."""
     status, out = played(workers=4, rows=1, seconds=1.5)
@@ -136,6 +140,7 @@ def test_naive_code_loses_moves_on_the_rows_where_the_library_loses_none():
     assert re.search(r"sqlalchemy_fsm_mysql [\d,]+ 0 read, decide, write [\d,]+ [1-9][\d,]* \(\d+%\)", out)
 
 
+@pytest.mark.long
 def test_result_fits_a_terminal_of_80_columns_and_24_lines():
     console = Console(file=io.StringIO(), width=80)
     play(console, url=None, workers=2, rows=4, seconds=0.5)
@@ -188,6 +193,7 @@ def test_foreign_table_is_left_alone(tmp_path):
     engine.dispose()
 
 
+@pytest.mark.long
 def test_table_of_a_killed_demo_is_replaced_and_gone_afterwards(tmp_path):
     url = f"sqlite:///{tmp_path / 'orders.db'}"
     engine = create_engine(url)

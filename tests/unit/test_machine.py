@@ -896,6 +896,7 @@ def test_every_problem_is_listed():
     assert str(invalid.value) == "\n- ".join(["the machine 'orders' has 14 problems:", *found])
 
 
+@pytest.mark.long
 def test_large_machine_is_made_in_no_time():
     """As many states as an ENUM takes: no rule's time grows with the square of their number."""
     states = [f"s{number}" for number in range(MAX_STATES)]
@@ -906,6 +907,7 @@ def test_large_machine_is_made_in_no_time():
     assert (len(machine.states), machine.targets("next")["s65534"]) == (MAX_STATES, "s0")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer multiplies the time")
 def test_many_aliases_and_events_cost_no_more_than_their_number():
     """Both were quadratic: 3.3 and 10 seconds of a CPU that needs 0.2 now."""

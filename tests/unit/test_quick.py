@@ -7,15 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.quick import covered, quick
+from tests.quick import SUPPORTED, covered, quick
 
 TESTS = Path(__file__).parents[1]
 
 
-def item(path: str, name: str, **parameters: Any) -> Any:
+def item(path: str, name: str, *markers: str, **parameters: Any) -> Any:
     parent = SimpleNamespace(nodeid=path)
     given = {"callspec": SimpleNamespace(params=parameters)} if parameters else {}
-    return SimpleNamespace(path=TESTS / path, parent=parent, originalname=name, name=name, **given)
+    found = {"get_closest_marker": dict.fromkeys(markers, True).get}
+    return SimpleNamespace(path=TESTS / path, parent=parent, originalname=name, name=name, **given | found)
 
 
 def test_a_function_is_run_once_on_each_target() -> None:
@@ -30,14 +31,26 @@ def test_a_function_is_run_once_on_each_target() -> None:
 
 
 def test_races_and_faults_are_left_out() -> None:
-    race, fire = item("race/a.py", "test_a"), item("conformance/a.py", "test_a")
+    race, wait = item("race/a.py", "test_a"), item("conformance/a.py", "test_b", "long")
+    fire = item("conformance/a.py", "test_a")
 
-    assert ([fire], [race]) == quick([race, fire])
+    assert ([fire], [race, wait]) == quick([race, wait, fire])
 
 
 def test_the_end_names_servers_without_tests_and_reasons_of_skips() -> None:
-    lines = list(covered([SimpleNamespace(name="mariadb118", version="11.8.9")], Counter({"no Docker": 2})))
+    found = [SimpleNamespace(name="mariadb118", version="11.8.9")]
+    lines = list(covered(found, Counter({"no Docker": 2}), ["mysqldb"]))
 
-    assert lines[0] == "covered: mariadb118 11.8.9"
-    assert lines[1].startswith("NOT COVERED BY THIS RUN: MySQL.")
-    assert lines[2] == "skipped 2: no Docker"
+    assert lines[0].startswith("covered: SQLite 3.")
+    assert lines[1] == "covered: mariadb118 11.8.9"
+    assert lines[2].startswith("NOT COVERED BY THIS RUN: MySQL 9.7, MariaDB 10.11.")
+    assert lines[3] == "NOT COVERED BY THIS RUN: the driver mysqldb, which is not installed"
+    assert lines[4] == "skipped 2: no Docker"
+
+
+def test_the_supported_servers_are_those_of_the_policy() -> None:
+    page = (TESTS.parent / "docs" / "policy.md").read_text("utf-8")
+    table = page.partition("## Supported versions")[2].partition("\n\nFixes")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| M")]
+
+    assert {f"{name} {version}" for name, versions in rows for version in versions.split(", ")} == set(SUPPORTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -64,6 +65,27 @@ def test_environment_refuses_another_kind_of_database(monkeypatch):
     with pytest.raises(servers.NoServer, match="only mysql") as refused:
         servers.from_environment(ExitStack())
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mysql+pymysql:/root:hush@one", "root:hush@one:3306", "mysql://root:hush@one:none/x", "mysql://root:a@hush/x@one"],
+)
+def test_environment_that_is_no_url_is_told_without_its_password(monkeypatch, text):
+    monkeypatch.setenv("FSM_TEST_URLS", text)
+
+    with pytest.raises(servers.NoServer) as refused:
+        servers.from_environment(ExitStack())
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_server_is_shown_without_password_and_options():
+    url = make_url("mysql+pymysql://root:hush@one/x?ssl_key_password=hush")
+
+    assert (
+        str(servers.Server(url, "mysql97", "9.7.4", "Docker"))
+        == "mysql97 9.7.4 (Docker: mysql+pymysql://root:***@one/x)"
+    )
 
 
 def test_no_server_says_what_was_tried_and_what_to_do():
