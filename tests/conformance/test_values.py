@@ -191,7 +191,6 @@ class BurntLetter(Release):
 
 @pytest.mark.servers_only
 def test_a_state_that_the_column_lacks_is_an_error_that_names_the_migration(session: Session, letter: Letter) -> None:
-    session.commit()
     with pytest.raises(ValueError, match=r"letters 1: .* column 'state'; .* run the migration that adds the state"):
         fire_key(BurntLetter, 1, "Burn", session)
 
