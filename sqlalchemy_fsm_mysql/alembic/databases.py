@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint, CheckConstraint
 
 from ..core.failures import Meaning, meaning
-from ..databases import MARIADB, MYSQL, SQLITE, Database, supported, types_of
+from ..databases import MARIADB, MYSQL, SQLITE, Database, database_of, supported, types_of
 from ..databases.mysql.ddl import AlterColumn, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..errors import MigrationRefused
@@ -125,9 +125,11 @@ class Place:
                 if meaning(error) is not Meaning.LOCK_TIMEOUT:
                     raise
                 if attempt == attempts:
+                    users = database_of(self.connection).transactions.users_of(self.connection, self.table)
                     raise MigrationRefused(
                         self.label,
-                        f"open transactions held the table for {attempts} times {lock_wait_timeout} s",
+                        f"open transactions held the table for {attempts} times {lock_wait_timeout} s"
+                        f"{' (' if users else ''}{'; '.join(users)}{')' if users else ''}",
                         "end them, or give more attempts=; nothing was changed",
                     ) from error
                 log.warning("%s: the table is in use; attempt %d of %d failed", self.label, attempt, attempts)

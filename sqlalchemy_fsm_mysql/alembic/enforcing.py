@@ -15,18 +15,16 @@ from typing import Any, Literal, TypeAlias
 
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import Column, Dialect, MetaData, String, Table
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-from ..core.failures import Meaning, meaning
 from ..databases import enforcer_of, name_of
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, Mode, trigger_name
 from ..databases.watching import watched_table
-from ..errors import MigrationRefused
+from ..errors import MigrationRefused, TableBusy
 from ..errors.texts import State, escaped
 from ..machine import AnyState, Machine
 from ..machine.rules import Rules
-from ..operations.enforcement import LOCK_ATTEMPTS, LOCK_WAIT, install_triggers, remove_triggers, require_seconds
+from ..operations.enforcement import LOCK_WAIT, install_triggers, remove_triggers, require_seconds
 from .arguments import require_choice, require_list
 from .databases import log
 from .ops import IrreversibleOp, StatesOp
@@ -223,11 +221,8 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
         column = column_of(op)
         try:
             install_triggers(operations.get_bind(), column, rules, mode=op.mode, lock_wait_timeout=op.lock_wait_timeout)
-        except DBAPIError as error:
-            if meaning(error) is not Meaning.LOCK_TIMEOUT:
-                raise
-            what = f"open transactions held the table for {LOCK_ATTEMPTS} times {op.lock_wait_timeout} s"
-            raise MigrationRefused(op.label, what, "end them, and run it again") from error
+        except TableBusy as error:
+            raise MigrationRefused(op.label, error.happened, error.advice) from error
         log.info("%s: the machine %s is enforced", op.label, rules.fingerprint)
         return
     context.impl.static_output(f"-- {escaped(op.label)}: the machine {rules.fingerprint} is enforced")
@@ -247,7 +242,10 @@ def enforce_machine(operations: Operations, op: EnforceMachineOp) -> None:
 def release_machine(operations: Operations, op: ReleaseMachineOp) -> None:
     context = operations.get_context()
     if not context.as_sql:
-        remove_triggers(operations.get_bind(), column_of(op), lock_wait_timeout=op.lock_wait_timeout)
+        try:
+            remove_triggers(operations.get_bind(), column_of(op), lock_wait_timeout=op.lock_wait_timeout)
+        except TableBusy as error:
+            raise MigrationRefused(op.label, error.happened, error.advice) from error
         log.info("%s: no machine is enforced", op.label)
         return
     if op.machine is None:

@@ -27,7 +27,7 @@ from .mysql.packets import MySQLPackets
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
 from .mysql.syntax import MySQLSyntax
-from .mysql.transactions import MySQLTransactions
+from .mysql.transactions import MariaDBTransactions, MySQLTransactions
 from .mysql.triggers import MySQLEnforcer
 from .mysql.types import MariaDBTypes, MySQLTypes
 from .mysql.upsert import MySQLUpsert
@@ -131,7 +131,14 @@ MYSQL: Final = replace(
     errors=MySQLErrors(),
     syntax=MySQLSyntax(),
 )
-MARIADB: Final = replace(MYSQL, name="mariadb", title="MariaDB", types=MariaDBTypes(), catalogue=MariaDBCatalogue())
+MARIADB: Final = replace(
+    MYSQL,
+    name="mariadb",
+    title="MariaDB",
+    transactions=MariaDBTransactions(),
+    types=MariaDBTypes(),
+    catalogue=MariaDBCatalogue(),
+)
 SQLITE: Final = replace(
     _portable("sqlite", "SQLite", SQLiteTransactions(), _SQLITE_ENFORCER),
     rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import InvalidRequestError
 
 __all__ = ["Transactions", "at_level", "is_autocommit"]
@@ -55,6 +55,13 @@ class Transactions:
     def ends_on_lock_wait(self, connection: Connection) -> bool:
         """Whether the server ends the whole transaction when a statement has waited too long for a lock."""
         return False
+
+    def users_of(self, connection: Connection, table: Table) -> list[str]:
+        """The connections of other transactions that DDL on *table* waits for, described for people.
+
+        Empty where the account may not see them, and in a database that does not show them.
+        """
+        return []
 
     def abandon(self, connection: Connection) -> None:
         """Make sure that nothing of this transaction is committed: every later statement needs a rollback first."""

@@ -28,6 +28,7 @@ from .server import NotWritable as NotWritable
 from .server import OutcomeHidden as OutcomeHidden
 from .server import OutcomeUnknown as OutcomeUnknown
 from .server import RowFailed as RowFailed
+from .server import TableBusy as TableBusy
 from .server import TransactionAborted as TransactionAborted
 from .server import UniqueViolation as UniqueViolation
 from .texts import State, counted, listed, row_label, shown, stored_form

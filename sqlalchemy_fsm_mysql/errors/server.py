@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 from .roots import FireError
 from .texts import row_label, shown
@@ -15,8 +14,8 @@ class _ServerError(FireError):
     ``.code`` is the server's error number, None when there is none.
     """
 
-    _what: ClassVar[str]
-    _remedy: ClassVar[str]
+    _what: str
+    _remedy: str
 
     def __init__(
         self,
@@ -97,6 +96,40 @@ class LockTimeout(_ServerError):
         if not self.rolled_back:
             return self._remedy
         return "the flush before the event failed and was rolled back; roll back and run the whole unit of work again"
+
+
+class TableBusy(LockTimeout):
+    """DDL ended without the lock of its table: other transactions used the table during every attempt.
+
+    ``.column`` is the column that was to be changed, ``"orders.state"``. ``.users`` describe the connections of these
+    transactions, as far as the account may see them. ``.happened`` and ``.advice`` are the two halves of the message.
+
+    >>> busy = TableBusy(column="orders.state", attempts=5, seconds=1, users=["connection 12 of app@db"], code=1205)
+    >>> print(busy.happened)
+    other transactions (connection 12 of app@db) used the table during 5 attempts of 1 s
+    """
+
+    advice: str
+    column: str
+    happened: str
+    users: list[str]
+
+    def __init__(
+        self,
+        *,
+        column: str,
+        attempts: int,
+        seconds: int,
+        users: Iterable[str] = (),
+        left: str = "nothing was changed",
+        code: int | None = None,
+    ) -> None:
+        self.column, self.users = column, list(users)
+        who = f" ({'; '.join(self.users)})" if self.users else ""
+        self.happened = f"other transactions{who} used the table during {attempts} attempts of {seconds} s"
+        self.advice = f"end them, or run it again with a longer lock_wait_timeout=; {left}"
+        self._what, self._remedy = f"{column}: {self.happened}", self.advice
+        super().__init__(code=code)
 
 
 class UniqueViolation(_ServerError):

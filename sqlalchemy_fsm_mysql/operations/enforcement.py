@@ -22,12 +22,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.schema import CreateTable
 
-from ..core.failures import Cause, is_due_to
+from ..core.failures import Cause, error_code, is_due_to
 from ..databases import database_of, name_of
 from ..databases.mysql.survey import Survey
 from ..databases.triggers import KINDS, CreateTrigger, DropTrigger, InstalledTrigger, Mode, column_digest
 from ..databases.watching import watched_table
-from ..errors import FSMError
+from ..errors import FSMError, TableBusy
 from ..errors.texts import shown
 from ..machine import Machine
 from ..machine.rules import Rules
@@ -87,8 +87,9 @@ def enforce_machine(
     wait, too: an attempt gives up after *lock_wait_timeout* seconds, a second later the next one begins, five in all.
 
     Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*, and a *lock_wait_timeout*
-    that is no number of seconds; FSMError for a database whose triggers are not known here; SQLAlchemy's DBAPIError for
-    a missing privilege or table, or after the wait.
+    that is no number of seconds; FSMError for a database whose triggers are not known here; TableBusy, a LockTimeout,
+    after the last attempt, when nothing is left half done unless it says so; SQLAlchemy's DBAPIError for a missing
+    privilege or table.
     """
     if mode not in ("refuse", "watch"):
         raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
@@ -103,7 +104,8 @@ def release_machine(column: object, bind: Connection | Engine, *, lock_wait_time
     """Take the triggers of :func:`enforce_machine` for *column* away, whichever machine made them.
 
     Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
-    seconds; FSMError when the account could not see a trigger, if there was one; SQLAlchemy's DBAPIError.
+    seconds; FSMError when the account could not see a trigger, if there was one; TableBusy, a LockTimeout, as for
+    :func:`enforce_machine`; SQLAlchemy's DBAPIError.
     """
     require_seconds(lock_wait_timeout)
     own = state_column(column)
@@ -288,7 +290,12 @@ def install_triggers(
             if attempt:
                 time.sleep(random.uniform(0, _LONGEST_PAUSE * attempt / _ATTEMPTS))  # noqa: S311 - no secret
             with suppress(_Raced):
-                _patiently(lambda: _replace_triggers(connection, column, rules, mode))
+                _patiently(
+                    connection,
+                    column,
+                    lock_wait_timeout,
+                    lambda: _replace_triggers(connection, column, rules, mode),
+                )
     raise FSMError(f"{column}: other processes replace its triggers all the time, so it is not known which there are")
 
 
@@ -296,14 +303,30 @@ class _Raced(Exception):
     """Another process has made a trigger of this name."""
 
 
-def _patiently(work: Callable[[], None]) -> None:
-    """Do *work*, again when a transaction held the table for longer than an attempt waits."""
+def _patiently(connection: Connection, column: Column[Any], seconds: int, work: Callable[[], None]) -> None:
+    """Do *work*, again when transactions used the table for longer than an attempt waits, which is *seconds*.
+
+    Raises: TableBusy after the last attempt.
+    """
+    before = own_triggers(connection, column)
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
             work()
         except DBAPIError as error:
-            if not is_due_to(error, Cause.LOCK_WAIT) or attempt == LOCK_ATTEMPTS:
+            if not is_due_to(error, Cause.LOCK_WAIT):
                 raise
+            if attempt == LOCK_ATTEMPTS:
+                left = "nothing was changed"
+                if own_triggers(connection, column) != before:
+                    left = "some triggers are replaced and others not, and the next call does the rest"
+                raise TableBusy(
+                    column=f"{column.table.name}.{column.name}",
+                    attempts=attempt,
+                    seconds=seconds,
+                    users=database_of(connection).transactions.users_of(connection, column.table),
+                    left=left,
+                    code=error_code(error),
+                ) from error
             time.sleep(_BETWEEN_ATTEMPTS)
         else:
             return
@@ -323,14 +346,18 @@ def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules,
     # An orphan refuses every write, so nothing is lost by dropping it first.
     for one in orphaned_triggers(connection, column.table):
         connection.execute(DropTrigger(column.table, one.name))
-    for trigger in wanted:
-        if not any(one.is_as(trigger) for one in found):
-            try:
-                connection.execute(trigger)
-            except DBAPIError as error:
-                if is_due_to(error, Cause.TRIGGER_EXISTS):
-                    raise _Raced from error
-                raise
+    missing = [trigger for trigger in wanted if not any(one.is_as(trigger) for one in found)]
+    for number, trigger in enumerate(missing):
+        try:
+            connection.execute(trigger)
+        except DBAPIError as error:
+            if is_due_to(error, Cause.TRIGGER_EXISTS):
+                raise _Raced from error
+            # Without the other trigger, the one that is made already would stay behind alone.
+            with suppress(DBAPIError):
+                for made in missing[:number]:
+                    connection.execute(DropTrigger(column.table, made.name))
+            raise
     for one in found:
         if not any(one.is_as(trigger) for trigger in wanted):
             connection.execute(DropTrigger(column.table, one.name))
@@ -338,14 +365,18 @@ def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules,
 
 def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Enforce nothing on *column*, and drop the triggers of columns that the table does not have any longer."""
+
+    def drop() -> None:
+        for one in [*own_triggers(connection, column), *orphaned_triggers(connection, column.table)]:
+            connection.execute(DropTrigger(column.table, one.name))
+
     found = own_triggers(connection, column)
     if not found and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
         raise FSMError(
             f"{column}: this account has no privilege TRIGGER, without which no trigger is seen; nothing was changed"
         )
     with database_of(connection).enforcer.waiting_at_most(connection, lock_wait_timeout):
-        for one in [*found, *orphaned_triggers(connection, column.table)]:
-            connection.execute(DropTrigger(column.table, one.name))
+        _patiently(connection, column, lock_wait_timeout, drop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ from sqlalchemy_fsm_mysql import (
     replay,
     try_fire_key,
 )
+from sqlalchemy_fsm_mysql.errors import LockTimeout, TableBusy
+from sqlalchemy_fsm_mysql.operations import enforcement
 from sqlalchemy_fsm_mysql.operations.enforcement import own_triggers, permitted
 from tests.conformance.models import ODD_STATES, long_machines, odd_machine
 from tests.conformance.support import Sent
@@ -805,14 +807,50 @@ def test_what_holds_no_state_cannot_be_enforced(engine: Engine, column: Any) -> 
 
 @pytest.mark.long
 @pytest.mark.servers_only
-def test_it_gives_up_when_the_table_is_held(engine: Engine) -> None:
+def test_it_gives_up_when_the_table_is_held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement, "LOCK_ATTEMPTS", 2)
     with own_table(engine, StateType(machine)) as (table, connection), engine.connect() as other:
+        number = other.scalar(text("SELECT CONNECTION_ID()"))
         other.execute(select(func.count()).select_from(table))  # an open transaction holds the table's definition
-        with pytest.raises(DBAPIError, match="1205"):
+        with pytest.raises(TableBusy, match=r"1205.*nothing was changed") as busy:
             enforce_machine(table.c.state, connection, lock_wait_timeout=1)
+        assert any(f"connection {number} of " in user for user in busy.value.users)
+        assert own_triggers(connection, table.c.state) == []
         other.rollback()
         enforce_machine(table.c.state, connection)
+
+        other.execute(select(func.count()).select_from(table))
+        with pytest.raises(LockTimeout, match=rf"connection {number} of .*nothing was changed"):
+            release_machine(table.c.state, connection, lock_wait_timeout=1)
+        other.rollback()
+        assert len(own_triggers(connection, table.c.state)) == 2
         assert connection.execute(text("SELECT @@lock_wait_timeout")).scalar() != 1
+
+
+@pytest.mark.servers_only
+def test_a_wait_in_the_middle_leaves_no_trigger_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that begins between the two CREATE TRIGGER makes the second one wait."""
+    monkeypatch.setattr(enforcement, "LOCK_ATTEMPTS", 1)
+    with own_table(engine, StateType(machine)) as (table, connection), engine.connect() as other:
+
+        def use_table(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+            is_second = statement.startswith("CREATE TRIGGER") and "BEFORE INSERT" in statement
+            if is_second and not other.in_transaction():
+                other.execute(select(func.count()).select_from(table))
+
+        def leave_table(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith("DROP TRIGGER") and other.in_transaction():
+                other.rollback()
+
+        event.listen(engine, "before_cursor_execute", use_table)
+        event.listen(engine, "before_cursor_execute", leave_table)
+        try:
+            with pytest.raises(TableBusy, match="nothing was changed"):
+                enforce_machine(table.c.state, connection, lock_wait_timeout=1)
+        finally:
+            event.remove(engine, "before_cursor_execute", use_table)
+            event.remove(engine, "before_cursor_execute", leave_table)
+        assert own_triggers(connection, table.c.state) == []
 
 
 @pytest.mark.servers_only

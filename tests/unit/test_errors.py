@@ -72,6 +72,7 @@ EXAMPLES = [
     errors.UniqueViolation(**ROW, code=1062),
     errors.UniqueViolation(),
     errors.RowFailed(**ROW, code=1690),
+    errors.TableBusy(column="orders.state", attempts=5, seconds=1, users=["connection 12 of app@db"], code=1205),
     errors.TokenConflict(**ROW, token=TOKENS["token"], earlier="'Stop' on orders 41"),
     UnknownState(**ROW, state="Lost", declared=[Job.NEW, Job.BUSY]),
     errors.RefusedByDatabase(**ROW, column="orders.state", source="Deleted", target="Running", code=30045),
@@ -113,6 +114,7 @@ def unpickled(value, protocol=None):
         (errors.UniqueViolation, (FireError,)),
         (errors.KeyConflict, (errors.UniqueViolation,)),
         (errors.RowFailed, (FireError,)),
+        (errors.TableBusy, (LockTimeout,)),
         (UnknownState, (FireError,)),
         (errors.RefusedByDatabase, (FireError,)),
         (TransactionAborted, (FireError,)),
@@ -287,6 +289,11 @@ def test_invalid_machine_with_one_problem_and_no_name():
             LockTimeout(table="orders", key=42, code=1205),
             "orders 42: the statement was ended before it got the row's lock (error 1205)",
             "nothing moved; roll back, which releases this transaction's locks, and run the unit of work again",
+        ),
+        (
+            errors.TableBusy(column="orders.state", attempts=5, seconds=1, users=["connection 12", "connection 14"]),
+            "orders.state: other transactions (connection 12; connection 14) used the table during 5 attempts of 1 s",
+            "end them, or run it again with a longer lock_wait_timeout=; nothing was changed",
         ),
         (
             NotWritable(code=1290),
