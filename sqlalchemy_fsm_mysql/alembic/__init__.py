@@ -16,7 +16,19 @@ except ModuleNotFoundError as error:
 
 from ..orm.history import ExactText as ExactText
 from ..orm.since import Timestamp as Timestamp
-from . import adopting, adoption, compare, enforced, enforcing, implementation, ops, renaming, render, since
+from . import (
+    adopting,
+    adoption,
+    compare,
+    enforced,
+    enforcing,
+    finishing,
+    implementation,
+    ops,
+    renaming,
+    render,
+    since,
+)
 from .types import States
 
 __all__ = [
@@ -28,6 +40,7 @@ __all__ = [
     "compare",
     "enforced",
     "enforcing",
+    "finishing",
     "implementation",
     "ops",
     "renaming",

@@ -2,19 +2,20 @@
 
 The order keeps every row right at every moment. The triggers come before the fill, so a row that is written meanwhile
 is in step already, and a batch passes over it. New code reads NULL in a row that is not filled yet, which no event
-moves. Nothing of the old column is changed before the end.
+moves. Nothing of the old column is changed before the end, which is in :mod:`.finishing`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from alembic.operations import Operations
-from sqlalchemy import ColumnElement, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import Cause, is_due_to
@@ -23,23 +24,18 @@ from ..databases.exact import AsBytes
 from ..databases.mysql.adoption import (
     KINDS,
     Adoption,
-    Index,
-    OldValue,
+    Kind,
     adoption_of,
     becomes,
     create_triggers,
-    foreign_keys,
     free_name,
-    indexes,
-    old_value_case,
 )
 from ..databases.mysql.ddl import writing_dialect
-from ..databases.mysql.literals import quoted
 from ..databases.mysql.shape import ColumnShape, column_shape, copy_remark
 from ..errors import MigrationRefused
 from ..operations.adoption import Look, disagreeing, look, shown
 from ..sql.keys import is_beyond
-from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp, FinishAdoptionOp
+from .adoption import AbandonAdoptionOp, AdoptColumnOp, AdoptionOp
 from .batches import Walk, committing, go_through, require_own_transactions, self_updating_columns
 from .databases import ServerPlace, log, place_of
 
@@ -48,7 +44,7 @@ PAUSE = 0.1  # seconds between two DDL statements, for the writers that have que
 
 @Operations.implementation_for(AdoptColumnOp)
 def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
-    table = _Table(operations, op)
+    table = AdoptedTable(operations, op)
     require_own_transactions(operations, op.label)
     found = look(
         table.connection,
@@ -73,7 +69,7 @@ def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
 
 @Operations.implementation_for(AbandonAdoptionOp)
 def abandon_adoption(operations: Operations, op: AbandonAdoptionOp) -> None:
-    table = _Table(operations, op)
+    table = AdoptedTable(operations, op)
     old, new = table.shape(op.column_name), table.shape(op.new)
     going = adoption_of(table.connection, op.table_name, op.column_name, op.new, table.schema)
     if new is not None and ((going is None and not new.is_nullable) or old is None or old.is_generated):
@@ -84,48 +80,11 @@ def abandon_adoption(operations: Operations, op: AbandonAdoptionOp) -> None:
     for name in going.names if going else ():
         table.run(f"DROP TRIGGER IF EXISTS {table.prefix}{table.quote(name)}")
     if new is not None:
-        table.alter(f"DROP COLUMN {table.quote(op.new)}", "INSTANT", "INPLACE, LOCK=NONE")
+        table.alter(f"drop {op.new}", f"DROP COLUMN {table.quote(op.new)}", "INSTANT", "INPLACE, LOCK=NONE")
     log.info("%s: the adoption by %s is abandoned", op.label, op.new)
 
 
-@Operations.implementation_for(FinishAdoptionOp)
-def finish_adoption(operations: Operations, op: FinishAdoptionOp) -> None:
-    table = _Table(operations, op)
-    old, new = table.shape(op.column_name), table.shape(op.new)
-    going = adoption_of(table.connection, op.table_name, op.column_name, op.new, table.schema)
-    waiting = table.shape(table.spare)
-    if new is None:
-        raise MigrationRefused(op.label, f"the table has no column {op.new}", "op.adopt_column() adds it")
-    if going is None and not new.is_nullable and (old is None or old.is_generated) and waiting is None:
-        log.info("%s: the adoption by %s is finished already", op.label, op.new)
-        return
-    if going is None and (new.is_nullable or (waiting is None and not op.drop)):
-        raise MigrationRefused(op.label, f"no triggers keep it in step with {op.new}", "op.adopt_column() makes them")
-    if going is not None and old is not None:
-        _require_step(table, going, op)
-    of_old = _own_indexes(table, op) if old is not None and not old.is_generated else []
-    default = None if going is None or old is None else _default(going, old)
-    # 1. NOT NULL, while the triggers still supply the state of old code's rows.
-    if new.is_nullable:
-        type_ = f"MODIFY COLUMN {table.quote(op.new)} {new.full_type} NOT NULL{_comment(new)}"
-        table.alter(type_, "INPLACE, LOCK=NONE")
-    # 2. The column for readers waits under a name of its own, so that a crash cannot lose what it shows.
-    if going is not None and old is not None and not op.drop and waiting is None:
-        table.alter(f"ADD COLUMN {table.quote(table.spare)} {_generated(table, going, old)}", "INSTANT")
-    # 3. What stands in the way of dropping the old column by ALGORITHM=INSTANT.
-    _drop_keys(table, op, of_old)
-    # 4. For a moment no other session writes: either the triggers keep both in step, or the old column is gone.
-    table.locked(_last_steps(table, op, going, old, default))
-    # 5. Readers find by the generated column what they found by the old one.
-    if not op.drop:
-        for one in of_old:
-            columns = ", ".join(map(table.quote, one.columns))
-            unique = "UNIQUE " if one.is_unique else ""
-            table.alter(f"ADD {unique}INDEX {table.quote(one.name)} ({columns})", "INPLACE, LOCK=NONE")
-    log.info("%s: %s has taken its place", op.label, op.new)
-
-
-class _Table:
+class AdoptedTable:
     """The table of an operation, and the statements that alter it."""
 
     def __init__(self, operations: Operations, op: AdoptionOp) -> None:
@@ -166,19 +125,34 @@ class _Table:
         self.place.patiently(self.op.attempts, self.op.lock_wait_timeout, once)
         self._ended = time.monotonic()
 
-    def alter(self, clause: str, *algorithms: str) -> None:
-        """ALTER TABLE by the first of *algorithms* that the server can do."""
-        for algorithm in algorithms:
+    def alter(self, what: str, clause: str, *algorithms: str) -> None:
+        """ALTER TABLE, to do *what*, by the first of *algorithms* that the server can do.
+
+        Raises: MigrationRefused when it can do none, and a copy of the table is not accepted.
+        """
+        tried = (*algorithms, "INPLACE, LOCK=NONE", "COPY") if self.op.copies_table else algorithms
+        for algorithm in tried:
             try:
                 self.run(f"ALTER TABLE {self.name} {clause}, ALGORITHM={algorithm}")
             except DBAPIError as error:
-                if not is_due_to(error, Cause.ALGORITHM_REFUSED) or algorithm == algorithms[-1]:
+                if not is_due_to(error, Cause.ALGORITHM_REFUSED):
                     raise
+                if algorithm == tried[-1]:
+                    raise self.unable(what, algorithms[0], error) from error
             else:
                 return
 
-    def locked(self, statements: Sequence[str]) -> None:
-        """Run *statements* while no other session writes the table."""
+    def unable(self, what: str, algorithm: str, error: DBAPIError) -> MigrationRefused:
+        """The refusal to do *what*, because the server can only copy the table."""
+        size = copy_remark(self.connection, self.op.table_name, self.schema)
+        return MigrationRefused(
+            self.op.label,
+            f"the server cannot {what} by ALGORITHM={algorithm} ({error.orig})",
+            f"copies_table=True has it rebuild or copy the table instead: {size}; both columns are as they were",
+        )
+
+    def locked(self, statements: Sequence[str], undo: Sequence[str] = ()) -> None:
+        """Run *statements* while no other session writes the table; after an error, those of *undo* that can be run."""
 
         def once() -> None:
             with self.place.pinned(self.op.lock_wait_timeout):
@@ -186,6 +160,11 @@ class _Table:
                 try:
                     for statement in statements:
                         self._execute(statement)
+                except DBAPIError:
+                    for statement in undo if not self.connection.invalidated else ():
+                        with suppress(DBAPIError):
+                            self._execute(statement)
+                    raise
                 finally:
                     if not self.connection.invalidated:
                         self._execute("UNLOCK TABLES")
@@ -217,7 +196,7 @@ def _require_mapping(found: Look, op: AdoptColumnOp) -> None:
         )
 
 
-def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
+def _add_column(table: AdoptedTable, found: Look, op: AdoptColumnOp) -> None:
     there = table.shape(op.new)
     if there is not None:
         current = table.place.column_states()
@@ -232,40 +211,32 @@ def _add_column(table: _Table, found: Look, op: AdoptColumnOp) -> None:
     types_of(dialect).share(table.connection.dialect, dialect)
     type_ = types_of(dialect).state(dialect, op.states, op.storage).compile(dialect=dialect)
     clause = f"ADD COLUMN {table.quote(op.new)} {type_} NULL"
-    algorithms = ("INSTANT", "INPLACE, LOCK=NONE", "COPY") if op.copies_table else ("INSTANT",)
-    try:
-        table.alter(clause, *algorithms)
-    except DBAPIError as error:
-        if not is_due_to(error, Cause.ALGORITHM_REFUSED):
-            raise
-        raise MigrationRefused(
-            found.label,
-            f"the server cannot add {op.new} by ALGORITHM=INSTANT ({error.orig})",
-            "copies_table=True has it rebuild or copy the table instead:"
-            f" {copy_remark(table.connection, op.table_name, table.schema)}; nothing was changed",
-        ) from error
+    table.alter(f"add {op.new}", clause, "INSTANT")
 
 
-def _create_triggers(table: _Table, found: Look) -> None:
+def _create_triggers(table: AdoptedTable, found: Look) -> None:
     """Make the triggers, unless they are there; those of another mapping are replaced while no session writes."""
     adoption, op = found.adoption, table.op
     going = adoption_of(table.connection, op.table_name, adoption.old, op.new, table.schema)
     if going is not None and len(going.names) == len(KINDS) and replace(going, names=()) == replace(adoption, names=()):
         return
     drops = [f"DROP TRIGGER {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
-    if drops:
-        names = dict.fromkeys(KINDS, "")
-        for kind in KINDS:
-            own = [name for name in going.names if name.partition(f"_{kind}")[1]] if going else []
-            names[kind] = own[0] if own else free_name(table.connection, adoption, kind, table.schema)
-    else:
-        names = {kind: free_name(table.connection, adoption, kind, table.schema) for kind in KINDS}
+    names = trigger_names(table.connection, adoption if going is None else going, table.schema)
     made = create_triggers(adoption, found.old_values, table.quote, table.schema, names)
     if drops:
         table.locked([*drops, *made])
     else:
         for statement in made:
             table.run(statement)
+
+
+def trigger_names(connection: Connection, adoption: Adoption, schema: str | None) -> Mapping[Kind, str]:
+    """The names of the triggers of *adoption*: those that they have, and free ones for those that are not there."""
+    names: dict[Kind, str] = {}
+    for kind in KINDS:
+        own = [name for name in adoption.names if name.partition(f"_{kind}")[1]]
+        names[kind] = own[0] if own else free_name(connection, adoption, kind, schema)
+    return names
 
 
 class _FillWalk(Walk):
@@ -275,7 +246,7 @@ class _FillWalk(Walk):
     # A batch that meets a busy moment of the server is long in proportion to its rows, all locked until it ends.
     largest = 200
 
-    def __init__(self, table: _Table, adoption: Adoption, batch_size: int) -> None:
+    def __init__(self, table: AdoptedTable, adoption: Adoption, batch_size: int) -> None:
         kept = self_updating_columns(table.place)
         super().__init__(table.place, batch_size, f"{adoption.old} to {adoption.new}", kept)
         # Names, and literals that are made of the mapping: no value of a row.
@@ -313,7 +284,7 @@ class _FillWalk(Walk):
         return tuple(end)
 
 
-def _fill(table: _Table, adoption: Adoption, batch_size: int) -> int:
+def _fill(table: AdoptedTable, adoption: Adoption, batch_size: int) -> int:
     walk = _FillWalk(table, adoption, batch_size)
 
     def left() -> int:
@@ -335,95 +306,3 @@ def _fill(table: _Table, adoption: Adoption, batch_size: int) -> int:
             'add it to mapping=, or give unknown="state", and run it again',
         )
     return walk.moved
-
-
-# --- op.finish_adoption
-
-
-def _require_step(table: _Table, going: Adoption, op: FinishAdoptionOp) -> None:
-    if left := disagreeing(table.connection, going, table.schema):
-        raise MigrationRefused(
-            op.label,
-            f"{left} rows are not in step with {op.new}",
-            "run op.adopt_column() to its end; nothing was changed",
-        )
-
-
-def _own_indexes(table: _Table, op: FinishAdoptionOp) -> list[Index]:
-    """The indexes of the old column alone.
-
-    Raises: MigrationRefused when it is part of others, or other tables refer to it.
-    """
-    keys = foreign_keys(table.connection, op.table_name, table.schema)
-    inward = [key.name for key in keys if key.table != op.table_name and op.column_name in key.referred_columns]
-    wide = [
-        key.name
-        for key in keys
-        if key.table == op.table_name and op.column_name in key.columns and len(key.columns) > 1
-    ]
-    found = [one for one in indexes(table.connection, op.table_name, table.schema) if op.column_name in one.columns]
-    shared = [one.name for one in found if len(one.columns) > 1]
-    if inward or wide or shared:
-        raise MigrationRefused(
-            op.label,
-            f"it is part of {', '.join([*inward, *wide, *shared])}",
-            f"make these on {op.new} and drop them, as by op.create_index() and op.drop_index(); nothing was changed",
-        )
-    return found
-
-
-def _drop_keys(table: _Table, op: FinishAdoptionOp, of_old: Sequence[Index]) -> None:
-    for key in foreign_keys(table.connection, op.table_name, table.schema):
-        if key.table == op.table_name and key.columns == (op.column_name,):
-            table.alter(f"DROP FOREIGN KEY {table.quote(key.name)}", "INPLACE")
-    for one in of_old:
-        table.alter(f"DROP INDEX {table.quote(one.name)}", "INPLACE, LOCK=NONE")
-
-
-def _last_steps(
-    table: _Table, op: FinishAdoptionOp, going: Adoption | None, old: ColumnShape | None, default: str | None
-) -> list[str]:
-    alter, new = f"ALTER TABLE {table.name}", table.quote(op.new)
-    steps = [f"DROP TRIGGER {table.prefix}{table.quote(name)}" for name in (going.names if going else ())]
-    if old is not None and not old.is_generated:
-        steps.append(f"{alter} DROP COLUMN {table.quote(op.column_name)}, ALGORITHM=INSTANT")
-    if not op.drop:
-        steps.append(f"{alter} RENAME COLUMN {table.quote(table.spare)} TO {table.quote(op.column_name)}")
-    if default is not None:
-        steps.append(f"{alter} ALTER COLUMN {new} SET DEFAULT {quoted(default)}")
-    return steps
-
-
-def _default(going: Adoption, old: ColumnShape) -> str | None:
-    """The state that stands for the old column's default."""
-    states = dict(going.mapping)
-    if old.default is None:
-        return states.get(None) if old.is_nullable else None
-    value: OldValue = int(float(old.default)) if going.is_number else old.default
-    return states.get(value, going.unknown)
-
-
-def _generated(table: _Table, going: Adoption, old: ColumnShape) -> str:
-    holds = _holds(table, going, old)
-    return (
-        f"{old.full_type} AS ({old_value_case(table.quote(going.new), going.old_values(holds))}) VIRTUAL{_comment(old)}"
-    )
-
-
-def _holds(table: _Table, going: Adoption, old: ColumnShape) -> Callable[[OldValue], bool]:
-    states = list(going.states)
-    found = look(
-        table.connection,
-        going.table,
-        going.old,
-        going.new,
-        states=states,
-        mapping=dict(going.mapping),
-        unknown=going.unknown,
-        schema=table.schema,
-    )
-    return found.holds
-
-
-def _comment(shape: ColumnShape) -> str:
-    return f" COMMENT {quoted(shape.comment)}" if shape.comment else ""

@@ -6,7 +6,8 @@
 ``op.finish_adoption``      the state column is NOT NULL, the old one is dropped or becomes a generated column
 ==========================  ==========================================================================================
 
-All of them can be run again after a failure in the middle. How each is done is in :mod:`.adopting`.
+All of them can be run again after a failure in the middle. How each is done is in :mod:`.adopting` and
+:mod:`.finishing`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class AdoptionOp(StatesOp):
     """The common part of the three: `column_name` is the old column, `new` the state column beside it."""
 
     new: str
+    copies_table: bool = False
     lock_wait_timeout: int = 1
     attempts: int = 5
 
@@ -52,7 +54,6 @@ class AdoptColumnOp(AdoptionOp):
     storage: Storage = "enum"
     batch_size: int = 5000  # rows
     unknown: str | None = None
-    copies_table: bool = False
     remarks: Sequence[str] = field(default_factory=tuple)  # for the revision: what the look has found
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class AdoptColumnOp(AdoptionOp):
         )
 
     def reverse(self) -> AbandonAdoptionOp:
-        return AbandonAdoptionOp(**self.where, new=self.new)
+        return AbandonAdoptionOp(**self.where, new=self.new, copies_table=self.copies_table)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         return ("adopt_column", self.schema, self.table_name, self.column_name, self.new)
@@ -137,6 +138,7 @@ class AbandonAdoptionOp(AdoptionOp):
         old: str,
         new: str,
         *,
+        copies_table: bool = False,
         schema: str | None = None,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
@@ -144,7 +146,8 @@ class AbandonAdoptionOp(AdoptionOp):
         """Take ``op.adopt_column`` back: drop its triggers and the column *new*.
 
         *old* has been in step, so no row loses its state: a row that new code has moved holds the first old value of
-        its state. Stop the code that uses *new* before. Refused when the adoption is finished.
+        its state. Stop the code that uses *new* before. Refused when the adoption is finished. *copies_table* lets the
+        server rebuild or copy the table, if it cannot drop the column otherwise.
 
         Raises: MigrationRefused; the driver's error.
         """
@@ -153,6 +156,7 @@ class AbandonAdoptionOp(AdoptionOp):
                 table_name=table_name,
                 column_name=old,
                 new=new,
+                copies_table=copies_table,
                 schema=schema,
                 lock_wait_timeout=lock_wait_timeout,
                 attempts=attempts,
@@ -182,6 +186,7 @@ class FinishAdoptionOp(AdoptionOp):
         new: str,
         *,
         drop: bool = False,
+        copies_table: bool = False,
         schema: str | None = None,
         lock_wait_timeout: int = 1,
         attempts: int = 5,
@@ -195,6 +200,11 @@ class FinishAdoptionOp(AdoptionOp):
         dropped with it; on the generated column the indexes are made again. It can be run again after a crash, and
         cannot be taken back.
 
+        Refused while anything else uses *old*: a CHECK with other columns, a generated column, an index of several
+        columns, an expression, a partition, another table, or a trigger. An AFTER trigger goes on with the generated
+        column. With *copies_table*, the server may rebuild or copy the table where it can do neither step otherwise,
+        as with a FULLTEXT index; writers are blocked meanwhile.
+
         Raises: MigrationRefused, with what stands in the way; the driver's error.
         """
         operations.invoke(
@@ -202,6 +212,7 @@ class FinishAdoptionOp(AdoptionOp):
                 table_name=table_name,
                 column_name=old,
                 new=new,
+                copies_table=copies_table,
                 drop=drop,
                 schema=schema,
                 lock_wait_timeout=lock_wait_timeout,
@@ -259,6 +270,7 @@ def _literal(value: Any) -> Any:
 def _call(context: AutogenContext, name: str, op: AdoptionOp, options: Mapping[str, Any]) -> str:
     prefix = context.opts["alembic_module_prefix"] or ""
     schema = {} if op.schema is None else {"schema": op.schema}
+    copies = {"copies_table": True} if op.copies_table else {}
     arguments = [repr(str.__str__(part)) for part in (op.table_name, op.column_name, op.new)]
-    lines = [*arguments, *(f"{key}={value!r}" for key, value in {**options, **schema}.items())]
+    lines = [*arguments, *(f"{key}={value!r}" for key, value in {**options, **copies, **schema}.items())]
     return f"{prefix}{name}({', '.join(lines)})"

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import AddConstraint, CheckConstraint
 
-from ..core.failures import Meaning, meaning
+from ..core.failures import Cause, Meaning, is_due_to, meaning
 from ..databases import MARIADB, MYSQL, SQLITE, Database, database_of, supported, types_of
 from ..databases.mysql.ddl import AlterColumn, writing_dialect
 from ..databases.mysql.literals import quoted
@@ -169,7 +169,15 @@ class ServerPlace(Place):
         with self.pinned(lock_wait_timeout):
             stored = self._stored()
             assert stored is not None
-            self._run(altered(stored, wanted, self.table, self.column, self.connection.dialect))
+            alter = altered(stored, wanted, self.table, self.column, self.connection.dialect)
+            try:
+                self._run(alter)
+            except DBAPIError as error:
+                if not is_due_to(error, Cause.KEY_REFUSED) or not stored.has_type_of(alter.definition):
+                    raise
+                # MySQL makes a column of a foreign key NOT NULL only by itself, without a copy of the table.
+                self._run(AlterColumn(self.table, alter.definition, algorithm="INPLACE"))
+                self._run(alter)
 
     def set_default(self, default: str, *, lock_wait_timeout: int) -> None:
         preparer = writing_dialect(self.connection.dialect).identifier_preparer

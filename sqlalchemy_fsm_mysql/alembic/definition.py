@@ -65,6 +65,10 @@ class StoredColumn:
     def is_nullable(self) -> bool:
         return not self.definition[self.type_end :].startswith(" NOT NULL")
 
+    def has_type_of(self, definition: str) -> bool:
+        """Whether *definition*, another one of this column, has the same type and collation."""
+        return f"{definition} ".startswith(f"{self.definition[: self.type_end]} ")
+
     def not_null(self) -> StoredColumn:
         """The column with NOT NULL, and without a default of NULL."""
         if not self.is_nullable:

@@ -180,6 +180,12 @@ def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
             op.attempts, op.lock_wait_timeout, lambda: place.alter(wanted, lock_wait_timeout=op.lock_wait_timeout)
         )
     except DBAPIError as error:
+        if is_due_to(error, Cause.KEY_REFUSED):
+            raise MigrationRefused(
+                place.label,
+                f"a foreign key does not let the column be changed so ({error.orig})",
+                "keep the column's type, drop the foreign key before, or take the column over by op.adopt_column()",
+            ) from error
         if not is_due_to(error, Cause.VERSIONED):
             raise
         raise MigrationRefused(

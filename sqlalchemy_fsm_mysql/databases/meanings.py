@@ -34,6 +34,7 @@ class Cause(Enum):
     NO_PRIVILEGE = auto()  # the account may not read this
     ALGORITHM_REFUSED = auto()  # ALTER TABLE cannot work in the way that was asked for
     ROWS_REFUSED = auto()  # ALTER TABLE found rows whose state the altered column cannot have
+    KEY_REFUSED = auto()  # ALTER TABLE would change a column in a way that its foreign key does not let
     VERSIONED = auto()  # ALTER TABLE would change rows that the server has to keep as they were
 
 

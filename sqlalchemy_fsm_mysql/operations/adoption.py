@@ -24,11 +24,13 @@ from ..databases.mysql.adoption import (
     Index,
     OldValue,
     adoption_of,
+    adoptions,
     becomes,
     can_hold,
     foreign_keys,
     indexes,
 )
+from ..databases.mysql.dependents import dependents
 from ..databases.mysql.shape import ColumnShape, column_shape, table_kind, table_size
 from ..errors import MigrationRefused
 from ..errors.texts import stored_form
@@ -213,6 +215,9 @@ def look_at(
                 guesses.append(f"no row is {state}: {shown(value)!r} is a guess, which --map 'VALUE={state}' corrects")
     found = look(connection, table, old, new, states=states, mapping=mapping, unknown=unknown, schema=schema)
     found.notes.extend(guesses)
+    own = [name for one in adoptions(connection, table, schema) for name in one.names]
+    if users := dependents(connection, table, shape.name, schema, own_triggers=own, stays_readable=True):
+        found.notes.append(f"used by {', '.join(users)}: op.finish_adoption() is refused until {new} is used instead")
     return found
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "Adoption",
     "ForeignKey",
     "Index",
+    "Kind",
+    "OldValue",
     "adoption_of",
     "adoptions",
     "becomes",
@@ -107,8 +109,11 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Index:
+    """An index; `lengths` are those of the prefixes that it has of its columns, None for a whole column."""
+
     name: str
     columns: tuple[str, ...]
+    lengths: tuple[int | None, ...]
     is_unique: bool
 
 
@@ -285,7 +290,7 @@ _FOREIGN = text(
     " AND (k.TABLE_NAME = :table OR k.REFERENCED_TABLE_NAME = :table) ORDER BY k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
 )
 _INDEXES = text(
-    "SELECT INDEX_NAME, COLUMN_NAME, NON_UNIQUE FROM information_schema.STATISTICS"
+    "SELECT INDEX_NAME, COLUMN_NAME, NON_UNIQUE, SUB_PART FROM information_schema.STATISTICS"
     " WHERE TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND TABLE_NAME = :table ORDER BY INDEX_NAME, SEQ_IN_INDEX"
 )
 
@@ -315,7 +320,13 @@ def indexes(connection: Connection, table: str, schema: str | None) -> list[Inde
     for row in connection.execute(_INDEXES, {"schema": schema, "table": table}):
         groups.setdefault(str(row[0]), []).append(row)
     return [
-        Index(name, tuple(str(row[1]) for row in rows), is_unique=not int(rows[0][2])) for name, rows in groups.items()
+        Index(
+            name,
+            columns=tuple(str(row[1]) for row in rows),
+            lengths=tuple(None if row[3] is None else int(row[3]) for row in rows),
+            is_unique=not int(rows[0][2]),
+        )
+        for name, rows in groups.items()
     ]
 
 

@@ -131,6 +131,8 @@ class MySQLErrors(ErrorMeanings):
         Cause.ALGORITHM_REFUSED: frozenset({1845, 1846, 4092}),
         # A value that the ENUM has not; a CHECK that is not true, on MySQL and on MariaDB.
         Cause.ROWS_REFUSED: frozenset({1265, 3819, 4025}),
+        # The type or nullability of a column of a key, types that differ, SET NULL, and a CHECK beside CASCADE.
+        Cause.KEY_REFUSED: frozenset({1830, 1832, 1833, 3780, 3823}),
         Cause.VERSIONED: frozenset({4119}),  # MariaDB: the history of a table WITH SYSTEM VERSIONING
     }
 
