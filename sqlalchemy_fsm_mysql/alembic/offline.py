@@ -319,10 +319,14 @@ def _holds(state: ColumnElement[str], source: str | None) -> ColumnElement[bool]
 
 
 def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
-    shown = "IF(VERSION() LIKE '%MariaDB%', TRIM(BOTH '''' FROM COLUMN_DEFAULT), COLUMN_DEFAULT)"
+    # MariaDB shows a text as a literal, MySQL as its value; a number has no quotes on either.
     alter = quoted(f"ALTER TABLE {writer.table(op)} ALTER COLUMN {writer.column(op)} SET DEFAULT ")
     for source, target in op.targets.items():
-        is_default = f"CAST({shown} AS BINARY) = CAST({quoted(source or '')} AS BINARY)"
+        if source is None:  # a column without a default stays so
+            continue
+        shown = source if op.is_number else quoted(source)
+        value = f"IF(VERSION() LIKE '%MariaDB%', {quoted(shown)}, {quoted(source)})"
+        is_default = f"CAST(COLUMN_DEFAULT AS BINARY) = CAST({value} AS BINARY)"
         statement = f"{alter[:-1]}{quoted(quoted(target))[1:]}"
         yield from _look(f"MAX(IF({is_default}, {statement}, NULL))", "@fsm_alter", writer.where(op))
         yield "SET @fsm_alter = IFNULL(@fsm_alter, 'DO 0')"

@@ -355,7 +355,7 @@ def _replace_triggers(connection: Connection, column: Column[Any], rules: Rules,
                 raise _Raced from error
             # Without the other trigger, the one that is made already would stay behind alone.
             with suppress(DBAPIError):
-                for made in missing[:number]:
+                for made in missing[:number] if not connection.invalidated else ():
                     connection.execute(DropTrigger(column.table, made.name))
             raise
     for one in found:

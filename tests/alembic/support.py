@@ -140,7 +140,9 @@ def shown_table(engine: Engine, name: str = "orders") -> str:
         if engine.dialect.name == "sqlite":
             query = text("SELECT sql FROM sqlite_master WHERE name = :name")
             return str(connection.execute(query, {"name": name}).scalar_one())
-        return re.sub(r" AUTO_INCREMENT=\d+", "", connection.exec_driver_sql(f"SHOW CREATE TABLE {name}").one()[1])
+        # Without parameters, because a name may have a percent sign.
+        shown = connection.exec_driver_sql(f"SHOW CREATE TABLE {name}", execution_options={"no_parameters": True})
+        return re.sub(r" AUTO_INCREMENT=\d+", "", shown.one()[1])
 
 
 def fill(engine: Engine, rows: Mapping[int, str], table: str = "orders") -> None:

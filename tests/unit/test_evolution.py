@@ -166,6 +166,38 @@ def test_json_of_something_else_is_refused(text):
         Machine.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: "null", "None, not an object"),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "format 2 is not known here"),
+        (lambda text: text.replace('"format": 1', '"format": NaN'), "NaN is no number"),
+        (lambda text: text.replace('"events": [', '"events": "abc", "x": [', 1), "events is 'abc', not a list"),
+        (lambda text: text.replace('"states": [', '"states": [1, ', 1), "states is 1, not a string"),
+        (lambda text: text.replace('"initial": "Running"', '"initial": null'), "initial is None, not a string"),
+        (lambda text: text[:-1] + ',"initial":"Failed"}', "an object has one key twice"),
+        (lambda text: "[" * 100_000, "nested too deeply"),
+        (lambda text: text.encode(), "of type bytes, not str"),
+    ],
+    ids=["null", "format", "NaN", "events", "states", "initial", "key twice", "deep", "bytes"],
+)
+def test_changed_json_is_refused_with_the_reason(change, reason):
+    text = guarded().to_json()
+
+    with pytest.raises(ValueError, match=reason):
+        Machine.from_json(change(text))
+
+
+def test_members_of_an_int_enum_come_back_by_name():
+    numbered = enum.IntEnum("Numbered", {"NEW": 1, "PAID": 2})
+    m = Machine(initial=numbered.NEW, states=numbered, events=[Event("Pay", {numbered.NEW: numbered.PAID})])
+
+    arrived = Machine.from_json(m.to_json())
+
+    assert arrived.states == ("NEW", "PAID")
+    assert diff_machines(m, arrived) == []
+
+
 # --- the changes
 
 
