@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
 from ..databases.mysql.adoption import OldValue
+from ..databases.mysql.shape import column_shape
 from ..operations.adoption import Look, look_at, shown
 from ..operations.lookup import state_at
 from ..orm.column import StateType
@@ -19,7 +22,7 @@ from .output import JsonOption, fail, print_json, print_table, print_text, tell
 from .status import Status
 from .targets import TargetArgument
 
-NULL = "NULL"
+NULL, TEXT_OF_NULL = "NULL", "'NULL'"
 
 MapOption = Annotated[
     list[str] | None,
@@ -27,8 +30,9 @@ MapOption = Annotated[
         "--map",
         "-m",
         metavar="VALUE=STATE",
-        help="What an old value stands for: 'Paid=paid', '7=cancelled', NULL=new, =new for the empty text. Without it,"
-        " a value is guessed from the states' names, the Enum's numbers, or the foreign key's table.",
+        help="What an old value stands for: 'Paid=paid', '7=cancelled', NULL=new, =new for the empty text,"
+        " \"'NULL'=new\" for the text NULL. Without it, a value is guessed from the states' names, the Enum's numbers,"
+        " or the foreign key's table.",
         show_default=False,
     ),
 ]
@@ -39,7 +43,7 @@ def adopt(
     url: UrlOption = None,
     old: Annotated[
         str | None,
-        typer.Option("--from", metavar="COLUMN", help="The old column, such as status.", show_default=False),
+        typer.Option("--from", metavar="COLUMN", help="The old column, such as status.", show_default="that of STATE"),
     ] = None,
     given: MapOption = None,
     unknown: Annotated[
@@ -62,8 +66,11 @@ def adopt(
     """
     mapped = state_at(target)
     new = str(mapped.column.name)
-    old = old or new
+    if write is not None and write.exists():
+        fail(f"{write} is there already, and may have been run: delete it, or name another.", Status.USAGE)
     with database(url) as engine, engine.connect() as connection:
+        schema = mapped.column.table.schema
+        old = old or _existing(connection, mapped)
         found = look_at(
             connection,
             mapped.table_name,
@@ -72,7 +79,7 @@ def adopt(
             mapped.machine,
             given=_mapping(given or [], mapped),
             unknown=unknown,
-            schema=mapped.column.table.schema,
+            schema=schema,
         )
     missing = found.unspelled(mapped.machine.stored_states)
     is_done = old == new and _fits(found, mapped)
@@ -94,17 +101,33 @@ def adopt(
             Status.USAGE,
         )
     if found.unknown:
-        first = next(iter(found.unknown))
-        fail(f"Say what {first!r} stands for: --map '{first}=STATE', or --unknown STATE for all.", Status.REFUSED)
+        first = next(one.value for one in found.values if one.state is None)
+        option = _quoted(f"{_written(first)}=STATE")
+        fail(f"Say what {shown(first)!r} stands for: --map {option}, or --unknown STATE for all.", Status.REFUSED)
     if missing:
         fail(f"Say which old value {missing[0]!r} has: --map 'VALUE={missing[0]}'.", Status.REFUSED)
     revision = _revision(found, mapped, down_revision)
     if write is not None:
-        write.write_text(revision, encoding="utf-8")
+        _write(write, revision)
         tell(f"Written to {write}. env.py needs `import sqlalchemy_fsm_mysql.alembic`.", err=is_json)
     elif not is_json:
         tell("")
         print_text(revision.rstrip())
+
+
+def _existing(connection: Connection, mapped: MappedState) -> str:
+    """The name of the state's own column, where the table has it; else --from has to name another."""
+    name = str(mapped.column.name)
+    if column_shape(connection, mapped.table_name, name, mapped.column.table.schema) is None:
+        fail(f"{mapped.table_name} has no column {name}: give --from, the column to take over.", Status.USAGE)
+    return name
+
+
+def _write(file: Path, revision: str) -> None:
+    try:
+        file.write_text(revision, encoding="utf-8")
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}.", Status.USAGE)
 
 
 def _numbers(mapped: MappedState) -> Mapping[str, int] | None:
@@ -130,18 +153,33 @@ def _mapping(given: list[str], mapped: MappedState) -> dict[OldValue, str]:
         if not is_there or state not in mapped.machine.stored_states:
             known = ", ".join(mapped.machine.stored_states)
             raise typer.BadParameter(f"{text!r} is no VALUE=STATE; the states are {known}.", param_hint="--map")
-        mapping[None if value == NULL else value] = state
+        mapping[None if value == NULL else NULL if value == TEXT_OF_NULL else value] = state
     return mapping
+
+
+def _written(value: OldValue) -> str:
+    """*value* as --map takes it."""
+    return NULL if value is None else TEXT_OF_NULL if value == NULL else str(value)
+
+
+def _quoted(word: str) -> str:
+    """*word* for a shell, in quotes that people would choose."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
+def _visible(value: OldValue) -> str:
+    """*value* in a table for people, where spaces at its ends show."""
+    is_odd = isinstance(value, str) and (value != value.strip() or value in ("", NULL))
+    return f"'{value}'" if is_odd else shown(value)
 
 
 def _print(found: Look, missing: list[str]) -> None:
     print_table(
         ("value", "rows", "becomes"),
-        [(shown(one.value) or "''", f"{one.rows:,}", one.state or "?") for one in found.values],
+        [(_visible(one.value), f"{one.rows:,}", one.state or "?") for one in found.values],
         title=f"{found.label}, {found.shape.full_type}",
     )
-    shown_values = {state: shown(value) or "''" for state, value in found.old_values.items()}
-    written = ", ".join(f"{state} as {value}" for state, value in shown_values.items())
+    written = ", ".join(f"{state} as {_visible(value)}" for state, value in found.old_values.items())
     tell(f"\n{found.adoption.old} gets, when new code writes: {written or 'nothing yet'}.")
     if missing:
         tell(f"No value of {found.adoption.old} for: {', '.join(missing)}.")

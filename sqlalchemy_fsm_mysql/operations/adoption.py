@@ -207,14 +207,23 @@ def look_at(
     order = sorted(guessed, key=rank)
     guesses = []
     mapping = {value: guessed[value] for value in order} | {v: s for v, s in given.items() if v not in guessed}
+    # NULL and '' are read as a state, but new code shall write a value that means one.
+    spelled = {state for value, state in mapping.items() if value not in (None, "")}
+    added: dict[OldValue, str] = {}
     for state in states:
-        if state not in mapping.values():
-            value = _value_for(machine, first, state, names)
-            if value is not None and value not in mapping:
-                mapping[value] = state
-                guesses.append(f"no row is {state}: {shown(value)!r} is a guess, which --map 'VALUE={state}' corrects")
+        value = None if state in spelled else _value_for(machine, first, state, names)
+        if value is not None and value not in mapping:
+            added[value] = state
+            guesses.append(f"no row is {state}: {shown(value)!r} is a guess, which --map 'VALUE={state}' corrects")
+    empty: dict[OldValue, str] = {value: state for value, state in mapping.items() if value in (None, "")}
+    mapping = {value: state for value, state in mapping.items() if value not in empty} | added | empty
     found = look(connection, table, old, new, states=states, mapping=mapping, unknown=unknown, schema=schema)
     found.notes.extend(guesses)
+    written = found.old_values
+    if unseen := [shown(value) for value, state in given.items() if value not in rows and written.get(state) != value]:
+        found.notes.append(f"no row holds {', '.join(map(repr, unseen))}, which the mapping has")
+    if found.adoption.names:
+        found.notes.append(f"it goes on already; op.adopt_column() with another mapping replaces that of {new}")
     own = [name for one in adoptions(connection, table, schema) for name in one.names]
     if users := dependents(connection, table, shape.name, schema, own_triggers=own, stays_readable=True):
         found.notes.append(f"used by {', '.join(users)}: op.finish_adoption() is refused until {new} is used instead")

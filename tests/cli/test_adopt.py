@@ -186,5 +186,70 @@ def test_names_are_taken_over_as_numbers(run: Any, module: str, engine: Engine, 
     project.downgrade("base")
 
 
+def test_values_that_are_hard_to_see_and_to_write(run: Any, module: str, engine: Engine, table: Any) -> None:
+    """Spaces at the end, the text NULL beside NULL, a quote, and an equals sign."""
+    table(f"status VARCHAR(20) {FOLDED} NULL", ["paid ", None, "NULL", "it's", "a=b", "x"])
+    given = ["--map", "x=new", "--map", "a=b=new", "--map", "Void=cancelled"]
+
+    def adopt(*more: str) -> Any:
+        return run("adopt", f"{module}:Order.state", "--from", "status", "--url", url_of(engine), *given, *more)
+
+    first = adopt("--map", "it's=new")
+    assert "'paid '\t1\tpaid" in first.out
+    assert "NULL (no value)\t1\tnew" in first.out
+    assert "'NULL'\t1\t?" in first.out
+    assert first.err.startswith("Say what 'NULL' stands for: --map \"'NULL'=STATE\",")
+    assert '--map "it\'s=STATE"' in adopt("--map", "'NULL'=new").err
+
+    last = adopt("--map", "it's=new", "--map", "'NULL'=cancelled", "--map", "Piad=paid")
+    assert last.status == 0
+    assert "'NULL': 'cancelled'" in last.out
+    assert "'Piad', which the mapping has" in last.out
+
+
+def test_wrong_calls_say_what_would_work(run: Any, module: str, engine: Engine, table: Any, tmp_path: Path) -> None:
+    table(f"status VARCHAR(20) {FOLDED} NOT NULL", ["New", "Paid"])
+    file = tmp_path / "there.py"
+    file.write_text("# a revision that was run")
+
+    def adopt(*options: Any) -> Any:
+        return run("adopt", f"{module}:Order.state", "--url", url_of(engine), *options)
+
+    without = adopt()
+    assert (without.status, without.err) == (2, "orders has no column state: give --from, the column to take over.\n")
+    again = adopt("--from", "status", "--write", file)
+    assert (again.status, file.read_text()) == (2, "# a revision that was run")
+    assert "is there already, and may have been run: delete it, or name another." in again.err
+    nowhere = adopt("--from", "status", "--write", tmp_path / "nowhere" / "x.py")
+    assert nowhere.status == 2
+    assert "cannot be written: No such file or directory." in nowhere.err
+
+
+def test_new_code_never_writes_null_where_a_value_will_do(run: Any, module: str, engine: Engine, table: Any) -> None:
+    """No row has the number of the initial state, and NULL stands for it."""
+    table("status TINYINT NULL", [None, 2], name="numbered")
+
+    answer = run("adopt", f"{module}:Numbered.state", "--from", "status", "--url", url_of(engine))
+
+    assert "new as 1, cancelled as 3" in answer.out
+    assert "no row is new: '1' is a guess" in answer.out
+
+
+def test_an_adoption_that_goes_on_and_what_uses_the_column_are_told(
+    run: Any, module: str, engine: Engine, table: Any, tmp_path: Path
+) -> None:
+    table("status VARCHAR(20) NOT NULL, note INT, CONSTRAINT paid_note CHECK (status <> 'x' OR note > 0)", ["New"])
+    project = Project(tmp_path / "migrations", engine)
+    options = ("--from", "status", "--url", url_of(engine))
+
+    before = run("adopt", f"{module}:Order.state", *options, "--write", project.folder / "versions" / "0001_adopt.py")
+    project.upgrade()
+    after = run("adopt", f"{module}:Order.state", *options)
+
+    assert "used by the CHECK paid_note: op.finish_adoption() is refused until state is used instead" in before.out
+    assert "it goes on already" not in before.out
+    assert "it goes on already; op.adopt_column() with another mapping replaces that of state" in after.out
+
+
 def url_of(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=False)
