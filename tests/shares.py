@@ -66,7 +66,7 @@ class Share:
     def progress(self) -> str:
         """The name, and the part of the tests that has run."""
         percents = re.findall(r"\[ *(\d+)%\]", self.text)
-        return f"{self.name} {percents[-1] if percents else 0} %"
+        return f"{self.name} {percents[-1]} %" if percents else f"{self.name} (collecting)"
 
     @property
     def result(self) -> str:

@@ -67,10 +67,10 @@ def report(
         print_json(document)
         return
     for name, value in document.items():
-        if isinstance(value, dict):
+        if value and isinstance(value, dict):
             tell("\n".join([f"{name}:", *(f"  {cell(key)}: {cell(one)}" for key, one in value.items())]))
         else:
-            tell(f"{name}: {cell(', '.join(value) or 'none' if isinstance(value, list) else value)}")
+            tell(f"{name}: {cell(', '.join(value) or 'none' if isinstance(value, (list, dict)) else value)}")
 
 
 def _version(distribution: str) -> str | None:

@@ -36,6 +36,14 @@ def test_report_as_json_has_the_findings_of_a_model(run: Any, shop: Any, tmp_pat
     assert str(tmp_path) not in answer.out
 
 
+def test_a_database_without_settings_says_so(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    answer = run("report", "--url", f"sqlite:///{tmp_path}/empty.db")
+
+    assert answer.status == 0
+    assert "settings: none\n" in answer.out
+
+
 def test_model_without_a_database_is_wrong_usage(run: Any, shop: Any) -> None:
     answer = run("report", f"{shop.__name__}:Order.state")
 
