@@ -15,6 +15,7 @@ from sqlalchemy import Engine, MetaData, String
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+import sqlalchemy_fsm_mysql
 from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, StateType
 
 
@@ -99,6 +100,8 @@ def test_alembic_writes_the_type_without_our_module() -> None:
     text = _repr_type(Note.__table__.c.state.type, AutogenContext(context, Base.metadata))
 
     assert text == "sqlalchemy_fsm_mysql.orm.column.StateType.of('new', 'paid')"
+    written = eval(text, {"sqlalchemy_fsm_mysql": sqlalchemy_fsm_mysql})  # noqa: S307 - of our own type
+    assert written.stored_states == ("new", "paid")
 
 
 def test_the_name_of_a_member_is_taken_as_the_member() -> None:
