@@ -126,8 +126,8 @@ def prepare(connection: Connection, target: Target, event: str, *, is_one_row: b
     transaction.
     """
     # Only the first fire of a transaction is noted. These comparisons are those of note_fire(), without its calls.
-    notes = vars(connection).get(KEY)
-    if notes is None or not notes.has_fired or notes.transaction() is not connection.get_transaction():
+    notes, transaction = vars(connection).get(KEY), connection.get_transaction()
+    if notes is None or transaction is None or not notes.has_fired or notes.transaction() is not transaction:
         ended = note_fire(connection)
         if ended is not None:
             raise_explained(ended, connection, model=target.model, event=event)

@@ -253,6 +253,19 @@ def test_after_a_deadlock_of_the_applications_own_statement_nothing_is_committed
 
 
 @pytest.mark.servers_only
+def test_each_transaction_of_a_connection_is_watched_from_its_first_fire(database: Engine) -> None:
+    """The fire itself begins the second transaction, and a deadlock in that is swallowed."""
+    with database.connect() as connection:
+        fire_key(Order, create(database, Order), "Ready", connection)
+        connection.commit()
+        with deadlock(connection, database) as key, suppress(DBAPIError):  # type: ignore[arg-type]
+            connection.execute(update(Order).where(Order.id == key).values(note="mine"))
+        with pytest.raises(PendingRollbackError):
+            connection.commit()
+        connection.rollback()
+
+
+@pytest.mark.servers_only
 @pytest.mark.parametrize("statement", OWN, ids=lambda statement: statement.__name__)
 def test_a_fire_after_a_deadlock_that_was_swallowed_is_refused(
     mine: Session, database: Engine, statement: Callable[[int, Session], None]
