@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from .orm.attribute import StateMapped as StateMapped
     from .orm.claims import claim as claim
     from .orm.coalescer import Coalescer as Coalescer
+    from .orm.commits import commit_with_fire as commit_with_fire
+    from .orm.commits import commit_with_fire_key as commit_with_fire_key
+    from .orm.commits import try_commit_with_fire as try_commit_with_fire
+    from .orm.commits import try_commit_with_fire_key as try_commit_with_fire_key
     from .orm.due import fire_due as fire_due
     from .orm.firing import fire_key as fire_key
     from .orm.firing import force_state as force_state
@@ -124,6 +128,12 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "orm.attribute": ("StateMapped",),
     "orm.claims": ("claim",),
     "orm.coalescer": ("Coalescer",),
+    "orm.commits": (
+        "commit_with_fire",
+        "commit_with_fire_key",
+        "try_commit_with_fire",
+        "try_commit_with_fire_key",
+    ),
     "orm.due": ("fire_due",),
     "orm.firing": (
         "fire_key",

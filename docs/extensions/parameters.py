@@ -128,6 +128,7 @@ PARAMETERS = {
     "older_than": ("timedelta", "the age of the history rows that are deleted, by the database's clock"),
     "on_enter": ("mapping of state, group or ANY to effect", "written by each transition that enters it"),
     "on_exit": ("mapping of state, group or ANY to effect", "written by each transition that leaves it"),
+    "one_packet": ("bool", "whether fires of the machine are sent as under fsm_one_packet, where no engine sets that"),
     "options": ("keyword arguments", "options of mapped_column"),
     "private_server.options": ("str", "options of the server program"),
     "sqlite_engine.options": ("keyword arguments", "options of create_engine"),

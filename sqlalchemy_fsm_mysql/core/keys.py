@@ -131,5 +131,5 @@ def prepare(connection: Connection, target: Target, event: str, *, is_one_row: b
         ended = note_fire(connection)
         if ended is not None:
             raise_explained(ended, connection, model=target.model, event=event)
-    if target.extras.history is not None and not (is_one_row and packets.is_asked(connection)):
+    if target.extras.history is not None and not (is_one_row and packets.is_asked(connection, target)):
         require_transaction(connection, target)

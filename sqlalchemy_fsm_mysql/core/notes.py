@@ -36,10 +36,11 @@ class Promise:
 class Notes:
     """The notes on one transaction of a connection."""
 
+    end: Callable[[Callable[[], None]], None] | None
     has_fired: bool
     savepoints: int
 
-    __slots__ = ("_promises", "ended_by", "has_fired", "queue", "savepoints", "transaction")
+    __slots__ = ("_promises", "end", "ended_by", "has_fired", "queue", "savepoints", "transaction")
 
     def __init__(self, transaction: RootTransaction) -> None:
         # The connection refers to its notes. A strong reference back would be a cycle, and a dropped connection would
@@ -47,6 +48,7 @@ class Notes:
         self.transaction = weakref.ref(transaction)
         self.has_fired = False
         self.ended_by: DBAPIError | None = None  # may have ended the transaction before a fire
+        self.end = None
         self.savepoints = 0  # of ours, open now: the block of each rolls back to it after an error
         self.queue: deque[Any] | None = None  # of hooks' announcements, while one is made
         # The keys are the names of the savepoints that the promises were made in, the outermost first.
@@ -64,9 +66,7 @@ class Notes:
 
     def promise(self, connection: Connection, run: Callable[[], None]) -> Promise:
         """Have *run* called once after the COMMIT of the transaction, unless the savepoint is rolled back before."""
-        transaction = self.transaction()
-        assert transaction is not None
-        transaction.__class__ = _COMMITTING.get(type(transaction), type(transaction))
+        self._watch_commit()
         promise = Promise(run)
         # Only a promise made in a savepoint can become void, so only then are the savepoint's events listened for.
         savepoints = _savepoints(connection.get_nested_transaction())
@@ -74,6 +74,20 @@ class Notes:
             _listen(connection)
         self._promises.setdefault(savepoints, []).append(promise)
         return promise
+
+    def end_by(self, send: Callable[[Callable[[], None]], None]) -> None:
+        """Have *send* called in the place of the COMMIT of the transaction, with the function that sends the COMMIT.
+
+        When *send* returns, SQLAlchemy takes the transaction for committed; after an exception of it, for ended without
+        a COMMIT, and it is rolled back.
+        """
+        self._watch_commit()
+        self.end = send
+
+    def _watch_commit(self) -> None:
+        transaction = self.transaction()
+        assert transaction is not None
+        transaction.__class__ = _COMMITTING.get(type(transaction), type(transaction))
 
     def forget(self, savepoint: str) -> None:
         """Make the promises void that were made in *savepoint*, which has been rolled back."""
@@ -129,7 +143,8 @@ def _savepoints(nested: NestedTransaction | None) -> tuple[str, ...]:
 class _Committing:
     """A base that runs the promises after a COMMIT, mixed into a transaction's class when its first promise is made.
 
-    SQLAlchemy's event ``commit`` comes before the COMMIT is sent, and there is none after it.
+    SQLAlchemy's event ``commit`` comes before the COMMIT is sent, and there is none after it. Nor is there one that can
+    replace the COMMIT, so the method that sends it is overridden.
     """
 
     __slots__ = ()
@@ -141,6 +156,28 @@ class _Committing:
         super().commit()  # type: ignore[misc]  # of the transaction's own class
         if notes is not None:
             keep_promises(notes.take_promises())
+
+    def _connection_commit_impl(self) -> None:
+        notes, send = current_notes(self.connection), super()._connection_commit_impl  # type: ignore[misc]  # as above
+        if notes is None or notes.end is None:
+            send()
+            return
+        end, notes.end = notes.end, None
+        try:
+            end(send)
+        except BaseException:
+            # SQLAlchemy takes a transaction whose COMMIT has failed for one that has ended on the server, and sends no
+            # ROLLBACK for it. This one is open there, with its locks and all that was done in it.
+            self._roll_back_now()
+            raise
+
+    def _roll_back_now(self) -> None:
+        connection = self.connection
+        try:
+            if not connection.invalidated:
+                super()._connection_rollback_impl()  # type: ignore[misc]  # as above
+        except DBAPIError:
+            connection.invalidate()
 
 
 class _Root(_Committing, RootTransaction):

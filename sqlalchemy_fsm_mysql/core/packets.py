@@ -1,7 +1,7 @@
 """A fire in one packet: the UPDATE, the history row and the COMMIT go out together, on a connection in AUTOCOMMIT.
 
-The execution option ``fsm_one_packet`` of an engine or a connection asks for it. Without the option, or where the
-driver cannot, a machine with a history is refused in AUTOCOMMIT. :func:`fire` is the whole act.
+The execution option ``fsm_one_packet`` of an engine or a connection asks for it, or else the state column. Without it,
+or where the driver cannot, a machine with a history is refused in AUTOCOMMIT. :func:`fire` is the whole act.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ from ..sql.code import Reading, Taken
 from . import fires
 from .failures import Cause, Meaning, error_code, is_due_to, is_unsure_at_commit, meaning
 from .fires import Fire
+from .target import Target
 from .tokens import replayed_by_token
 
-__all__ = ["EXECUTION_OPTION", "fire", "is_asked", "is_refused_as_text", "outcome_of", "takes", "unit_of"]
+__all__ = ["EXECUTION_OPTION", "fire", "is_asked", "is_refused_as_text", "is_wanted", "outcome_of", "takes", "unit_of"]
 
 EXECUTION_OPTION: Final = "fsm_one_packet"
 
 
-def is_asked(connection: Connection) -> bool:
-    """Whether a recorded fire on *connection* is to commit by itself, in one packet."""
-    return bool(connection.get_execution_options().get(EXECUTION_OPTION)) and is_autocommit(connection)
+def is_wanted(connection: Connection, target: Target) -> bool:
+    """Whether fires of *target* on *connection* are to be packets: the option decides, and without it the column."""
+    option = connection.get_execution_options().get(EXECUTION_OPTION)
+    return target.extras.one_packet if option is None else bool(option)
+
+
+def is_asked(connection: Connection, target: Target) -> bool:
+    """Whether a recorded fire of *target* on *connection* is to commit by itself, in one packet."""
+    return is_wanted(connection, target) and is_autocommit(connection)
 
 
 def takes(connection: Connection, fire: Fire) -> bool:
     """Whether *fire* goes out in a packet: it is recorded, and :func:`is_asked`."""
-    return fire.event.recorded and fire.target.extras.history is not None and is_asked(connection)
+    return fire.event.recorded and fire.target.extras.history is not None and is_asked(connection, fire.target)
 
 
 def unit_of(fire: Fire) -> Unit:
@@ -122,6 +129,10 @@ def is_refused_as_text(failed: PacketFailed) -> bool:
 def _refusal(fire: Fire, obstacle: str | None) -> str:
     return (
         f"{fire.target.label} has a history, which is committed together with the state, this connection is in "
-        f"AUTOCOMMIT, and {EXECUTION_OPTION} asks for one packet, which cannot be sent: {obstacle}. Use another "
+        f"AUTOCOMMIT, and {_asking(fire)} asks for one packet, which cannot be sent: {obstacle}. Use another "
         "isolation level, such as READ COMMITTED"
     )
+
+
+def _asking(fire: Fire) -> str:
+    return "one_packet of its column" if fire.target.extras.one_packet else EXECUTION_OPTION

@@ -40,6 +40,7 @@ class Extras:
     hooks: list[Any] = field(default_factory=list)
     since: Column[Any] | None = None  # holds since when the row is in its state
     is_set_elsewhere: bool = False  # whether an effect of another machine on the row sets this state
+    one_packet: bool = False  # whether fires go out in packets where the engine does not say
 
 
 class Target:

@@ -1,7 +1,8 @@
 """Whole units of work in one packet: the contract of databases that take several statements at once.
 
-A packet is a transaction of its own: it begins, moves rows, adds their history rows and commits. Its caller waits for
-one round trip, and the rows are locked for less than one.
+A packet of :meth:`Packets.send` is a transaction of its own: it begins, moves rows, adds their history rows and
+commits. Its caller waits for one round trip, and the rows are locked for less than one. A packet of :meth:`Packets.end`
+is the end of a transaction that is open already.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class PacketFailed(Exception):
 
 
 class Packets(ABC):
-    """Sends units of work, each packet a transaction of its own, on connections in AUTOCOMMIT."""
+    """Sends units of work: as transactions of their own in AUTOCOMMIT, or as the end of an open transaction."""
 
     @abstractmethod
     def obstacle(self, connection: Connection) -> str | None:
@@ -85,4 +86,15 @@ class Packets(ABC):
         """Commit *units*, in order, in one packet, and return the answer to each.
 
         Raises: PacketFailed when any statement failed; then no transaction is open, and no answer unread.
+        """
+
+    @abstractmethod
+    def end(self, connection: Connection, unit: Unit, *, savepoint: str | None = None) -> Answer:
+        """Fire *unit* in the transaction that is open on *connection*, and if the row moves, commit that: one packet.
+
+        When the row does not move, nothing is committed, and the transaction is open. *savepoint* is the name of one
+        that the packet sets first.
+
+        Raises: PacketFailed when any statement failed; no answer is unread. Before the COMMIT, the transaction is in
+        the state in which the same error leaves it when the statements are sent one by one.
         """

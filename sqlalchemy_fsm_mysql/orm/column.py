@@ -53,6 +53,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     protected: bool = True,
     enforced: bool = False,
     initial_states: Iterable[State] | AnyState = (),
+    one_packet: bool = False,
     **options: Any,  # Any: those of mapped_column, each of its own type
 ) -> StateColumn:
     """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
@@ -69,6 +70,9 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     (see :func:`enforce_machine`). They let a row begin only in the initial state, in a state in which
     ``fire_or_create`` creates one, and in *initial_states*: more states, or ``ANY`` for all.
 
+    With *one_packet*, the fires of this machine are sent as under the execution option ``fsm_one_packet``, on every
+    engine that does not set the option itself.
+
     Raises: TypeError when *machine* is no Machine, or another type is given; ValueError for another *storage*, for
     ``"integer"`` where a state has no int, for ``nullable=True``, or an undeclared one of *initial_states*.
     InvalidMachine when the class is mapped and the column cannot be moved by events: in the primary key, as the
@@ -80,7 +84,14 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     if options.get("nullable"):
         raise ValueError("a state column cannot be nullable: every row is in some state")
     default = {} if "insert_default" in options else {"default": machine.initial}
-    type_ = StateType(machine, storage=storage, protected=protected, enforced=enforced, initial_states=initial_states)
+    type_ = StateType(
+        machine,
+        storage=storage,
+        protected=protected,
+        enforced=enforced,
+        initial_states=initial_states,
+        one_packet=one_packet,
+    )
     options = {**default, "server_default": type_.stored_value(machine.initial), **options}
     if "type_" in options or any(_is_type(argument) for argument in arguments):
         raise TypeError("StateMachineColumn makes the column's type itself, from the machine and storage=")
@@ -154,6 +165,7 @@ class StateType(Choosable, TypeDecorator[Any]):
     enforced: bool
     initial_states: AnyState | tuple[State, ...]
     machine: Machine
+    one_packet: bool
     protected: bool
     rules: Rules
 
@@ -170,6 +182,7 @@ class StateType(Choosable, TypeDecorator[Any]):
         protected: bool = True,
         enforced: bool = False,
         initial_states: Iterable[State] | AnyState = (),
+        one_packet: bool = False,
     ) -> None:
         if storage not in ("enum", "varchar", "integer"):
             raise ValueError(f"storage={shown(storage)}; a state column is stored as 'enum', 'varchar' or 'integer'")
@@ -180,6 +193,7 @@ class StateType(Choosable, TypeDecorator[Any]):
         if self.choice.enum_class is not None:
             self.__class__ = EnumStateType
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
+        self.one_packet = one_packet
         if isinstance(initial_states, (str, ClauseElement)) or not isinstance(initial_states, (AnyState, Iterable)):
             raise TypeError(f"initial_states={shown(initial_states)}; they are a collection of states, or ANY")
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
@@ -194,7 +208,7 @@ class StateType(Choosable, TypeDecorator[Any]):
         """Whether *other* is the type of a column with the same machine and options."""
         return isinstance(other, StateType) and all(
             getattr(self, name) == getattr(other, name)
-            for name in ("machine", "storage", "protected", "enforced", "initial_states")
+            for name in ("machine", "storage", "protected", "enforced", "initial_states", "one_packet")
         )
 
     @property
@@ -242,6 +256,7 @@ class StateType(Choosable, TypeDecorator[Any]):
             protected=self.protected and not self.is_placed,
             enforced=self.enforced and not self.is_placed,
             initial_states=self.initial_states,
+            one_packet=self.one_packet,
         )
         copied._variant_mapping = self._variant_mapping  # as TypeEngine.copy() does
         return copied

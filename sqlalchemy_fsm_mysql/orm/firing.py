@@ -63,8 +63,11 @@ def fire_row(
     attribution: Attribution,
     *,
     raises_refusal: bool,
+    by: Callable[[Writer, Fire], Moved[Any] | Refused[Any]] | None = None,
 ) -> Moved[Any] | Refused[Any]:
     """Fire *event* on one row: that of *instance*, or when that is None, the row of *model* with this *key*.
+
+    *by* does the act once the arguments are checked; None is :func:`carry_out`.
 
     Raises: see :meth:`~.stateful.Stateful.fire`; TransitionNotAllowed only when *raises_refusal*.
     """
@@ -85,12 +88,12 @@ def fire_row(
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
     fire = Fire(mapped, sql, parts[0] if len(parts) == 1 else parts, parameters, attribution, given, instance)
     # 3. Send the statement, and bring the session up to date.
-    writer = Writer(session, mapped)
+    writer, act = Writer(session, mapped), by or carry_out
     if not observers and not log.isEnabledFor(logging.INFO):
-        outcome = carry_out(writer, fire)
+        outcome = act(writer, fire)
     else:
         with watching(Attempt("fire", model, mapped.table_name, sql.name, fire.key)) as attempt:
-            attempt.result = outcome = carry_out(writer, fire)
+            attempt.result = outcome = act(writer, fire)
     if raises_refusal and isinstance(outcome, Refused):
         raise fires.refusal_error(fire, outcome)
     return outcome

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from ..core.notes import Promise, keep_promises
 
-__all__ = ["Journal", "connections_of", "early_commits", "journal_of", "note"]
+__all__ = ["Journal", "connections_of", "early_commits", "ends_with", "journal_of", "note"]
 
 _KEY = "sqlalchemy_fsm_mysql"
 
@@ -214,6 +214,16 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 def connections_of(transaction: SessionTransaction) -> set[Connection]:
     """The connections that a session's *transaction* has begun or joined; SQLAlchemy has no public name for them."""
     return {connection for connection, *_ in transaction._connections.values()}  # noqa: SLF001
+
+
+def ends_with(session: Session, connection: Connection) -> bool:
+    """Whether the COMMIT of *session* is that of *connection*, and no other.
+
+    It is not where the session has joined a transaction that somebody else ends, or has several connections.
+    """
+    transaction, root = session.get_transaction(), connection.get_transaction()
+    begun = () if transaction is None else set(transaction._connections.values())  # noqa: SLF001 - as above
+    return [(one, its, is_ended) for one, its, is_ended, _ in begun] == [(connection, root, True)]
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

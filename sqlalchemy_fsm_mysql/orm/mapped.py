@@ -40,7 +40,7 @@ class MappedState(Target):
         self.machine, self.protected = type_.machine, type_.protected
         extras: Extras | None = column.info.get(EXTRAS)
         if extras is None or extras.column is not column:  # Table.to_metadata() copies a column's info
-            extras = column.info[EXTRAS] = Extras(column)
+            extras = column.info[EXTRAS] = Extras(column, one_packet=type_.one_packet)
         self.extras = extras
         self._events: dict[str, EventSQL] = {}
         self._forced: dict[State, EventSQL] = {}

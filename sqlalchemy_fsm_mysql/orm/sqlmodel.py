@@ -26,6 +26,7 @@ def StateField(  # noqa: N802 - reads as SQLModel's Field
     protected: bool = True,
     enforced: bool = False,
     initial_states: Iterable[State] | AnyState = (),
+    one_packet: bool = False,
     sa_column_kwargs: Mapping[str, object] | None = None,
     **options: object,
 ) -> Any:  # Any: as SQLModel's Field, which stands for a value of the annotated type
@@ -39,7 +40,14 @@ def StateField(  # noqa: N802 - reads as SQLModel's Field
 
     if not isinstance(machine, Machine):
         raise TypeError(f"StateField takes a Machine first, not {shown(machine)}")
-    type_ = StateType(machine, storage=storage, protected=protected, enforced=enforced, initial_states=initial_states)
+    type_ = StateType(
+        machine,
+        storage=storage,
+        protected=protected,
+        enforced=enforced,
+        initial_states=initial_states,
+        one_packet=one_packet,
+    )
     field: Any = Field  # its overloads know no instance of a type, which it takes all the same
     return field(
         **{"default": machine.initial, "nullable": False, **options},

@@ -31,6 +31,17 @@ class OrderTransition(TransitionHistory, Base):
     __records__ = "Order.state"
 
 
+class Beacon(Stateful, Base):
+    """A machine whose column asks for packets by itself."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine, one_packet=True)
+
+
+class BeaconTransition(TransitionHistory, Base):
+    __records__ = "Beacon.state"
+
+
 class Parcel(Stateful, Base):
     """A composite key, part of it text."""
 

@@ -40,7 +40,7 @@ from sqlalchemy_fsm_mysql import (
     remove_hook,
     try_fire_key,
 )
-from tests.conformance.history_models import Order, OrderTransition, Parcel, Payment, Signal
+from tests.conformance.history_models import Beacon, Order, OrderTransition, Parcel, Payment, Signal
 from tests.conformance.session_support import HIGHEST, create, stored
 from tests.conformance.test_interrupted_statements import JobTimeout, time_limit
 from tests.faults.proxy import Cut, proxy, unencrypted
@@ -467,6 +467,61 @@ def test_a_listener_of_statements_as_objects_is_refused(database: Engine, engine
         with pytest.raises(TransactionRequired, match="a listener"):
             fire_key(Order, key, "Ready", connection)
     assert stored(database, Order, key) == "Initializing"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_listener_that_may_answer_for_the_driver_is_refused(
+    database: Engine, engine_of_packets: Engine, is_first: bool
+) -> None:
+    """It would be given the packet's text, read the first answer, and leave the others unread on the connection."""
+    key = create(database, Order)
+
+    def send(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        cursor.execute(statement, parameters)
+        return True
+
+    with engine_of_packets.connect() as connection:
+        if not is_first:
+            fire_key(Order, key, "Stop", connection)
+        event.listen(engine_of_packets, "do_execute", send)
+        with pytest.raises(TransactionRequired, match="do_execute"):
+            fire_key(Order, key, "Stop", connection)
+        assert connection.scalar(text("SELECT 42")) == 42
+        event.remove(engine_of_packets, "do_execute", send)
+        assert fire_key(Order, key, "Stop", connection).sequence == 2 - is_first
+
+
+# --- asked for by the column
+
+
+def test_a_column_asks_for_packets_by_itself(engine_of_packets: Engine, database: Engine) -> None:
+    """On every engine that does not set the option; the option decides where it is set."""
+    beacon, order = create(database, Beacon), create(database, Order)
+    silent = engine_of_packets.execution_options(fsm_one_packet=None)
+    with silent.connect() as connection:
+        assert fire_key(Beacon, beacon, "Ready", connection, token=f"beacon {beacon}").sequence == 1
+        assert find_by_token(Beacon.state, f"beacon {beacon}", connection) is not None
+        with pytest.raises(TransactionRequired):
+            fire_key(Order, order, "Ready", connection)
+    with Session(silent) as session:
+        assert fire_key(Beacon, beacon, "Ready", session).sequence == 2
+    refusing = engine_of_packets.execution_options(fsm_one_packet=False)
+    with refusing.connect() as connection, pytest.raises(TransactionRequired):
+        fire_key(Beacon, beacon, "Ready", connection)
+
+
+def test_a_column_that_asks_where_packets_cannot_be_sent_is_told_why(database: Engine, backend: str) -> None:
+    if is_async(database.url) or database.url.get_driver_name() not in ("pymysql", "mysqldb") or backend == "locking":
+        pytest.skip("only mysqlclient and PyMySQL can connect without the flag; the locking read sends no packet")
+    without = {"multi_statements": False} if database.url.get_driver_name() == "mysqldb" else {}
+    key = create(database, Beacon)
+    engine = make_engine(database.url, isolation_level="AUTOCOMMIT", connect_args=without)
+    with engine.connect() as connection, pytest.raises(TransactionRequired, match="one_packet of its column"):
+        fire_key(Beacon, key, "Ready", connection)
+    engine.dispose()
+    with Session(database) as session:  # a transaction needs no packet
+        assert fire_key(Beacon, key, "Ready", session).sequence == 1
+        session.rollback()
 
 
 def test_a_transaction_that_a_statement_began_is_not_committed(database: Engine, engine_of_packets: Engine) -> None:

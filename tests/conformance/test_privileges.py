@@ -25,6 +25,7 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     check_database,
     claim,
+    commit_with_fire_key,
     dwell_times,
     enforce_machine,
     erase_actor,
@@ -204,7 +205,7 @@ def coalesced(session: Session) -> object:
         return fires.fire_key(Job, 1, "Start")
 
 
-# Each feature of the table, without its commit (a coalescer commits by itself). Row 1 is 'Initializing', and has the token "used" in its history.
+# Each feature of the table, without its commit (a coalescer and commit_with_fire commit). Row 1 is 'Initializing', and has the token "used" in its history.
 FEATURES: dict[str, Callable[[Session], object]] = {
     "`fire`": lambda session: session.get_one(Order, 1).fire("Ready"),
     "`fire_key`": lambda session: fire_key(Order, 1, "Ready", session),
@@ -233,6 +234,7 @@ FEATURES: dict[str, Callable[[Session], object]] = {
     ),
     "`fire_due`, `run_due`": lambda session: fire_due(Job, session),
     "`fire_key` of a `Coalescer`": coalesced,
+    "`commit_with_fire_key`": lambda session: commit_with_fire_key(Job, 1, "Start", session),
     "`find_by_token`": lambda session: find_by_token(Order.state, "used", session),
     "`history`, `replay`": lambda session: replay(session.get_one(Order, 1).history(session)),
     "`count_rows`": lambda session: count_rows(Bare.state, session),
@@ -266,7 +268,13 @@ def table() -> dict[str, list[str]]:
 
 
 OF_BARE = ("`can`, `after`", "`possible_events`", "`count_rows`", "`enforce_machine`, `release_machine`")
-OF_JOBS = ("`claim` with a lease", "`extend_lease`", "`fire_due`, `run_due`", "`fire_key` of a `Coalescer`")
+OF_JOBS = (
+    "`claim` with a lease",
+    "`extend_lease`",
+    "`fire_due`, `run_due`",
+    "`fire_key` of a `Coalescer`",
+    "`commit_with_fire_key`",
+)
 MODELS = (Order, Bare, Job)
 
 
@@ -294,7 +302,7 @@ def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, featu
     """And with one less the server refuses, in words that name the grant, and nothing is moved."""
     grants = table()[feature]
     locking = {"fsm_backend": "locking"} if "locking" in feature else {}
-    with Session(login(*grants).execution_options(**locking)) as session:
+    with Session(login(*grants).execution_options(fsm_one_packet=True, **locking)) as session:
         done = FEATURES[feature](session)
         session.rollback()
     if feature in OF_JOBS:

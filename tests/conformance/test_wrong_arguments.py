@@ -41,6 +41,8 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     check_database,
     claim,
+    commit_with_fire,
+    commit_with_fire_key,
     count_rows,
     count_transitions,
     diff_machines,
@@ -64,6 +66,8 @@ from sqlalchemy_fsm_mysql import (
     require_database,
     run_due,
     run_transaction,
+    try_commit_with_fire,
+    try_commit_with_fire_key,
     try_fire_key,
     unlocked,
 )
@@ -249,6 +253,18 @@ EVERY_FIRE: dict[str, Callable[..., Any]] = {
     "try_fire": lambda s, event="Go", column=None, **said: s.info["one"].try_fire(event, s, column=column, **said),
     "fire_key": lambda s, event="Go", column=None, **said: fire_key(Plain, 1, event, s, column=column, **said),
     "try_fire_key": lambda s, event="Go", column=None, **said: try_fire_key(Plain, 1, event, s, column=column, **said),
+    "commit_with_fire": lambda s, event="Go", column=None, **said: commit_with_fire(
+        s.info["one"], event, s, column=column, **said
+    ),
+    "try_commit_with_fire": lambda s, event="Go", column=None, **said: try_commit_with_fire(
+        s.info["one"], event, s, column=column, **said
+    ),
+    "try_commit_with_fire_key": lambda s, event="Go", column=None, **said: try_commit_with_fire_key(
+        Plain, 1, event, s, column=column, **said
+    ),
+    "commit_with_fire_key": lambda s, event="Go", column=None, **said: commit_with_fire_key(
+        Plain, 1, event, s, column=column, **said
+    ),
     "fire_or_create": lambda s, event="Go", column=None, **said: fire_or_create(
         Plain(id=9), event, s, column=column, **said
     ),
@@ -429,6 +445,8 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
     ):
         yield f"{name} lease", by(lend, "lease"), NO_COLUMN
         yield f"{name} worker", by(lend, "worker"), NO_WORKER
+    yield "commit_with_fire_key model", lambda s, value: commit_with_fire_key(value, 1, "Go", s), NO_MODEL
+    yield "commit_with_fire_key session", lambda _, value: commit_with_fire_key(Plain, 1, "Go", value), NO_PLACE
     yield "fire_keys model", lambda s, value: fire_keys(value, [1], "Go", s), NO_MODEL
     yield "fire_keys keys", lambda s, value: fire_keys(Plain, value, "Go", s), NO_KEYS
     yield "fire_keys key", lambda s, value: fire_keys(Plain, [1, value], "Go", s), [key for key in NO_KEY if key != [1]]

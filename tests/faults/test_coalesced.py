@@ -1,5 +1,5 @@
-"""Packets and coalescers beside ordinary units of work, on the same rows: killed workers, cuts inside of a packet, deadlocks,
-and callers that give up. Nothing that was acknowledged is lost, nothing happens twice, and no outcome is wrong."""
+"""Packets, ends of units and coalescers beside ordinary units of work, on the same rows: killed workers, cuts inside of a
+packet, deadlocks, and callers that give up. Nothing that was acknowledged is lost, nothing happens twice, and no outcome is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqlalchemy_fsm_mysql import (
@@ -30,8 +30,10 @@ from sqlalchemy_fsm_mysql import (
     OutcomeUnknown,
     TransactionAborted,
     TransactionRequired,
+    commit_with_fire_key,
     fire_key,
     run_transaction,
+    try_commit_with_fire_key,
     try_fire_key,
 )
 from tests.faults.crew import Log, Task, Work, moves, start, told
@@ -63,6 +65,9 @@ class Packed(Task):
 
     def engine(self) -> Engine:
         return make_engine(self.url, connect_args=self.connect_args)
+
+    def ending(self) -> Engine:
+        return make_engine(self.url, execution_options={"fsm_one_packet": True}, connect_args=self.connect_args)
 
     @property
     def is_over(self) -> bool:
@@ -184,7 +189,85 @@ def by_units(task: Packed, log: Log) -> None:
             time.sleep(0.01)
 
 
-WORKERS: tuple[Work, ...] = (by_packets, by_packets, by_threads, by_tasks, by_units, by_units)  # type: ignore[assignment]
+def by_ends(task: Packed, log: Log) -> None:
+    """One or two fires, the last in one packet with COMMIT: in a session, on a connection, or as a unit that runs again."""
+    dice, engine = random.Random(secrets.randbits(64)), task.ending()
+    while not task.is_over:
+        number, name = dice.choice((1, 2, 2)), dice.choice(EVENTS)
+        keys, tokens = dice.sample(list(task.keys), number), [secrets.token_hex(16) for _ in range(number)]
+        for token in tokens:
+            log.tell("begin", token)
+        try:
+            outcomes = end_once(engine, dice, list(zip(keys, tokens, strict=True)), name)
+        except OutcomeUnknown as error:
+            assert tokens[-1] in error.tokens
+            for token in tokens:
+                log.tell("unknown", token)
+        except (FireError, DBAPIError):  # nothing, or in doubt
+            time.sleep(0.01)
+        else:
+            is_committed = bool(outcomes[-1])  # else the unit is rolled back
+            for token, outcome in zip(tokens, outcomes, strict=True):
+                is_moved = is_committed and isinstance(outcome, Moved)
+                log.tell(*(("moved", *Move.of(outcome)) if is_moved else ("nothing", token)))
+
+
+def end_once(engine: Engine, dice: random.Random, fires: list[tuple[int, str]], name: str) -> list[Any]:
+    def unit(place: Any) -> list[Any]:
+        *before, (key, token) = fires
+        outcomes = [try_fire_key(Job, one, name, place, token=its) for one, its in before]
+        return [*outcomes, try_commit_with_fire_key(Job, key, name, place, token=token)]
+
+    factory: Any = dice.choice((sessionmaker(engine), engine))
+    if dice.random() < 0.5:
+        return run_transaction(factory, unit, attempts=3, idempotent=dice.random() < 0.5)
+    with factory.connect() if factory is engine else factory() as place:
+        return unit(place)
+
+
+def by_async_ends(task: Packed, log: Log) -> None:
+    """Ends in asyncio, whose callers may give up within the packet."""
+    asyncio.run(_async_ends(task, log))
+
+
+async def _async_ends(task: Packed, log: Log) -> None:
+    url = task.url.set(drivername="mysql+asyncmy")
+    engine = create_async_engine(url, execution_options={"fsm_one_packet": True}, pool_size=10)
+
+    async def ended(key: int, name: str, token: str) -> Any:
+        async with AsyncSession(engine) as session:
+            return await try_commit_with_fire_key(Job, key, name, session, token=token)
+
+    async def work() -> None:
+        dice = random.Random(secrets.randbits(64))
+        while not task.is_over:
+            token, key, name = secrets.token_hex(16), dice.choice(list(task.keys)), dice.choice(EVENTS)
+            log.tell("begin", token)
+            try:
+                outcome = await asyncio.wait_for(ended(key, name, token), dice.choice((0.002, 0.01, 30.0, 30.0)))
+            except asyncio.TimeoutError:
+                log.tell("cancelled", token)
+            except OutcomeUnknown:
+                log.tell("unknown", token)
+            except (DBAPIError, FireError):
+                log.tell("error", token)
+                await asyncio.sleep(0.02)
+            else:
+                log.tell(*(("moved", *Move.of(outcome)) if isinstance(outcome, Moved) else ("nothing", token)))
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    await engine.dispose()
+
+
+WORKERS: tuple[Work, ...] = (  # type: ignore[assignment]
+    by_packets,
+    by_ends,
+    by_ends,
+    by_async_ends,
+    by_threads,
+    by_tasks,
+    by_units,
+)
 
 
 @contextmanager
@@ -193,7 +276,7 @@ def cutting(url: URL, share: float) -> Iterator[Any]:
     dice, places = random.Random(7), [cut for cut in Cut if cut not in (Cut.NEVER, Cut.BEFORE)]
 
     def choose(statement: str) -> Cut:
-        is_commit = statement == "COMMIT" or ("START TRANSACTION" in statement and "FAULT_JOBS" in statement)
+        is_commit = statement.endswith("COMMIT") and (statement == "COMMIT" or "FAULT_JOBS" in statement)
         return dice.choice(places) if is_commit and dice.random() < share else Cut.NEVER
 
     with proxy(url, choose) as between:
@@ -208,7 +291,7 @@ def test_no_outcome_is_lost_doubled_or_wrong(
     arguments = unencrypted(url)
     if url.get_driver_name() == "pymysql":
         arguments["client_flag"] = MULTI_STATEMENTS
-    works = [work for work in WORKERS if work is not by_tasks or is_installed("asyncmy")]
+    works = [work for work in WORKERS if work not in (by_tasks, by_async_ends) or is_installed("asyncmy")]
     dice, running, number = random.Random(5), [], 0
     with cutting(url, share) as between:
         first = Packed(0, between.url, tmp_path / "0.log", keys, connect_args=arguments)
@@ -264,9 +347,14 @@ def test_a_proxy_without_multi_statements_is_told_and_coalescers_go_on(url: URL,
         packing, ordinary = task.packing(), task.engine()
         with packing.connect() as connection, pytest.raises(TransactionRequired, match="one statement"):
             fire_key(Job, keys[0], "Ready", connection)
+        ending = task.ending()
+        with Session(ending) as session:  # sent again statement by statement, with the COMMIT apart
+            ended = [commit_with_fire_key(Job, keys[0], "Ready", session, token=token) for token in (None, "t", "t")]
         with Coalescer(ordinary, max_wait=timedelta(milliseconds=30)) as fires, ThreadPoolExecutor(6) as threads:
-            moved = list(threads.map(lambda key: fires.fire_key(Job, key, "Ready"), keys))
+            moved = list(threads.map(lambda key: fires.fire_key(Job, key, "Ready"), keys[1:]))
         packing.dispose()
+        ending.dispose()
         ordinary.dispose()
-    assert [(str(one.source), str(one.target), one.sequence) for one in moved] == [("Initializing", "Running", 1)] * 6
-    assert problems(engine, [Move.of(one) for one in moved]) == []
+    assert [(str(one.source), str(one.target), one.sequence) for one in moved] == [("Initializing", "Running", 1)] * 5
+    assert [(one.sequence, one.replayed) for one in ended] == [(1, False), (2, False), (2, True)]
+    assert problems(engine, [Move.of(one) for one in (*ended[:2], *moved)]) == []

@@ -16,6 +16,8 @@ from sqlalchemy_fsm_mysql import (
     MovedRows,
     Refused,
     claim,
+    commit_with_fire,
+    commit_with_fire_key,
     find_by_token,
     fire_key,
     fire_keys,
@@ -23,6 +25,8 @@ from sqlalchemy_fsm_mysql import (
     fire_where,
     force_state,
     run_transaction,
+    try_commit_with_fire,
+    try_commit_with_fire_key,
     try_fire_key,
 )
 from tests.typing.models import Light, Order, Special
@@ -48,6 +52,18 @@ def of_a_key(session: Session) -> None:
     assert_type(fire_key(Order, ("acme", 1), "Stop", session, column="state"), Moved[Order])
     assert_type(fire_key(Order, {"id": 1}, "Refund", session, amount=30), Moved[Order])
     assert_type(try_fire_key(Order, 1, "Stop", session), Moved[Order] | Refused[Order])
+
+
+def with_the_commit(order: Order, session: Session, connection: Connection) -> None:
+    assert_type(commit_with_fire(order, "Stop", session), Moved[Order])
+    assert_type(try_commit_with_fire(order, "Stop"), Moved[Order] | Refused[Order])
+    assert_type(commit_with_fire_key(Order, 1, "Stop", connection), Moved[Order])
+    assert_type(try_commit_with_fire_key(Order, 1, "Stop", session), Moved[Order] | Refused[Order])
+
+
+async def with_the_commit_in_asyncio(order: Order, session: AsyncSession, connection: AsyncConnection) -> None:
+    assert_type(await commit_with_fire(order, "Stop", session), Moved[Order])
+    assert_type(await try_commit_with_fire_key(Order, 1, "Stop", connection), Moved[Order] | Refused[Order])
 
 
 def in_a_scoped_session(order: Order, session: scoped_session[Session]) -> None:

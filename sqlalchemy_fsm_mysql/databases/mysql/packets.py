@@ -10,17 +10,20 @@ is faster by its parsing, but needs a migration for each release and its own gra
 
 A history row of a packet is inserted before the client knows the row's code, so its INSERT asks for the code itself,
 in a session variable: LAST_INSERT_ID(expr) of the INSERT's own number would change what LAST_INSERT_ID() returns.
+
+A packet that ends an open transaction must not reach its COMMIT when the row has not moved. SQL has no condition for
+that outside of stored programs, so a statement between the two fails then, and the server stops there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Dialect, Executable, case, event, func, insert, literal_column, select
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, InterfaceError, StatementError
 from sqlalchemy.types import Integer
 from sqlalchemy.util import await_only
 
@@ -47,6 +50,13 @@ _FORGET = "DO LAST_INSERT_ID(0)"
 _REMEMBER = "SET @fsm_code = LAST_INSERT_ID()"
 _LOOK = "SELECT @fsm_code, LAST_INSERT_ID()"
 _COMMIT = "COMMIT"
+# As _REMEMBER, and an error where the code is that of no move. The subquery is evaluated only then. Not by DO, whose
+# errors MariaDB ignores; and cast, because IF of an unsigned and a signed number is a DECIMAL.
+_REMEMBER_OR_STOP = (
+    "SET @fsm_code = CAST(IF("
+    f"LAST_INSERT_ID() >= {OFFSET + TAKEN}, LAST_INSERT_ID(), (SELECT 1 UNION ALL SELECT 1)) AS UNSIGNED)"
+)
+_STOPPED = 1242  # ER_SUBQUERY_NO_1_ROW
 
 _MULTI_STATEMENTS = 1 << 16
 # The attributes by which drivers show the flags of a connection. Those that are not here always announce it.
@@ -60,6 +70,14 @@ class _Sent(NamedTuple):
     rowcount: int
     lastrowid: int | None
     rows: Sequence[Any] | None
+
+
+class _Answers(list[_Sent]):
+    """The answers to a packet's statements, as many as there are; `stop` is the position of one that may fail."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        super().__init__()
+        self.stop, self.is_stopped = stop, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +139,9 @@ class MySQLPackets(Packets):
 
     def obstacle(self, connection: Connection) -> str | None:
         driver = connection.dialect.driver
+        # One that returns True calls the driver itself, reads the first answer, and leaves the others unread.
+        if any(heard is not do_send for heard in connection.dialect.dispatch.do_execute):
+            return "listeners of do_execute would be given a packet in the place of a statement"
         if driver in _ALWAYS:
             return None
         if driver not in _FLAGS:
@@ -163,25 +184,85 @@ class MySQLPackets(Packets):
             sent += text.statements
         statements.append(_COMMIT)
         # 2. Send it. The number of answers tells which statement has failed.
-        answers: list[_Sent] = []
-        self._listen(connection)
+        answers = _Answers()
         try:
-            connection.exec_driver_sql(";".join(statements), tuple(values), execution_options={_ANSWERS: answers})
+            self._execute(connection, statements, values, answers, number=sent + 1)
         except (DBAPIError, RefusedByDatabase) as error:
             failed = len(answers)
             _end(connection, is_begun=failed > 0)
             raise PacketFailed(error, unit=_unit_of(begins, failed, sent), at_commit=failed == sent) from error
         except UnicodeEncodeError as error:  # of a text that the connection's character set lacks: nothing was sent
             raise PacketFailed(error, unit=None) from error
-        except BaseException:
-            # An exception of a signal handler may have come with answers unread, or with the transaction open.
-            connection.invalidate()
-            raise
         # 3. Read the answers.
         return [
             self._answer(connection, unit, text, answers[begin : begin + text.statements])
             for unit, text, begin in zip(units, texts, begins, strict=True)
         ]
+
+    def end(self, connection: Connection, unit: Unit, *, savepoint: str | None = None) -> Answer:
+        # 1. Compose the packet: what comes before the UPDATE, the UPDATE, and what follows a move.
+        ready = self._ready(replace(unit, has_token=False))  # who has a token looks for it when nothing has moved
+        parts = [part for statement in ready.statements if (part := statement.text_on(connection)) is not None]
+        if len(parts) < len(ready.statements):
+            raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; fits() tells beforehand")
+        before = [_FORGET] if savepoint is None else [f"SAVEPOINT {savepoint}", _FORGET]
+        update, *insert_row = [part.text for part in parts]
+        statements = [*before, update, _REMEMBER_OR_STOP, *insert_row, _LOOK, _COMMIT]
+        try:
+            values = [value for part in parts for value in part.values(unit.parameters)]
+        except StatementError as error:  # of a type that cannot bind a value
+            raise PacketFailed(error, unit=0) from error
+        # 2. Send it. The answer to the UPDATE has the code of a row that was not moved.
+        at_update, at_commit = len(before), len(statements) - 1
+        answers = _Answers(stop=at_update + 1)
+        try:
+            self._execute(connection, statements, values, answers, number=len(statements))
+        except (DBAPIError, RefusedByDatabase) as error:
+            failed = len(answers)
+            is_of_unit = at_update <= failed < at_commit
+            raise PacketFailed(error, unit=0 if is_of_unit else None, at_commit=failed == at_commit) from error
+        except UnicodeEncodeError as error:
+            raise PacketFailed(error, unit=None) from error
+        # 3. Read the answers. LAST_INSERT_ID() is the history row's number: its INSERT has remembered it.
+        if answers.is_stopped:
+            code = (answers[at_update].lastrowid or 0) - OFFSET
+            return Answer(unit.event.read(code) if code >= HIDDEN else NO_ROW)
+        rows = answers[at_commit - 1].rows
+        assert rows is not None
+        code, number = int(rows[0][0]) - OFFSET, int(rows[0][1])
+        return Answer(unit.event.read(code), number if insert_row else None)
+
+    def _execute(
+        self,
+        connection: Connection,
+        statements: Sequence[str],
+        values: Sequence[Any],
+        answers: _Answers,
+        *,
+        number: int,
+    ) -> None:
+        """Send *statements* as one packet, and collect its answers, of which there are *number*.
+
+        Raises: SQLAlchemy's errors; then `answers` are those before the statement that failed.
+        """
+        self._listen(connection)
+        text = ";".join(statements)
+        try:
+            connection.exec_driver_sql(text, tuple(values), execution_options={_ANSWERS: answers})
+        except (DBAPIError, RefusedByDatabase, UnicodeEncodeError):
+            raise
+        except BaseException:
+            # An exception of a signal handler may have come with answers unread, or with the transaction open.
+            connection.invalidate()
+            raise
+        if answers.is_stopped or len(answers) == number:
+            return
+        connection.invalidate()
+        changed = RuntimeError(
+            f"a packet of {number} statements had {len(answers)} answers: a listener of before_cursor_execute has"
+            " changed its text"
+        )
+        raise InterfaceError(text, None, changed, hide_parameters=True, connection_invalidated=True)
 
     def _answer(self, connection: Connection, unit: Unit, text: _Text, answers: Sequence[_Sent]) -> Answer:
         """The answer to *unit*, read from those to its statements: UPDATE, SET, INSERT, SELECT, SELECT of the token."""
@@ -255,16 +336,23 @@ class MySQLPackets(Packets):
 
 def do_send(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     """Execute a packet, and collect the answers to its statements; false for any other statement."""
-    answers: list[_Sent] | None = context.execution_options.get(_ANSWERS)
+    answers: _Answers | None = context.execution_options.get(_ANSWERS)
     if answers is None:
         return False
-    cursor.execute(statement, parameters)
-    driver = getattr(cursor, "_cursor", None)
-    if context.dialect.is_async and driver is not None:
-        # One coroutine for all answers: a switch of greenlets for each would cost more than reading it.
-        await_only(_fetch_async(driver, answers))
-    else:
-        _fetch(cursor, answers)
+    try:
+        cursor.execute(statement, parameters)
+        driver = getattr(cursor, "_cursor", None)
+        if context.dialect.is_async and driver is not None:
+            # One coroutine for all answers: a switch of greenlets for each would cost more than reading it.
+            await_only(_fetch_async(driver, answers))
+        else:
+            _fetch(cursor, answers)
+    except Exception as error:
+        # An outcome, and no error: so it must not reach SQLAlchemy's log and the application's listeners of errors.
+        number = getattr(error, "errno", None) or next(iter(error.args), None)
+        if answers.stop is None or len(answers) != answers.stop or number != _STOPPED:
+            raise
+        answers.is_stopped = True
     return True
 
 
