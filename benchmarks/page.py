@@ -228,7 +228,9 @@ def charts(figures: Figures) -> Iterator[tuple[str, dict[str, float], str]]:
         )
     if "races" in figures:
         hot = figures["races"]["hot"]
-        rates = {CONTESTANTS[name].label: each["rate"] for name, each in hot.items()}  # type: ignore[attr-defined]
+        lossy = {name for name, each in hot.items() if each["lost"]}
+        labels = {name: CONTESTANTS[name].label for name in hot}  # type: ignore[attr-defined]
+        rates = {f"{labels[name]}{' (loses updates)' * (name in lossy)}": each["rate"] for name, each in hot.items()}
         yield "performance-hot-row.svg", rates, "moves a second, 8 processes on one row"
 
 
