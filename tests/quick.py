@@ -6,6 +6,7 @@ A test with parameters is run with its first set of them. Left out are the folde
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -60,5 +61,12 @@ def covered(
         yield f"NOT COVERED BY THIS RUN: {', '.join(absent)}. FSM_TEST_URLS names servers: see CONTRIBUTING.md"
     for driver in missing_drivers:
         yield f"NOT COVERED BY THIS RUN: the driver {driver}, which is not installed"
+    modules = {
+        reason: found.group(1) for reason in skipped if (found := re.match(r"could not import '([\w.]+)'", reason))
+    }
+    if modules:
+        names = ", ".join(sorted({name.partition(".")[0] for name in modules.values()}))
+        yield f"skipped {sum(skipped[reason] for reason in modules)}: {names} not installed; ./dev ecosystem has them"
     for reason, number in sorted(skipped.items(), key=lambda each: -each[1]):
-        yield f"skipped {number}: {reason}"
+        if reason not in modules:
+            yield f"skipped {number}: {reason}"

@@ -39,13 +39,15 @@ def test_races_and_faults_are_left_out() -> None:
 
 def test_the_end_names_servers_without_tests_and_reasons_of_skips() -> None:
     found = [SimpleNamespace(name="mariadb118", version="11.8.9")]
-    lines = list(covered(found, Counter({"no Docker": 2}), ["mysqldb"]))
+    missing = {f"could not import '{name}': No module named": 1 for name in ("pandas", "kombu.utils.json")}
+    lines = list(covered(found, Counter({"no Docker": 2} | missing), ["mysqldb"]))
 
     assert lines[0].startswith("covered: SQLite 3.")
     assert lines[1] == "covered: mariadb118 11.8.9"
     assert lines[2].startswith("NOT COVERED BY THIS RUN: MySQL 9.7, MariaDB 10.11.")
     assert lines[3] == "NOT COVERED BY THIS RUN: the driver mysqldb, which is not installed"
-    assert lines[4] == "skipped 2: no Docker"
+    assert lines[4] == "skipped 2: kombu, pandas not installed; ./dev ecosystem has them"
+    assert lines[5:] == ["skipped 2: no Docker"]
 
 
 def test_the_supported_servers_are_those_of_the_policy() -> None:
