@@ -40,7 +40,7 @@ def _compare_table(
     stored: Table | None,
     declared: Table | None,
 ) -> None:
-    """Add what is needed for the columns of *declared* that shall be enforced, and for those that are dropped."""
+    """Add what is needed for the enforced columns of *declared*, and for those that are dropped."""
     connection = context.connection
     if connection is None or not enforcer_of(connection.dialect).can_enforce:
         return
@@ -96,7 +96,7 @@ def _enforced(
         if stored is not None and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
             log.warning("%s: this account has no privilege TRIGGER and sees no triggers; none are compared", label)
             return
-        log.info("Detected that a machine shall be enforced on '%s'", label)
+        log.info("Detected a machine to enforce on '%s'", label)
         yield EnforceMachineOp(**where, **machine)
         return
     if any(one.mode == "watch" for one in found):

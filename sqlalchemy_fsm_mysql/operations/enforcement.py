@@ -154,7 +154,7 @@ def state_column(column: Any) -> Column[Any]:
     if isinstance(column, QueryableAttribute):
         column = getattr(inspect(column).property, "columns", [None])[0]
     if not isinstance(column, Column) or not isinstance(column.table, Table):
-        raise TypeError(f"a mapped state such as Order.state is wanted, or a column of a Table, not {shown(column)}")
+        raise TypeError(f"expected a mapped state such as Order.state, or a column of a Table, not {shown(column)}")
     return column
 
 
@@ -175,7 +175,7 @@ def connected(bind: Connection | Engine) -> Iterator[Connection]:
         yield bind
         return
     if not isinstance(bind, Engine):
-        raise TypeError(f"a Connection or an Engine is wanted, not {type(bind).__name__}")
+        raise TypeError(f"expected a Connection or an Engine, not {type(bind).__name__}")
     with bind.begin() as connection:
         yield connection
 

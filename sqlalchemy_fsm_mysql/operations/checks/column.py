@@ -63,8 +63,8 @@ def _of_states(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "any state",
-            f"{label} takes any {'text: it is no ENUM, and' if type_.numbers is None else 'number: it'} has no CHECK"
-            f" {check_name(*names_of(mapped.column))}",
+            f"{label} takes any {'text: it is not an ENUM, and' if type_.numbers is None else 'number: it'} has no"
+            f" CHECK {check_name(*names_of(mapped.column))}",
             f"give it one, as by op.{'convert_states' if column.kind in _CONVERTED else 'adopt_column'}()",
         )
     else:
@@ -100,7 +100,7 @@ def _of_definition(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding
         yield Finding("warning", "default", what, "change the column's default")
     if column.collation is not None and not column.is_exact:
         what = f"{label} has the collation {column.collation}, in which different texts are equal"
-        yield Finding("warning", "collation", what, "use ascii_bin for an ENUM; a VARCHAR needs one that pads nothing")
+        yield Finding("warning", "collation", what, "use ascii_bin for an ENUM, and a NO PAD collation for a VARCHAR")
 
 
 def type_of(mapped: MappedState) -> StateType:

@@ -30,7 +30,7 @@ def of_triggers(connection: Connection, column: Column[Any]) -> Iterator[Finding
     elif column.type.enforced:  # type: ignore[attr-defined]  # a StateType
         if database.catalogue.may_see_triggers(connection, column.table):
             kinds = " and ".join(KINDS).upper()
-            what = f"{label_of(column)} shall be enforced, and has no trigger for {kinds}"
+            what = f"{label_of(column)} is declared as enforced, but has no trigger for {kinds}"
             yield Finding("error", "triggers missing", what, "run enforce_machine()")
         else:
             what = f"no trigger is seen on {label_of(column)}: this account has no privilege TRIGGER on the table"
@@ -43,7 +43,7 @@ def _of_ours(connection: Connection, column: Column[Any], found: list[InstalledT
     label, rules = label_of(column), rules_of(column)
     missing = [kind for kind in KINDS if kind not in {one.kind for one in found}]
     if missing:
-        what = f"{label} shall be enforced, and has no trigger for {' and '.join(missing).upper()}"
+        what = f"{label} is enforced in part: it has no trigger for {' and '.join(missing).upper()}"
         yield Finding("error", "triggers missing", what, "run enforce_machine()")
     if any(one.mode == "watch" for one in found):
         what = f"the triggers of {label} refuse nothing: they write other transitions to fsm_watched_edges"
