@@ -6,7 +6,7 @@ as ever, and the COMMIT after it; the outcomes and errors are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -25,6 +25,7 @@ from ..errors import TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..outcomes import Moved, Refused
+from .awaited import Later
 from .firing import carry_out, fire_row, show_replayed
 from .hooks import announce
 from .instances import know_version, show_moved
@@ -48,11 +49,11 @@ def commit_with_fire(
     session: AnySession | None = ...,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def commit_with_fire(
@@ -61,12 +62,12 @@ def commit_with_fire(
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 def commit_with_fire(
     instance: Any,
     event: str,
@@ -109,11 +110,11 @@ def try_commit_with_fire(
     session: AnySession | None = ...,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M] | Refused[M]: ...
 @overload
 def try_commit_with_fire(
@@ -122,12 +123,12 @@ def try_commit_with_fire(
     session: AsyncSession,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M] | Refused[M]]: ...
+    **payload: object,
+) -> Later[Moved[M] | Refused[M]]: ...
 def try_commit_with_fire(
     instance: Any,
     event: str,
@@ -149,31 +150,31 @@ def try_commit_with_fire(
 @overload
 def commit_with_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M]: ...
 @overload
 def commit_with_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M]]: ...
+    **payload: object,
+) -> Later[Moved[M]]: ...
 def commit_with_fire_key(
     model: type[M],
     key: Any,
@@ -202,31 +203,31 @@ def commit_with_fire_key(
 @overload
 def try_commit_with_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: SyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
+    **payload: object,
 ) -> Moved[M] | Refused[M]: ...
 @overload
 def try_commit_with_fire_key(
     model: type[M],
-    key: Any,
+    key: object,
     event: str,
     session: AsyncPlace,
     /,
     *,
-    column: Any = ...,
+    column: object = ...,
     actor: str | None = ...,
-    details: Any = ...,
+    details: object = ...,
     token: str | None = ...,
-    **payload: Any,
-) -> Coroutine[Any, Any, Moved[M] | Refused[M]]: ...
+    **payload: object,
+) -> Later[Moved[M] | Refused[M]]: ...
 def try_commit_with_fire_key(
     model: type[M],
     key: Any,
