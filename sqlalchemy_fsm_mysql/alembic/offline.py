@@ -123,7 +123,7 @@ class _Writer:
     def check(self, op: AlterStatesOp, states: Sequence[str]) -> str:
         """``CONSTRAINT … CHECK (…)``."""
         column = state_table(op.table_name, op.column_name, op.schema).c[op.column_name]
-        constraint = states_check(column, states, is_number=op.storage == "integer")
+        constraint = states_check(column, states, is_number=op.storage == "integer", is_script=True)
         return constraint_text(constraint, self.dialect)
 
     def type(self, states: Sequence[str], storage: str) -> str:

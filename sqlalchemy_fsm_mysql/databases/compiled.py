@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import String, literal
 from sqlalchemy.ext.compiler import compiles
 
 from ..sql.clock import seconds_between, utc_ago, utc_in, utc_now
-from ..sql.exact import ExactName, exact_text, state_literal
+from ..sql.exact import DefinedText, ExactName, exact_text, state_literal
 from .database import syntax_of
 from .exact import AsBytes
 
@@ -43,6 +44,12 @@ def _exact_name(element: ExactName, compiler: Any, **options: Any) -> str:
     if syntax.has_exact_literals:
         return syntax.exact_literal(element.name)
     return str(compiler.process(state_literal(element.name), **options))
+
+
+@compiles(DefinedText)
+def _defined_text(element: DefinedText, compiler: Any, **options: Any) -> str:
+    own = syntax_of(compiler.dialect).defined_text(element.name)
+    return str(compiler.process(literal(element.name, String()), **options)) if own is None else own
 
 
 @compiles(AsBytes)

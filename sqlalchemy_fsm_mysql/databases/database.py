@@ -26,7 +26,7 @@ from .mysql.history import MySQLHistory, MySQLLockingHistory
 from .mysql.packets import MySQLPackets
 from .mysql.rows import MySQLRows
 from .mysql.sets import MySQLSets
-from .mysql.syntax import MySQLSyntax
+from .mysql.syntax import MariaDBSyntax, MySQLSyntax
 from .mysql.transactions import MariaDBTransactions, MySQLTransactions
 from .mysql.triggers import MySQLEnforcer
 from .mysql.types import MariaDBTypes, MySQLTypes
@@ -138,6 +138,7 @@ MARIADB: Final = replace(
     transactions=MariaDBTransactions(),
     types=MariaDBTypes(),
     catalogue=MariaDBCatalogue(),
+    syntax=MariaDBSyntax(),
 )
 SQLITE: Final = replace(
     _portable("sqlite", "SQLite", SQLiteTransactions(), _SQLITE_ENFORCER),

@@ -42,6 +42,10 @@ class Syntax:
         """*name* as a literal to compare with :meth:`exact_text`."""
         raise NotImplementedError
 
+    def defined_text(self, name: str) -> str | None:
+        """*name* as a literal in DDL; None where any literal will do."""
+        return None
+
     def as_bytes(self, text: str) -> str:
         """The UTF-8 bytes of *text*, which is SQL."""
         return f"CAST({text} AS BLOB)"

@@ -21,8 +21,6 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     event,
-    literal,
-    literal_column,
 )
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import MappedColumn, mapped_column
@@ -37,6 +35,7 @@ from ..errors import InvalidMachine
 from ..errors.texts import State, listed, shown
 from ..machine import AnyState, Event, Machine
 from ..machine.rules import Rules
+from ..sql.exact import defined_state
 from .attribute import StateMapped
 from .choice import Choice, Choosable
 from .comparator import EQUALITIES, StateComparator
@@ -398,9 +397,14 @@ class _CheckRule:
         return types_of(compiler.dialect).needs_check(self.target.storage)
 
 
-def states_check(column: Column[Any], states: Iterable[str], *, is_number: bool = False) -> CheckConstraint:
-    """The named CHECK that limits *column*, a column of a table, to *states*; with *is_number*, these are numbers."""
-    is_one = column.in_([literal_column(str(int(s))) if is_number else literal(s, String()) for s in states])
+def states_check(
+    column: Column[Any], states: Iterable[str], *, is_number: bool = False, is_script: bool = False
+) -> CheckConstraint:
+    """The named CHECK that limits *column*, a column of a table, to *states*; with *is_number*, these are numbers.
+
+    With *is_script*, its text is for any server: that of a script, which its client sends in its own character set.
+    """
+    is_one = column.in_([defined_state(state, is_number=is_number, is_script=is_script) for state in states])
     return CheckConstraint(is_one, name=conv(check_name(column.table.name, column.name)))
 
 

@@ -20,8 +20,10 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine
 
 __all__ = [
+    "DefinedText",
     "ExactName",
     "bound_state",
+    "defined_state",
     "exact_text",
     "needs_no_quoting",
     "recorded",
@@ -51,6 +53,23 @@ class ExactName(ColumnElement[str]):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+class DefinedText(ColumnElement[str]):
+    """The name of a state as a literal in DDL, which the database keeps, and shows again to any connection."""
+
+    type: TypeEngine[Any] = String()
+    inherit_cache = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def defined_state(state: str, *, is_number: bool, is_script: bool) -> ColumnElement[Any]:
+    """The stored value *state* in the CHECK of a column: a number, or a text, in a script as its client sends it."""
+    if is_number:
+        return literal_column(str(int(state)), Integer())
+    return literal(state, String()) if is_script else DefinedText(state)
 
 
 def needs_no_quoting(name: str) -> bool:

@@ -227,6 +227,37 @@ def test_rows_that_are_held_for_good_are_told(project, engine, monkeypatch):
     assert stored(engine) == {1: "Failed", 2: "Error", 3: "Error"}
 
 
+@pytest.mark.servers_only
+def test_a_lock_wait_is_explained_and_a_second_run_goes_on(project, engine, monkeypatch):
+    """Another transaction has locked the gap of the history into which a batch inserts: SKIP LOCKED does not help."""
+    monkeypatch.setattr(batches, "_ATTEMPTS", 2)
+    orders(("new", "Error", "Failed")).create_all(engine)
+    fill(engine, {1: "Error", 2: "Error"})
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE moves (record_id INT, sequence INT, event VARCHAR(20), source VARCHAR(20), target VARCHAR(20),"
+                " at DATETIME(6), actor VARCHAR(20), details JSON, token VARCHAR(64), PRIMARY KEY (record_id, sequence))"
+            )
+        )
+
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as holder:
+        holder.execute(text("SELECT * FROM moves WHERE record_id >= 0 FOR UPDATE")).all()
+        explained = (
+            r"another transaction held rows for too long \(error 1205\); 0 rows are changed.*run the revision again"
+        )
+        with migrating(engine) as op, pytest.raises(MigrationRefused, match=explained):
+            op.execute("SET SESSION innodb_lock_wait_timeout = 1")
+            op.migrate_states("orders", "state", {"Error": "Failed"}, history="moves")
+        holder.rollback()
+    assert set(stored(engine).values()) == {"Error"}
+
+    with migrating(engine) as op:
+        op.execute("SET SESSION innodb_lock_wait_timeout = DEFAULT")
+        op.migrate_states("orders", "state", {"Error": "Failed"}, history="moves")
+    assert set(stored(engine).values()) == {"Failed"}
+
+
 def test_progress_is_told(project, engine, monkeypatch):
     orders(("new", "Error", "Failed")).create_all(engine)
     fill(engine, dict.fromkeys(range(1, 21), "Error"))

@@ -7,7 +7,7 @@ from datetime import timedelta
 from ...sql.exact import needs_no_quoting
 from ..syntax import Syntax
 
-__all__ = ["MySQLSyntax"]
+__all__ = ["MariaDBSyntax", "MySQLSyntax"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -38,6 +38,18 @@ class MySQLSyntax(Syntax):
         # Hexadecimal is independent of sql_mode and of the connection's character set.
         return f"_binary'{name}'" if needs_no_quoting(name) else f"X'{name.encode().hex().upper()}'"
 
+    def defined_text(self, name: str) -> str | None:
+        # MySQL keeps the character set of the connection that sends a CHECK. Where that is not utf8mb4, SHOW CREATE
+        # TABLE has a question mark in the place of every character that is not ASCII.
+        return None if name.isascii() else f"_utf8mb4 X'{name.encode().hex().upper()}'"
+
     def as_bytes(self, text: str) -> str:
         # By way of utf8mb4: a column in latin1 or ucs2 stores other bytes than the texts of a machine.
         return f"CAST(CONVERT({text} USING utf8mb4) AS BINARY)"
+
+
+class MariaDBSyntax(MySQLSyntax):
+    """As MySQL's; MariaDB keeps a CHECK in utf8mb4, and shows bytes in it as escapes."""
+
+    def defined_text(self, name: str) -> str | None:
+        return None
