@@ -59,6 +59,7 @@ The tests need a real server. Do one of:
     (separated by commas; the user must be able to CREATE DATABASE)
   - start Docker
   - install MariaDB or MySQL (Debian, Ubuntu: apt-get install mariadb-server); it need not be running
+  - install seekdb, without root, on Linux with Python 3.11 or newer:  .nox/tests/bin/python -m pip install pylibseekdb
 Without a server there is only:  ./dev tests --target sqlite"""
 
 

@@ -162,7 +162,11 @@ def report(shares: Sequence[Share], found: Sequence[Server], options: argparse.N
     if options.quick:
         say(f"left out by the quick profile: {LEFT_OUT}. ./dev tests --all runs everything.")
     failed = [share.name for share in shares if not share.is_green(options)]
-    say(f"FAILED on {', '.join(failed)}: see above" if failed else "all passed")
+    say(
+        f"FAILED on {', '.join(failed)}: see above"
+        if failed
+        else f"all passed on {', '.join(share.name for share in shares)}"
+    )
     return 1 if failed else 0
 
 

@@ -45,6 +45,7 @@ def test_quick_profile_without_a_server_tests_sqlite_and_says_what_is_not_covere
     assert "SQLite: 1 passed" in printed
     assert "NOT COVERED BY THIS RUN: MySQL 9.7, MariaDB 11.8, MariaDB 10.11." in printed
     assert "left out by the quick profile: races" in printed
+    assert printed.endswith("all passed on SQLite\n")
 
 
 def test_all_tests_without_a_server_are_an_error(monkeypatch, run):
