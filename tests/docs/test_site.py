@@ -148,3 +148,11 @@ def test_no_page_loads_anything_from_elsewhere() -> None:
     foreign = [(page.name, script) for page in pages() for script in read(page).scripts if re.match(r"\w+:|//", script)]
 
     assert [each for each in foreign if not each[1].startswith("data:")] == []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "guide").glob("*.md")), ids=lambda page: page.stem)
+def test_each_guide_links_the_reference(page: Path) -> None:
+    """The names in its text are links: docs/extensions/code_links.py."""
+    links = read(SITE / "guide" / f"{page.stem}.html").links
+
+    assert [link for link in links if "reference/" in link and "#" in link]
