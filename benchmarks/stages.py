@@ -12,11 +12,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import fire_key
-from sqlalchemy_fsm_mysql.orm.firing import _at_key
+from sqlalchemy_fsm_mysql.core import fires
+from sqlalchemy_fsm_mysql.core.fires import Fire
+from sqlalchemy_fsm_mysql.orm.mapped import mapped_event
+from sqlalchemy_fsm_mysql.orm.sessions import Writer
 
 from . import tables
 from .rounds import interleaved, spread
@@ -32,7 +35,10 @@ def main() -> None:
     session.commit()
     clauses = {event: text(tables.by_hand(event, parameter=":id")) for event in EVENTS}
     texts = {event: tables.by_hand(event) for event in EVENTS}
-    shots = {event: _at_key(session, order, 1, event, None, {}, (None, None, None)) for event in EVENTS}
+    ready = {event: Fire(*mapped_event(order, event), 1, {"fsm_key_0": 1}) for event in EVENTS}
+
+    def connection(event: str) -> Connection:
+        return Writer(session, mapped_event(order, event)[0]).connection(ready[event].event)
 
     stages: dict[str, Callable[[str], object]] = {
         "nothing but begin and commit": lambda event: session.connection(),
@@ -40,12 +46,20 @@ def main() -> None:
             session.connection().exec_driver_sql(texts[event], (1,)).lastrowid
         ),
         "the text, by the connection that get_bind() finds for the class": lambda event: (
-            shots[event].connection().exec_driver_sql(texts[event], (1,)).lastrowid
+            connection(event).exec_driver_sql(texts[event], (1,)).lastrowid
         ),
-        "a shot that is ready: all but what comes before": lambda event: shots[event].fire(),
+        "the text, by the cursor of that connection": lambda event: by_cursor(connection(event), texts[event]),
+        "a fire that is ready: all but what comes before": lambda event: fires.fire(connection(event), ready[event]),
         "fire_key": lambda event: fire_key(order, 1, event, session),
         "by hand: Session.execute(text(…))": lambda event: session.execute(clauses[event], {"id": 1}).lastrowid,
     }
+
+    def by_cursor(on: Connection, statement: str) -> int:
+        cursor = on.connection.cursor()
+        cursor.execute(statement, (1,))
+        remembered: int = cursor.lastrowid
+        cursor.close()
+        return remembered
 
     def committed(stage: Callable[[str], object], event: itertools.cycle[str]) -> None:
         stage(next(event))
