@@ -57,6 +57,8 @@ def fire(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     if isinstance(reading, Taken):
         branch = reading.branch
         fire.is_other_version = reading.is_other_version
+        if fire.target.extras.history is None:  # as moved(), without its call
+            return move_outcome(fire, branch.leaves, branch.leads_to, None)
         return moved(connection, fire, branch.source, branch.target, branch.leaves, branch.leads_to)
     return unmoved(connection, fire, reading)
 

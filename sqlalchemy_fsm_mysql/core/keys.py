@@ -17,7 +17,7 @@ from ..observation import Attempt, Operation, is_watched, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.events import EventSQL
 from . import fires, packets
-from .attribution import Attribution, require_transaction
+from .attribution import NO_ATTRIBUTION, Attribution, require_transaction
 from .failures import note_fire, raise_explained
 from .fires import Fire
 from .hooks import announce
@@ -64,7 +64,7 @@ def new_fire(
     Raises: TypeError, ValueError.
     """
     parameters = payload_parameters(target, event, payload) if payload or event.payload else {}
-    if attribution.is_given:
+    if attribution is not NO_ATTRIBUTION and attribution.is_given:
         attribution = attribution.checked(target, event, connection.dialect)
     parameters.update(zip(target.key_names, parts))  # noqa: B905 - both have the length of the model's key
     given = ReadOnlyMapping(payload) if payload else NO_PAYLOAD
@@ -90,7 +90,7 @@ def carry_out(
     target, token, has_moved = fire.target, fire.attribution.token, False
     prepare(connection, target, fire.event.name, is_one_row=True)
     try:
-        if packets.takes(connection, fire):
+        if target.extras.history is not None and packets.takes(connection, fire):
             if fire.event.row.version is not None:
                 fires.next_version(connection, fire)
             outcome = packets.fire(connection, fire)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from ..core import fires, packets
-from ..core.attribution import Attribution
+from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..core.failures import raise_explained
 from ..core.fires import Fire
 from ..core.keys import fire_key as core_fire_key
@@ -30,7 +30,7 @@ from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.code import NO_ROW
 from .awaited import Later
 from .hooks import announce
-from .instances import know_version, show_moved, show_refused, show_state
+from .instances import know_version, show_moved, show_refused, show_row, show_state
 from .journal import note
 from .mapped import MappedState, mapped_event, mapped_state, mapped_states, named_state, sole_state
 from .sessions import (
@@ -77,8 +77,7 @@ def fire_row(
     if instance is None:
         parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
     parameters = payload_parameters(mapped, sql, payload) if payload or sql.payload else {}
-    actor, details, token = attribution
-    if actor is not None or details is not None or token is not None:  # Attribution.is_given, without its call
+    if attribution is not NO_ATTRIBUTION and attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
     flush_first(session, mapped.mapper, model=model, event=event)
@@ -112,8 +111,10 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
         elif outcome.replayed:
             show_replayed(writer, connection, fire)
         else:
+            if fire.instance is not None:
+                show_row(writer, fire.instance, outcome.target, fire.event, fire)
             # Most fires by key have neither an instance nor a savepoint, and skip this.
-            if fire.instance is not None or session.identity_map or session.in_nested_transaction():
+            elif session.identity_map or session.in_nested_transaction():
                 show_moved(writer, fire, outcome)
             if token is not None:
                 note(session, token=token)
@@ -228,7 +229,15 @@ def fire_key(
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
     TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.
     """
-    attribution = Attribution(actor, details, token)
+    is_given = actor is not None or details is not None or token is not None
+    attribution = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION
+    # Most calls have one of these two. For all else that may stand in their place, within() finds the way.
+    if isinstance(session, Session):
+        return fire_row(session, model, None, key, event, column, payload, attribution, raises_refusal=True)
+    if isinstance(session, Connection):
+        return _fire_without_session(
+            session, model, None, key, event, column, payload, attribution, raises_refusal=True
+        )
     work = within(session, fire_row, "fire_key", on_connection=_fire_without_session)
     return work(model, None, key, event, column, payload, attribution, raises_refusal=True)
 

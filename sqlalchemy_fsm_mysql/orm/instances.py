@@ -81,8 +81,11 @@ def show_row(writer: Writer, instance: Any, state: Any, event: EventSQL, fire: F
 
     *fire* is the fire that moved the row; None in a set, where the versions of the rows are not known.
     """
-    show_state(writer, instance, state)
     mapped = writer.mapped
+    # As show_state(), without its call.
+    set_committed_value(instance, mapped.attribute, state)
+    if writer.session.in_nested_transaction():
+        note(writer.session, instance)
     # A fire by the key of a base class may find an instance of a subclass, which maps more columns of the row.
     if type(instance) is not mapped.model:
         mapped = mapped_states(type(instance))[mapped.attribute]

@@ -139,6 +139,9 @@ def persistent_key(session: Session, instance: Any) -> tuple[Any, ...]:
     Raises: InstanceStateError when *instance* is not stored, or not in *session*.
     """
     state = instance_state(instance)
+    # An instance that the session's identity map has is stored, and is neither detached nor deleted by a flush.
+    if session.autoflush and state.key is not None and session.identity_map.contains_state(state):
+        return state.key[1]
     around = state.session
     if around is not session and around is not None:
         raise InstanceStateError(f"{shown_instance(instance)} belongs to another session: fire with that one")

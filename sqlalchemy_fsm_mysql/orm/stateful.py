@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlalchemy import event as events
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import Mapper, Session
 
-from ..core.attribution import Attribution
+from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..errors import InvalidMachine
 from ..outcomes import Moved, Refused
 from ..outcomes.states import Undeclared
@@ -109,7 +109,10 @@ class Stateful(_Parameters[E, T, H]):
         observed, GuardNotSatisfied, RowNotFound, UnknownState; UniqueViolation, TypeError and ValueError for a value
         that a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
         """
-        attribution = Attribution(actor, details, token)
+        is_given = actor is not None or details is not None or token is not None
+        attribution = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION
+        if isinstance(session, Session):  # as in most calls; within() finds the way for all else
+            return fire_row(session, type(self), self, None, event, column, payload, attribution, raises_refusal=True)
         work = within(session_or_own(session, self), fire_row, "fire")
         return work(type(self), self, None, event, column, payload, attribution, raises_refusal=True)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Engine, bindparam, event, literal, literal_column, select, text, update
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from sqlalchemy_fsm_mysql import FSMError, fire_key
 from sqlalchemy_fsm_mysql.cli.sql import steps
+from sqlalchemy_fsm_mysql.databases.ready import ReadyStatement
 from sqlalchemy_fsm_mysql.orm.mapped import mapped_state, sole_state
 from tests.conformance import history_models, session_models
+from tests.servers import make_engine
 
 # Unless every driver is asked for.
 ONE_DRIVER = True
@@ -84,3 +89,105 @@ def test_each_statement_of_a_fire_is_printed(database: Engine, make, name, held,
 
     assert sent
     assert set(sent) - printed(model, name, database) == set()
+
+
+# --- by the driver's cursor alone
+
+
+@pytest.fixture
+def unheard(url: URL, database: Engine) -> Iterator[Engine]:
+    """An engine of its own, whose statements no listener has heard."""
+    engine = make_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def fire_twice(engine: Engine) -> None:
+    """Two fires, so that the second one finds the statement compiled."""
+    with Session(engine) as session:
+        session.add(history_models.Order(id=701))
+        session.flush()
+        for name in ("Ready", "Stop"):
+            assert fire_key(history_models.Order, 701, name, session)
+
+
+@pytest.mark.servers_only
+def test_a_fire_that_nobody_hears_needs_no_result_of_sqlalchemys(unheard: Engine, monkeypatch) -> None:
+    """Neither for the UPDATE nor for the history row."""
+    fire_twice(unheard)
+    sent: list[str] = []
+    init = DefaultExecutionContext._init_statement.__func__
+
+    def noted(cls: Any, dialect: Any, connection: Any, sender: Any, options: Any, statement: str, *rest: Any) -> Any:
+        sent.append(statement)
+        return init(cls, dialect, connection, sender, options, statement, *rest)
+
+    monkeypatch.setattr(DefaultExecutionContext, "_init_statement", classmethod(noted))
+    fire_twice(unheard)
+    assert sent == []
+
+    with listening(unheard) as heard:
+        fire_twice(unheard)
+    assert [one.split()[0] for one in sent] == ["UPDATE", "INSERT", "UPDATE", "INSERT"]
+    assert set(sent) <= set(heard)
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_an_error_is_the_same_whether_or_not_a_listener_hears_the_statement(unheard: Engine, is_heard: bool) -> None:
+    """SQLAlchemy's error, with statement and parameters; and listeners of handle_error hear of it, with the context."""
+    fire_twice(unheard)
+    contexts: list[ExceptionContext] = []
+    event.listen(unheard, "handle_error", contexts.append)
+    statement = ReadyStatement(text("UPDATE no_such_table SET a = :a").bindparams(a=1))
+    with unheard.connect() as connection, connection.begin():
+        ready = statement.text_on(connection)
+        with listening(unheard) if is_heard else nullcontext(), pytest.raises(DBAPIError) as failed:
+            statement.answer(connection, {})
+        assert connection.scalar(select(literal_column("1"))) == 1  # the connection goes on
+
+    (context,) = contexts
+    assert ready is not None
+    assert (failed.value.statement, failed.value.params) == (ready.text, (1,))
+    assert (context.statement, context.sqlalchemy_exception) == (ready.text, failed.value)
+    assert context.execution_context is not None
+    assert failed.value.__cause__ is context.original_exception
+    assert not failed.value.connection_invalidated
+
+
+@pytest.mark.parametrize("keys", [[701], [701, 702, 703], []])
+@pytest.mark.parametrize("is_select", [True, False])
+def test_a_list_is_sent_as_sqlalchemy_sends_it(unheard: Engine, keys: list[int], is_select: bool) -> None:
+    """One placeholder for each value; an empty list is the SQL that SQLAlchemy has for it."""
+    table, listed = history_models.Order.__table__, bindparam("fsm_keys", expanding=True)
+    statement: Any = update(table).values(note="x")
+    if is_select:
+        statement = select(table.c.id, literal(5)).order_by(table.c.id)
+    ready = ReadyStatement(statement.where(table.c.id.in_(listed), table.c.note != "y"))
+    fire_twice(unheard)
+    with Session(unheard) as session:
+        session.add_all([history_models.Order(id=key) for key in (701, 702)])
+        session.flush()
+        connection = session.connection()
+        sends = ready.rows if is_select else ready.answer
+        for _ in range(2):  # compiled now
+            unheard_of = sends(connection, {"fsm_keys": keys})
+        with listening(unheard) as sent:
+            heard = sends(connection, {"fsm_keys": keys})
+            expected = connection.execute(ready.statement, {"fsm_keys": keys})
+            rows = expected.all() if is_select else (0, expected.rowcount)
+
+    assert list(unheard_of)[-1:] == list(heard)[-1:] == list(rows)[-1:]
+    assert sent[0] == sent[1]
+
+
+def test_a_connection_whose_block_is_over_sends_nothing(unheard: Engine) -> None:
+    """As SQLAlchemy: within ``with connection.begin()``, nothing is executed after its end."""
+    fire_twice(unheard)
+    with unheard.connect() as connection, connection.begin() as transaction:
+        transaction.rollback()
+        with pytest.raises(InvalidRequestError):
+            fire_key(history_models.Order, 701, "Ready", connection)
+    with unheard.connect() as connection, connection.begin(), connection.begin_nested() as savepoint:
+        savepoint.rollback()
+        with pytest.raises(InvalidRequestError):
+            fire_key(history_models.Order, 701, "Ready", connection)

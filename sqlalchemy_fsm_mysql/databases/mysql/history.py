@@ -21,7 +21,7 @@ class MySQLHistory(HistoryStatements):
     """One INSERT … SELECT, which remembers the number by ``LAST_INSERT_ID(expr)``."""
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
-        answer = self.ready_insert(history).execute(connection, parameters).lastrowid or 0
+        answer, _ = self.ready_insert(history).answer(connection, parameters)
         if answer >= NUMBERED:
             return answer & NUMBER
         # A trigger or an AUTO_INCREMENT column of the history's table hides the number. OceanBase's INSERT reports none

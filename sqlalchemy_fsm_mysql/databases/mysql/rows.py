@@ -8,10 +8,9 @@ its code was computed from the locked row. The lock lasts for this one statement
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sqlalchemy import Connection, Dialect, Executable, func, select, update
 
@@ -31,17 +30,28 @@ REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), lambda bran
 
 # Where an event keeps its ready statement, without and with a version that the session knows.
 _READY = ("mysql fire", "mysql fire of a known version")
-_ALONE = nullcontext()
 
 
 class ReadyFire(ReadyStatement):
     """The UPDATE of a fire; `answering` has the dialects, and so the engines, whose answer contains the code."""
 
-    __slots__ = ("answering",)
+    knows_version: bool
 
-    def __init__(self, statement: Executable) -> None:
+    __slots__ = ("answering", "knows_version", "last_answering")
+
+    def __init__(self, statement: Executable, *, knows_version: bool) -> None:
         super().__init__(statement)
+        self.knows_version = knows_version
         self.answering: WeakSet[Dialect] = WeakSet()
+        self.last_answering: Callable[[], Dialect | None] = lambda: None  # the last of them: a WeakSet is slow to ask
+
+    def answers_on(self, dialect: Dialect) -> None:
+        self.answering.add(dialect)
+        self.last_answering = ref(dialect)
+
+    def hides_on(self, dialect: Dialect) -> None:
+        self.answering.discard(dialect)
+        self.last_answering = lambda: None
 
 
 class MySQLRows(RowStatements):
@@ -58,27 +68,41 @@ class MySQLRows(RowStatements):
         ready = event.cache.get(_READY[known_version])
         if ready is None:
             ready = self.ready_fire(event, known_version=known_version)
+        dialect = connection.dialect
+        if ready.last_answering() is dialect or dialect in ready.answering:
+            remembered, rows = ready.answer(connection, parameters)
+            reading = event.readings.get(remembered - OFFSET)
+            return reading or self._read(connection, event, ready, parameters, remembered, rows)
         # A table with an UPDATE trigger needs a second look. A proxy that shares server connections sends it to another
         # session, unless it is in the UPDATE's transaction. So in AUTOCOMMIT there is a transaction until an answer has
         # contained a code.
-        is_answered = connection.dialect in ready.answering
-        if event.is_guarded and not is_answered and not is_remembered_at_once(connection):
+        if event.is_guarded and not is_remembered_at_once(connection):
             return super().fire(connection, event, parameters, known_version=known_version)
-        alone = is_answered or not is_autocommit(connection)
-        with _ALONE if alone else self.transactions.together(connection):
-            result = ready.execute(connection, parameters)
-            code = (result.lastrowid or 0) - OFFSET
-            if code >= HIDDEN:
-                if result.rowcount and not is_answered:
-                    ready.answering.add(connection.dialect)
-                reading = event.readings.get(code)
-                return event.read(code) if reading is None else reading
-            # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
-            if result.rowcount:
-                return self._second_look(connection, event, ready, parameters)
-            # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and
-            # not found rows. The UPDATE has changed nothing, so the locking read can decide.
-            return super().fire(connection, event, parameters, known_version=known_version)
+        with self.transactions.together(connection):
+            remembered, rows = ready.answer(connection, parameters)
+            return self._read(connection, event, ready, parameters, remembered, rows)
+
+    def _read(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        ready: ReadyFire,
+        parameters: Mapping[str, Any],
+        remembered: int,
+        rows: int,
+    ) -> Reading:
+        """The reading of the UPDATE's answer, of the value *remembered* and so many *rows*; else by a second look."""
+        code = remembered - OFFSET
+        if code >= HIDDEN:
+            if rows:
+                ready.answers_on(connection.dialect)
+            return event.read(code)
+        # An UPDATE trigger on the table hides the remembered id from the answer, but not from the session.
+        if rows:
+            return self._second_look(connection, event, ready, parameters)
+        # There is no such row, or the answer says too little: a driver may hide the id, or count changed rows and
+        # not found rows. The UPDATE has changed nothing, so the locking read can decide.
+        return super().fire(connection, event, parameters, known_version=ready.knows_version)
 
     def _second_look(
         self, connection: Connection, event: EventSQL, ready: ReadyFire, parameters: Mapping[str, Any]
@@ -88,7 +112,7 @@ class MySQLRows(RowStatements):
         Raises: OutcomeHidden in AUTOCOMMIT outside of a transaction, since the session may be another one by now.
         """
         if connection.dialect in ready.answering and is_autocommit(connection):  # the trigger is new
-            ready.answering.discard(connection.dialect)
+            ready.hides_on(connection.dialect)
             if not self.transactions.is_together(connection):
                 keys = tuple(parameters[f"fsm_key_{i}"] for i in range(len(event.row.key)))
                 key = keys[0] if len(keys) == 1 else keys
@@ -112,7 +136,8 @@ class MySQLRows(RowStatements):
 
     def ready_fire(self, event: EventSQL, *, known_version: bool) -> ReadyFire:
         """:meth:`fire_statement`, compiled once for each dialect."""
-        ready = event.cache[_READY[known_version]] = ReadyFire(self.fire_statement(event, known_version=known_version))
+        statement = self.fire_statement(event, known_version=known_version)
+        ready = event.cache[_READY[known_version]] = ReadyFire(statement, knows_version=known_version)
         return ready
 
     @built_once
