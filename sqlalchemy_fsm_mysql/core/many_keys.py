@@ -8,7 +8,7 @@ twice is fired in the next round, as a second fire would be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,13 +16,15 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
 from ..databases import database_of
+from ..databases.ready import ReadyStatement
 from ..databases.sets import among, bindable
 from ..errors import RowNotFound, UnknownState
 from ..outcomes import Missing, Moved, Refused
-from ..sql.code import NO_ROW, NoRow, Reading, Refusal, Taken, Undeclared
+from ..sql.code import NO_ROW, Reading, Refusal, Taken, Undeclared
+from ..sql.events import Branch
 from . import fires
 from .fires import Fire
 from .sets import CHUNK, Locked, Sweep, all_or_none, chunks, take
@@ -43,6 +45,7 @@ class _Row:
 
     key: Key
     reading: Reading
+    branch: Branch | None  # that the row takes; None of a row that the event does not move
     version: Any = None
     sequence: int | None = None  # the number of the history row that a move adds
 
@@ -65,13 +68,15 @@ def _rounds(keys: Sequence[Key]) -> Iterator[Sequence[int]]:
 
     All servers lock in this order, so that two calls on the same rows wait for each other, and do not deadlock.
     """
-    times: Counter[Key] = Counter()
-    rounds: list[list[int]] = []
-    for number, key in enumerate(keys):
-        if times[key] == len(rounds):
-            rounds.append([])
-        rounds[times[key]].append(number)
-        times[key] += 1
+    rounds: list[list[int]] = [list(range(len(keys)))]
+    if len(set(keys)) < len(keys):
+        times: Counter[Key] = Counter()
+        rounds = []
+        for number, key in enumerate(keys):
+            if times[key] == len(rounds):
+                rounds.append([])
+            rounds[times[key]].append(number)
+            times[key] += 1
     for numbers in rounds:
         with suppress(TypeError):  # of types without an order
             numbers.sort(key=keys.__getitem__)
@@ -104,22 +109,24 @@ def _fire_round(
     rows = {row.key: row for row in _read(sweep, connection, [keys[number] for number in numbers])}
     found = {number: rows[keys[number]] for number in numbers if keys[number] in rows}
     unfound = [number for number in numbers if number not in found and not _is_exact(keys[number])]
-    if unfound:
-        found |= _found_by_collation(sweep, connection, keys, unfound)
+    by_collation = _found_by_collation(sweep, connection, keys, unfound) if unfound else {}
+    found |= by_collation
     _require_declared(sweep, connection, found.values())
     # 2. Move them. Two texts may be the key of one row: the first fires now, and the others one after the other.
-    first: dict[Key, int] = {}
-    for number in sorted(found):
-        first.setdefault(found[number].key, number)
-    again = [number for number in sorted(found) if first[found[number].key] != number]
+    first, again = list(found.values()), []
+    if by_collation:
+        numbers_of: dict[Key, int] = {}
+        for number in sorted(found):
+            numbers_of.setdefault(found[number].key, number)
+        first = [found[number] for number in numbers_of.values()]
+        again = [number for number in sorted(found) if numbers_of[found[number].key] != number]
     with all_or_none(sweep, connection, is_locked=True) if again and not is_saved else nullcontext():
-        _move(sweep, connection, [found[number] for number in first.values()], is_saved=is_saved)
+        _move(sweep, connection, first, is_saved=is_saved)
         for number in again:
             (found[number],) = _read(sweep, connection, [found[number].key])
             _move(sweep, connection, [found[number]], is_saved=True)
     # 3. Say what became of each.
-    for number in numbers:
-        outcomes[number] = _outcome(sweep, keys[number], found.get(number))
+    _add_outcomes(sweep, keys, numbers, found, outcomes)
 
 
 def _read(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> list[_Row]:
@@ -127,24 +134,27 @@ def _read(sweep: Sweep, connection: Connection, keys: Sequence[Key]) -> list[_Ro
     read = replace(sweep, parameters={**sweep.parameters, "fsm_keys": bindable(keys)})
     event, parts = sweep.event, len(sweep.event.row.key)
     has_version, has_history = sweep.target.makes_versions, sweep.history is not None
-    rows = []
+    rows, readings = [], event.readings
     for values in read.read(connection, _locking(sweep)):
+        code = int(values[parts])
+        reading = readings.get(code) or event.read(code)
+        branch = reading.branch if isinstance(reading, Taken) else None
         version = values[parts + 1] if has_version else None
         sequence = int(values[-1]) if has_history else None
-        rows.append(_Row(tuple(values[:parts]), event.read(int(values[parts])), version, sequence))
+        rows.append(_Row(tuple(values[:parts]), reading, branch, version, sequence))
     return rows
 
 
-def _locking(sweep: Sweep) -> Select[Any]:
+def _locking(sweep: Sweep) -> ReadyStatement:
     """The SELECT of :func:`_read`; its parameter is ``fsm_keys``."""
     event, history = sweep.event, sweep.history
     name = ("fire_keys", None if history is None else history.table)
-    query: Select[Any] | None = event.cache.get(name)
-    if query is None:
+    ready: ReadyStatement | None = event.cache.get(name)
+    if ready is None:
         columns = [*sweep.columns(), *([] if history is None else [history.following(event.row)])]
         query = select(*columns).where(among(event.row.key)).order_by(*event.row.key).with_for_update()
-        event.cache[name] = query
-    return query
+        ready = event.cache[name] = ReadyStatement(query)
+    return ready
 
 
 def _is_exact(key: Key) -> bool:
@@ -175,30 +185,40 @@ def _require_declared(sweep: Sweep, connection: Connection, rows: Iterable[_Row]
 
 def _move(sweep: Sweep, connection: Connection, rows: Sequence[_Row], *, is_saved: bool) -> None:
     """Move those of the locked *rows* that the event moves."""
-    moving = [Locked(row.key, row.reading.branch, row.version) for row in rows if isinstance(row.reading, Taken)]
+    moving = [Locked(row.key, row.branch, row.version) for row in rows if row.branch is not None]
     take(sweep, connection, moving, is_saved=is_saved)
 
 
-def _outcome(sweep: Sweep, key: Key, row: _Row | None) -> Outcome:
-    """The outcome of one row, once the rows that the event moves have moved."""
-    target, event, attribution = sweep.target, sweep.event.name, sweep.attribution
-    if row is None or isinstance(row.reading, NoRow):
-        return Missing(target.model, plain_key(key), event)
-    if isinstance(row.reading, Refusal):
-        refused = fires.refused(Fire(target, sweep.event, plain_key(key), {}), row.reading)
-        sweep.know_refused(row.key, refused.state)
-        return refused
-    assert isinstance(row.reading, Taken)
-    branch = row.reading.branch
-    return Moved(
-        model=target.model,
-        key=plain_key(key),
-        event=event,
-        source=branch.leaves,
-        target=branch.leads_to,
-        instance=sweep.instance(row.key),
-        payload=sweep.payload,
-        actor=attribution.actor,
-        details=attribution.details,
-        sequence=row.sequence,
-    )
+def _add_outcomes(
+    sweep: Sweep,
+    keys: Sequence[Key],
+    numbers: Sequence[int],
+    found: Mapping[int, _Row],
+    outcomes: dict[int, Outcome],
+) -> None:
+    """Add the outcome of each of the *numbers*, once the rows that the event moves have moved."""
+    model, event, payload, (actor, details, _) = sweep.target.model, sweep.event.name, sweep.payload, sweep.attribution
+    is_one_part, instance_of = len(sweep.event.row.key) == 1, sweep.instance
+    for number in numbers:
+        row, key = found.get(number), keys[number][0] if is_one_part else keys[number]
+        if row is not None and row.branch is not None:
+            branch, instance = row.branch, instance_of(row.key)
+            # By position: there may be a thousand of them.
+            outcomes[number] = Moved(
+                model,
+                key,
+                event,
+                branch.leaves,
+                branch.leads_to,
+                instance,
+                payload,
+                actor,
+                details,
+                sequence=row.sequence,
+            )
+        elif row is not None and isinstance(row.reading, Refusal):
+            refused = fires.refused(Fire(sweep.target, sweep.event, key, {}), row.reading)
+            sweep.know_refused(row.key, refused.state)
+            outcomes[number] = refused
+        else:
+            outcomes[number] = Missing(model, key, event)

@@ -43,6 +43,7 @@ from sqlalchemy.sql.elements import ExpressionClauseList, Grouping, TypeClause
 from typing_extensions import Self
 
 from ..databases import database_of
+from ..databases.ready import ReadyStatement
 from ..errors import FireError, RefusedByDatabase
 from ..errors.texts import State, counted
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows
@@ -143,8 +144,10 @@ class Sweep:
         """Whether a listener of the session may hide rows, besides the criterion."""
         return False
 
-    def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
+    def read(self, connection: Connection, query: Select[Any] | ReadyStatement) -> Sequence[Sequence[Any]]:
         """The rows of *query*, a SELECT that locks them."""
+        if isinstance(query, ReadyStatement):
+            return query.rows(connection, self.parameters)
         return connection.execute(query, self.parameters).all()
 
     def instance(self, key: tuple[Any, ...]) -> Any:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from ..sql.events import EventSQL, number
 from ..sql.exact import compared, name_in
-from .ready import built_once
+from .ready import ReadyStatement, built_once
 
 __all__ = ["SetStatements", "among", "bindable", "is_in_source"]
 
@@ -61,7 +61,7 @@ class SetStatements:
         if len(taken) == 1 or event.is_guarded:
             return sum(self.take_keys(connection, event, branch, keys, parameters) for branch, keys in taken.items())
         keys = [key for alike in taken.values() for key in alike]
-        return connection.execute(self.take_by_state(event), {**parameters, "fsm_keys": bindable(keys)}).rowcount
+        return self.ready_take(event, None).answer(connection, {**parameters, "fsm_keys": bindable(keys)})[1]
 
     def take_keys(
         self,
@@ -72,7 +72,12 @@ class SetStatements:
         parameters: Mapping[str, Any],
     ) -> int:
         """Move the locked rows with these *keys* along one branch; how many were in its source state."""
-        return connection.execute(self.take_many(event, branch), {**parameters, "fsm_keys": bindable(keys)}).rowcount
+        return self.ready_take(event, branch).answer(connection, {**parameters, "fsm_keys": bindable(keys)})[1]
+
+    @built_once
+    def ready_take(self, event: EventSQL, branch: int | None) -> ReadyStatement:
+        """:meth:`take_many`, or without a branch :meth:`take_by_state`, compiled once for each dialect."""
+        return ReadyStatement(self.take_by_state(event) if branch is None else self.take_many(event, branch))
 
     @built_once
     def take_many(self, event: EventSQL, branch: int) -> Executable:

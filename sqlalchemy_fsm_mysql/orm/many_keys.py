@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Connection
@@ -105,8 +106,9 @@ def _fire_keys(
             connection = sweep.connection()
             with sweep.explaining(connection):
                 outcomes = many_keys.fire_keys(sweep, connection, parts)
-        edges = Counter((one.source, one.target) for one in outcomes if isinstance(one, Moved))
-        attempt.result = MovedRows(mapped.model, sweep.event.name, edges.total(), edges)
-        if edges and mapped.extras.hooks:
-            sweep.announce([one for one in outcomes if isinstance(one, Moved)], connection)
+        moves = [one for one in outcomes if isinstance(one, Moved)]
+        edges = Counter(map(attrgetter("source", "target"), moves))
+        attempt.result = MovedRows(mapped.model, sweep.event.name, len(moves), edges)
+        if moves and mapped.extras.hooks:
+            sweep.announce(moves, connection)
     return outcomes

@@ -14,6 +14,7 @@ from ..core.attribution import Attribution
 from ..core.payload import payload_parameters
 from ..core.sets import ConnectionSweep, Sweep, moved_rows
 from ..core.where import Progress, Sizes
+from ..databases.ready import ReadyStatement
 from ..errors.texts import State, shown
 from ..observation import Attempt, watching
 from ..outcomes import NO_PAYLOAD, Moved, MovedRows, ReadOnlyMapping
@@ -155,10 +156,11 @@ class SessionSweep(Sweep):
     def is_filtered(self) -> bool:
         return has_filters(self.writer.session)
 
-    def read(self, connection: Connection, query: Select[Any]) -> Sequence[Any]:
+    def read(self, connection: Connection, query: Select[Any] | ReadyStatement) -> Sequence[Sequence[Any]]:
         if not self.is_filtered():
             return super().read(connection, query)
-        return self.execute(connection, query.select_from(self.mapped.model))
+        selected: Any = query.statement if isinstance(query, ReadyStatement) else query
+        return self.execute(connection, selected.select_from(self.mapped.model))
 
     def execute(self, connection: Connection, query: Select[Any], **options: Any) -> Sequence[Any]:
         """The rows of *query* that the session's listeners do not hide, read on the connection that is written."""

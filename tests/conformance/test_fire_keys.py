@@ -192,7 +192,8 @@ def test_guards_choose_each_rows_transition_by_what_the_row_was(place: Place, ba
     assert told == [("settled", 1), ("open", 1), ("guard", "open"), ("settled", 1), ("open", 1)]
     assert [getattr(one, "source", None) for one in outcomes] == ["open", "open", None, "open", "dormant"]
     if is_own(backend_engine):
-        assert len(sent) == 3
+        # Besides the question that is asked once for each engine, which the first guarded event of a run asks.
+        assert len([one for one in sent if "fsm_probe" not in one]) == 3
     with Session(backend_engine) as session:
         rows = {row.id: (row.debt, row.version) for row in session.scalars(select(Account))}
     assert rows == {1: (-40, 2), 2: (10, 2), 3: (500, 1), 4: (-1, 2), 5: (20, 2)}

@@ -27,7 +27,7 @@ from ...sql.code import HIDDEN, OFFSET
 from ...sql.events import Branch, EventSQL, number
 from ...sql.exact import written_state
 from ..history import KEYS_OF
-from ..ready import built_once, shared
+from ..ready import ReadyStatement, built_once, shared
 from ..sets import SetStatements, among, bindable, is_in_source
 from ..transactions import Transactions
 from .remembered import is_remembered_at_once
@@ -90,8 +90,13 @@ class MySQLSets(SetStatements):
         # Asked again, a guard may give another answer: it may read the clock. So the keys choose the branch.
         lists = {KEYS_OF.format(branch): bindable(keys) for branch, keys in taken.items()}
         every = [key for keys in lists.values() for key in keys]
-        statement = self.take_by_key(event, tuple(taken))
-        return connection.execute(statement, {**parameters, **lists, "fsm_keys": every}).rowcount
+        statement = self.ready_by_key(event, tuple(taken))
+        return statement.answer(connection, {**parameters, **lists, "fsm_keys": every})[1]
+
+    @built_once
+    def ready_by_key(self, event: EventSQL, branches: tuple[int, ...]) -> ReadyStatement:
+        """:meth:`take_by_key`, compiled once for each dialect."""
+        return ReadyStatement(self.take_by_key(event, branches))
 
     @built_once
     def take_by_key(self, event: EventSQL, branches: tuple[int, ...]) -> Executable:
