@@ -15,13 +15,14 @@ from sqlalchemy.orm.attributes import instance_state
 from ..core.attribution import Attribution
 from ..core.sets import Locked, all_or_none, chunks, is_one_update, moved_row, moved_rows, take, taken_branch
 from ..databases import database_of, is_autocommit
-from ..databases.ready import shared
+from ..databases.ready import ReadyStatement, shared
 from ..databases.sets import among, bindable
 from ..errors import InstanceStateError, TransactionRequired
 from ..errors.texts import shown
 from ..observation import Attempt, watching
 from ..sql.keys import is_among
 from .awaited import Later
+from .criteria import plain
 from .hooks import announce_all
 from .instances import show_columns, unedited
 from .leases import leased, note_leases
@@ -161,18 +162,26 @@ def _lock_free(
     sweep: SessionSweep, connection: Connection, order: Sequence[Any], limit: int, *, loads: bool
 ) -> tuple[list[Any], list[Locked]]:
     """Lock up to *limit* rows that no other transaction has locked; with *loads*, load their instances, too."""
-    model = sweep.mapped.model
+    model, mapper = sweep.mapped.model, sweep.mapped.mapper
+    table = sweep.event.row.table
 
-    def build() -> Select[Any]:
+    def build() -> tuple[Select[Any], ReadyStatement | None]:
         columns: list[Any] = [model, sweep.event.selected_code] if loads else sweep.columns()
-        query = select(*columns).select_from(model).where(sweep.criterion).order_by(*order)
-        return query.limit(bindparam(_LIMIT, type_=Integer())).with_for_update(skip_locked=True)
+        query = select(*columns).where(sweep.criterion).limit(bindparam(_LIMIT, type_=Integer()))
+        query = query.with_for_update(skip_locked=True)
+        # Without instances, and with all in one table, the mapping has nothing to add to the SELECT.
+        core = query.order_by(*(plain(table, one) for one in order))
+        is_core = not loads and mapper.persist_selectable is table and core.get_final_froms() == [table]
+        return query.select_from(model).order_by(*order), ReadyStatement(core) if is_core else None
 
     shape = _shape_of(order)
-    query = shared(None if shape is None else sweep.statements, sweep.event, ("claim", loads, shape), build)
+    statements = None if shape is None else sweep.statements
+    query, ready = shared(statements, sweep.event, ("claim", loads, shape), build)
     sweep = replace(sweep, parameters={**sweep.parameters, _LIMIT: limit})
     # Only the columns that the move needs are read: an index may have them all. Where the server reads whole rows, it
     # prefers to scan and sort a small table, and then locks every row that matches, which other workers pass over.
+    if ready is not None and statements is not None and not sweep.is_filtered():
+        return [], [sweep.locked(values) for values in ready.rows(connection, sweep.parameters)]
     # populate_existing: an instance that is in the session already shows the row that is locked now.
     results = sweep.execute(connection, query, populate_existing=True)
     if not loads:
@@ -209,7 +218,6 @@ def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...
         query = select(sweep.mapped.model).where(among(sweep.event.row.key))
         sweep.event.cache[cached] = query if loads_others else query.with_for_update()
     for some in chunks(keys):
-        is_some = is_among(sweep.event.row.key, some)
         with sweep.writer.reading(connection):
             instances = session.scalars(
                 sweep.event.cache[cached],
@@ -219,7 +227,7 @@ def _load(sweep: SessionSweep, connection: Connection, keys: list[tuple[Any, ...
             loaded |= {inspect(instance).identity: instance for instance in instances}
         # FOR UPDATE would lock the rows of joined tables, too, so that query has none, and the columns are read again.
         if loads_others:
-            columns = sweep.event.row.columns
+            columns, is_some = sweep.event.row.columns, is_among(sweep.event.row.key, some)
             for row in connection.execute(
                 select(*sweep.event.row.key, *columns.values()).where(is_some).with_for_update()
             ):

@@ -95,7 +95,7 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
     """
     table, mapper = mapped.row.table, mapped.mapper
     if all(_is_plain(_clause(criterion), table) for criterion in criteria):
-        return [_plain(table, criterion) for criterion in criteria]
+        return [plain(table, criterion) for criterion in criteria]
     core = [_in_core(mapped, criterion) for criterion in criteria]
     # An UPDATE names one table. SQLAlchemy would add each other table to it as a join. It knows the tables of a
     # statement that it has compiled, which takes longer than all the rest of a call.
@@ -151,7 +151,7 @@ def order_on_row(table: Any, order: Sequence[Any]) -> Sequence[Any]:
 
     Raises: TypeError for a column of another table, outside of a subquery.
     """
-    core = [_plain(table, one) for one in order]
+    core = [plain(table, one) for one in order]
     for element in (element for one in core for element in outside_subqueries(one)):
         if isinstance(element, Column) and element.table is not table:
             raise TypeError(f"order_by= reads {element}, and the rows that are moved are of the table {table.name!r}")
@@ -168,10 +168,10 @@ def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
         )
     for problem in unfit_calls(expression, table):
         raise TypeError(f"a criterion {problem}")
-    return cast("ColumnElement[bool]", _plain(table, expression))
+    return cast("ColumnElement[bool]", plain(table, expression))
 
 
-def _plain(table: Any, expression: Any) -> Any:
+def plain(table: Any, expression: Any) -> Any:
     """*expression* with the columns of *table* in the place of a model's attributes."""
 
     def replaced(element: Any, **_: Any) -> Any:
