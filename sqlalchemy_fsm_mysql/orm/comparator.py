@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
@@ -147,7 +148,24 @@ class StateComparator(String.Comparator[Any]):
             elif op in (operators.is_distinct_from, operators.is_not_distinct_from) and machine.declares(other[0]):
                 is_one = and_(self.expr.is_not(None), self.expr.in_(self._bound(other)))
                 return is_one if op is operators.is_not_distinct_from else ~is_one
+        if op in (operators.in_op, operators.not_in_op):
+            return super().operate(op, self._each_by_its_type(other[0]), **options)
         return super().operate(op, *other, **options)
+
+    def _each_by_its_type(self, values: Any) -> Any:
+        """*values* of ``in_()``; each is bound by its own type where old code mixes states with other spellings.
+
+        SQLAlchemy takes the type of the first one for all of them.
+        """
+        type_ = self.expr.type
+        if not isinstance(values, (list, tuple, set, frozenset)):
+            return values
+        listed = list(values)
+        if not all(isinstance(value, (str, int, Enum)) for value in listed):  # NULL, or a SQL expression
+            return values
+        types = [type_.coerce_compared_value(operators.eq, value) for value in listed]
+        are_alike = all(one is type_ for one in types) or all(one is not type_ for one in types)
+        return values if are_alike else [literal(value, one) for value, one in zip(listed, types, strict=True)]
 
     # Any: as ColumnOperators declares it.
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:

@@ -58,6 +58,9 @@ def test_old_code_compares_with_its_own_spelling(session, engine, rows):
     assert session.scalars(select(Old.id).where(Old.status == "Paid")).all() == found
     assert session.scalars(select(Old.id).where(Old.status.in_(["PAID", "on hold"]))).all() == found
     assert session.scalars(select(Old.id).where(Old.status != "archived").order_by(Old.id)).all() == [1, 2]
+    for mixed in (["new", "PAID"], ("PAID", "new"), {"new", "PAID", "on hold"}):
+        assert session.scalars(select(Old.id).where(Old.status.in_(mixed)).order_by(Old.id)).all() == [*found, 2]
+        assert session.scalars(select(Old.id).where(Old.status.not_in(mixed))).all() == ([] if found else [1])
     assert session.scalars(select(Old.id).where(Old.status == "paid")).all() == [1]
 
 
