@@ -27,7 +27,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqlalchemy_fsm_mysql import Coalescer, Event, Machine, StateMachineColumn, TransitionHistory, fire_key
+from sqlalchemy_fsm_mysql import (
+    Coalescer,
+    Event,
+    Machine,
+    StateMachineColumn,
+    TransitionHistory,
+    commit_with_fire_key,
+    fire_key,
+)
 
 from .delay import delayed
 from .page import draw
@@ -121,6 +129,12 @@ def by_session(url: str) -> Fire:
         session.commit()
 
     return fire
+
+
+def by_end(url: str) -> Fire:
+    """`commit_with_fire_key` in a session, with `fsm_one_packet`: one round trip, and the pool's ROLLBACK after it."""
+    session = Session(engine_of(url, execution_options={"fsm_one_packet": True}))
+    return lambda event, key: commit_with_fire_key(Recorded, key, event, session) and None
 
 
 def by_packet(url: str) -> Fire:
@@ -312,7 +326,11 @@ def part(url: str, at: str, ways: Mapping[str, Way], rows: int, rounds: int, sec
 
 def far(url: str, rounds: int, seconds: float) -> dict[str, float]:
     print(f"a hot row with a history, {PROCESSES} processes, 1 ms of round trip; the packet's rate of each")
-    ways = {"lock pattern with a history": crowd(by_lock), "fire_key in a session": crowd(by_session)}
+    ways = {
+        "lock pattern with a history": crowd(by_lock),
+        "fire_key in a session": crowd(by_session),
+        "commit_with_fire_key in a session": crowd(by_end),
+    }
     with delayed(url, 0.001) as slow:
         return part(url, slow, ways | {"fire_key in one packet": crowd(by_packet)}, 1, rounds, seconds)
 
