@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, event, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker, with_loader_criteria
 
 from sqlalchemy_fsm_mysql import (
     GuardNotSatisfied,
@@ -46,6 +46,7 @@ from tests.conformance.session_models import Order as Plain
 from tests.conformance.session_support import HIGHEST, create, stored
 from tests.conformance.test_interrupted_statements import JobTimeout, time_limit
 from tests.conformance.test_packets import MULTI_STATEMENTS, steps
+from tests.conformance.test_versioning import VERSIONED
 from tests.faults.proxy import Cut, proxy, unencrypted
 from tests.servers import ASYNCIO_DRIVERS, installed_drivers, is_async, make_engine
 
@@ -224,6 +225,37 @@ def test_a_session_within_begin(engine_of_ends: Engine, database: Engine) -> Non
         fire_key(Order, other, "Ready", session)
         assert not try_commit_with_fire_key(Order, key, "Ready", session)
     assert (stored(database, Order, key), stored(database, Order, other)) == ("Stopped", "Initializing")
+
+
+@pytest.mark.parametrize("model", VERSIONED)
+def test_a_versioned_row(engine_of_ends: Engine, database: Engine, model: Any) -> None:
+    """The version is moved with the row, and known afterwards; an edit on an old one is found out."""
+    key = create(database, model)
+    with Session(engine_of_ends, expire_on_commit=False) as session:
+        row = session.get_one(model, key)
+        before = row.version
+        row.note = "mine"
+        assert commit_with_fire(row, "Ready", session).target == "Running"
+        assert row.version == stored(database, model, key, "version") != before
+        assert try_commit_with_fire(row, "Stop", session)
+        row.note = "and again"
+        session.commit()
+    assert stored(database, model, key, "state", "note") == ("Stopped", "and again")
+
+
+def test_a_row_that_a_filter_of_the_session_hides_is_not_found(engine_of_ends: Engine, database: Engine) -> None:
+    key, hidden = create(database, Order), create(database, Order, note="hidden")
+    with Session(engine_of_ends) as session:
+
+        @event.listens_for(session, "do_orm_execute")
+        def _filter(executed: Any) -> None:
+            executed.statement = executed.statement.options(with_loader_criteria(Order, Order.note != "hidden"))
+
+        assert commit_with_fire_key(Order, key, "Ready", session).sequence == 1
+        with pytest.raises(RowNotFound):
+            commit_with_fire_key(Order, hidden, "Ready", session)
+        session.rollback()
+    assert stored(database, Order, hidden) == "Initializing"
 
 
 # --- refused
