@@ -45,7 +45,7 @@ PARAMETERS = {
     "columns": ("mapped attributes", "the state columns whose hooks are recorded instead of called. None given: all"),
     "connection": ("Connection", "the connection, in a transaction"),
     "connections": ("int, at least 1", "batches that can be under way at once"),
-    "copies_table": ("bool", "has to be true where the server copies the table, and blocks its writers meanwhile"),
+    "copies_table": ("bool", "has to be true where the server copies the table, which blocks its writers"),
     "count_rows": ("bool", "whether to count rows in undeclared states, which reads the table or an index"),
     "counts": ("mapping", f"transitions that happened, {FIGURES}"),
     "criteria": ("SQL expressions", "the WHERE of the rows, joined by AND"),

@@ -22,6 +22,8 @@ PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or 
         ("A history row holds the actor.", "'hold' is for locks"),
         ("The errors are known as such.", "plain connective"),
         ("The operation stands behind all others.", "plain verb"),
+        ("Its updates go past the machine.", "no calque"),
+        ("The answers tell which rows were moved.", "report, return or show"),
         ("One; two; three; four; five.", "one idea a sentence"),
         (" ".join(["word"] * 41) + ".", "41 words"),
         ("\n\n".join(["This is a sentence of exactly nineteen words, " + "and " * 11 + "so on."] * 3), "median"),
