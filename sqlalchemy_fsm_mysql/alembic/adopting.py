@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select, 
 from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import Cause, is_due_to
-from ..databases import name_of, types_of
+from ..databases import database_of, name_of, types_of
 from ..databases.exact import AsBytes
 from ..databases.mysql.adoption import (
     KINDS,
@@ -57,6 +57,12 @@ def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
         schema=table.schema,
     )
     _require_mapping(found, op)
+    if not database_of(table.connection).catalogue.may_see_triggers(table.connection, table.place.table):
+        raise MigrationRefused(
+            found.label,
+            "this account has no privilege TRIGGER, and triggers keep both columns in step",
+            "GRANT TRIGGER on the table to it, or use another account; nothing was changed",
+        )
     _add_column(table, found, op)
     _create_triggers(table, found)
     for one in found.values:

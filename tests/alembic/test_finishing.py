@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -10,6 +12,7 @@ from sqlalchemy_fsm_mysql import Event, Machine
 from sqlalchemy_fsm_mysql.alembic import finishing
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
 from tests.alembic.support import migrating, shown_table
+from tests.servers import make_engine
 
 pytestmark = pytest.mark.servers_only
 
@@ -190,3 +193,23 @@ def test_the_index_on_the_beginning_of_a_text_is_kept(project, engine):
     finish(engine)
 
     assert "KEY `by_status` (`status`(5))" in shown_table(engine)
+
+
+def test_an_account_that_cannot_make_triggers_adds_no_column(project, engine):
+    create(engine)
+    before = shown_table(engine)
+    name = f"fsm_{uuid.uuid4().hex[:8]}"
+    execute(
+        engine,
+        f"CREATE USER {name}@'%'",
+        f"GRANT SELECT, INSERT, UPDATE, ALTER, CREATE ON `{engine.url.database}`.* TO {name}@'%'",
+    )
+    other = make_engine(engine.url.set(username=name, password=""))
+    try:
+        with pytest.raises(MigrationRefused, match="no privilege TRIGGER.*nothing was changed"):
+            adopt(other)
+    finally:
+        other.dispose()
+        execute(engine, f"DROP USER {name}@'%'")
+
+    assert shown_table(engine) == before
