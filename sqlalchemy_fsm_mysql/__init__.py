@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from .operations.retention import erase_actor as erase_actor
     from .operations.retention import prune_history as prune_history
     from .orm.attribute import StateMapped as StateMapped
+    from .orm.calls import fire_key as fire_key
+    from .orm.calls import force_state as force_state
+    from .orm.calls import try_fire_key as try_fire_key
     from .orm.claims import claim as claim
     from .orm.coalescer import Coalescer as Coalescer
     from .orm.commits import commit_with_fire as commit_with_fire
@@ -49,9 +52,6 @@ if TYPE_CHECKING:
     from .orm.commits import try_commit_with_fire as try_commit_with_fire
     from .orm.commits import try_commit_with_fire_key as try_commit_with_fire_key
     from .orm.due import fire_due as fire_due
-    from .orm.firing import fire_key as fire_key
-    from .orm.firing import force_state as force_state
-    from .orm.firing import try_fire_key as try_fire_key
     from .orm.history import TransitionHistory as TransitionHistory
     from .orm.history import find_by_token as find_by_token
     from .orm.history import replay as replay
@@ -126,6 +126,11 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "prune_history",
     ),
     "orm.attribute": ("StateMapped",),
+    "orm.calls": (
+        "fire_key",
+        "force_state",
+        "try_fire_key",
+    ),
     "orm.claims": ("claim",),
     "orm.coalescer": ("Coalescer",),
     "orm.commits": (
@@ -135,11 +140,6 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "try_commit_with_fire_key",
     ),
     "orm.due": ("fire_due",),
-    "orm.firing": (
-        "fire_key",
-        "force_state",
-        "try_fire_key",
-    ),
     "orm.history": (
         "TransitionHistory",
         "find_by_token",

@@ -19,10 +19,11 @@ from sqlalchemy.schema import AddConstraint, CheckConstraint
 
 from ..core.failures import Cause, Meaning, is_due_to, meaning
 from ..databases import MARIADB, MYSQL, SQLITE, Database, database_of, supported, types_of
+from ..databases.identifiers import check_names
 from ..databases.mysql.ddl import AlterColumn, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..errors import MigrationRefused
-from ..orm.column import Storage, check_names, states_check
+from ..orm.column import Storage, states_check
 from .definition import SQLiteTable, StoredColumn, mysql_column, sqlite_table
 
 __all__ = ["ColumnStates", "Place", "Wanted", "place_of"]

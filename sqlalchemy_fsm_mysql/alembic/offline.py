@@ -31,6 +31,7 @@ from sqlalchemy import (
 
 from ..databases import name_of, supported, types_of
 from ..databases.exact import AsBytes
+from ..databases.identifiers import check_name
 from ..databases.mysql.ddl import both_dialects, writing_dialect
 from ..databases.mysql.literals import quoted
 from ..databases.mysql.triggers import PERMIT, PERMITTED_ROWS, permitted_edge
@@ -38,7 +39,7 @@ from ..databases.types import integer_type
 from ..errors import MigrationRefused
 from ..errors.texts import escaped
 from ..machine.states import FORCED
-from ..orm.column import check_name, states_check
+from ..orm.column import states_check
 from ..sql.clock import utc_now
 from .bare import bare_alter
 from .databases import PIN, UNPIN, constraint_text, state_table

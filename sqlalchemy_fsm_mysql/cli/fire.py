@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..errors import FireError, GuardNotSatisfied, TransitionNotAllowed
 from ..errors.texts import row_label, stored_form
 from ..operations.lookup import state_at
-from ..orm.firing import fire_key
+from ..orm.calls import fire_key
 from ..orm.mapped import MappedState
 from ..orm.units import run_transaction
 from ..outcomes import Moved

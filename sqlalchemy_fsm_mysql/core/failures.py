@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
@@ -135,8 +135,15 @@ def _earlier(error: BaseException) -> Iterator[BaseException]:
             yield earlier
 
 
-@event.listens_for(Engine, "handle_error")
-def _raise_refused_by_database(context: ExceptionContext) -> RefusedByDatabase | None:
+def error_met(context: ExceptionContext) -> RefusedByDatabase | None:
+    """Do what follows from any error that an engine has met, and return the error to raise in its place, or None."""
+    refused = _refused_by_database(context)
+    _invalidate_after_unread_answer(context)
+    _refuse_half_a_transaction(context)
+    return refused
+
+
+def _refused_by_database(context: ExceptionContext) -> RefusedByDatabase | None:
     """The error that SQLAlchemy raises when a trigger of ours refuses any statement: a fire's, a flush's, or another.
 
     None leaves SQLAlchemy's own error in place.
@@ -145,7 +152,6 @@ def _raise_refused_by_database(context: ExceptionContext) -> RefusedByDatabase |
     return refusal_in(error) if isinstance(error, DBAPIError) else None
 
 
-@event.listens_for(Engine, "handle_error")
 def _invalidate_after_unread_answer(context: ExceptionContext) -> None:
     """Invalidate a connection when an exception that is not the driver's own left an answer unread on it.
 
@@ -179,7 +185,6 @@ def _was_sent(error: BaseException, context: ExceptionContext) -> bool:
     return not any(part in name for name in names for part in _PREPARING)
 
 
-@event.listens_for(Engine, "handle_error")
 def _refuse_half_a_transaction(context: ExceptionContext) -> None:
     """Invalidate the connection after an error that ended a transaction with a fire in it, whichever statement failed.
 

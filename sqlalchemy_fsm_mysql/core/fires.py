@@ -25,7 +25,7 @@ from .target import Target
 __all__ = ["Fire", "fire", "force", "move_outcome", "next_version", "refusal_error", "stored_state", "unmoved"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Fire:
     """One event about to be fired on one row, and what the caller gave for it."""
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
@@ -25,8 +25,7 @@ __all__ = ["Hook", "announce"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(NamedTuple):
     """A function, and the filters of the moves that it is called for: those of a model and its subclasses."""
 
     function: Callable[..., Any]
@@ -57,7 +56,7 @@ class Journal(Protocol):
         """Take note of a *promise* that was made for a move of the session."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Announcement:
     """A move, and the functions that are still to be called for it."""
 

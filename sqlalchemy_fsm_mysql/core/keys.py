@@ -41,7 +41,7 @@ def fire_key(
 ) -> Moved[Any] | Refused[Any]:
     """Fire *event* on the row of *target* with this primary *key*.
 
-    Raises: see :func:`~..orm.firing.fire_key`; TransitionNotAllowed only when *raises_refusal*.
+    Raises: see :func:`~..orm.calls.fire_key`; TransitionNotAllowed only when *raises_refusal*.
     """
     parts = (key,) if type(key) in target.plain_keys else target.key_parts(key)
     fire = new_fire(connection, target, event, parts, payload, attribution)

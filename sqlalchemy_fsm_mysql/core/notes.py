@@ -20,7 +20,7 @@ __all__ = ["Notes", "Promise", "current_notes", "keep_promises", "notes_of"]
 KEY = "_sqlalchemy_fsm_mysql_notes"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Promise:
     """A function to be called once the connection's transaction is committed.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.types import NULLTYPE
 
 from ..errors.texts import shown
-from ..sql.events import EventSQL
 from ..sql.values import python_types, unfit
 from .target import Target
+
+if TYPE_CHECKING:
+    from ..sql.events import EventSQL
 
 
 def payload_parameters(target: Target, sql: EventSQL, payload: Mapping[str, Any]) -> dict[str, Any]:

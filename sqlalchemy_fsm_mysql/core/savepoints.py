@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -14,8 +14,7 @@ from .notes import notes_of
 __all__ = ["Savepoint", "savepoint"]
 
 
-@dataclass(frozen=True, slots=True)
-class Savepoint:
+class Savepoint(NamedTuple):
     """A savepoint that is set. It is never released: it ends with the transaction, and costs nothing until then."""
 
     connection: Connection

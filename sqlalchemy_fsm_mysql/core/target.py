@@ -6,7 +6,6 @@ A model's declaration makes one (``orm.mapped``). Nothing in ``core`` knows more
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -17,12 +16,12 @@ from sqlalchemy.types import NULLTYPE
 from ..errors.texts import State, shown
 from ..machine import Machine
 from ..machine.states import FORCED
-from ..sql.events import KEY, EventSQL, StateRow
-from ..sql.history import HistorySQL
 from ..sql.values import unfit
 
 if TYPE_CHECKING:
     from ..machine import Event
+    from ..sql.events import EventSQL, StateRow
+    from ..sql.history import HistorySQL
 
 __all__ = ["Extras", "Target", "plain_key"]
 
@@ -31,16 +30,21 @@ EXTRAS = "sqlalchemy_fsm_mysql"
 """The key of a column's ``info`` under which its `Extras` are."""
 
 
-@dataclass(slots=True)
 class Extras:
     """The history, the hooks and the since column of a state column, shared by all classes that map it."""
 
     column: Column[Any]
-    history: Any = None  # Any: an orm.history.History; core reads its .sql
-    hooks: list[Any] = field(default_factory=list)
-    since: Column[Any] | None = None  # holds since when the row is in its state
-    is_set_elsewhere: bool = False  # whether an effect of another machine on the row sets this state
-    one_packet: bool = False  # whether fires go out in packets where the engine does not say
+    history: Any  # Any: an orm.history.History; core reads its .sql
+    hooks: list[Any]
+    since: Column[Any] | None  # holds since when the row is in its state
+    is_set_elsewhere: bool  # whether an effect of another machine on the row sets this state
+    one_packet: bool  # whether fires go out in packets where the engine does not say
+
+    __slots__ = ("column", "history", "hooks", "is_set_elsewhere", "one_packet", "since")
+
+    def __init__(self, column: Column[Any], *, one_packet: bool) -> None:
+        self.column, self.history, self.hooks, self.since = column, None, [], None
+        self.is_set_elsewhere, self.one_packet = False, one_packet
 
 
 class Target:
@@ -75,7 +79,7 @@ class Target:
     def history(self) -> HistorySQL | None:
         """The table with a history row for each transition; None when the machine has no history."""
         recorder = self.extras.history
-        return None if recorder is None else cast(HistorySQL, recorder.sql)
+        return None if recorder is None else cast("HistorySQL", recorder.sql)
 
     def event(self, name: str | Event) -> EventSQL:
         """The SQL of the event *name*.
@@ -96,6 +100,8 @@ class Target:
     @cached_property
     def forced(self) -> EventSQL:
         """The event that stands for a forced state: it has no transitions."""
+        from ..sql.events import EventSQL
+
         return EventSQL(FORCED, self.row, self.machine.stored_states, ())
 
     def forced_to(self, state: State) -> EventSQL:
@@ -108,6 +114,8 @@ class Target:
     @cached_property
     def key_names(self) -> tuple[str, ...]:
         """The bound parameters of the row's key."""
+        from ..sql.events import KEY
+
         return tuple(KEY.format(i) for i in range(len(self.row.key)))
 
     def key_parts(self, key: Any) -> tuple[Any, ...]:

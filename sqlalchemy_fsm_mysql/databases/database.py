@@ -4,45 +4,25 @@ A :class:`Database` is a composition; each part has one default implementation, 
 variance, and a database overrides only what differs. Code outside of this folder asks a part, never a dialect's name:
 ``database.upsert is None``, ``database.sets.can_sweep(…)``, ``database.enforcer.can_enforce``.
 
-To add a database, write the parts that differ and enter it in `SUPPORTED`.
+To add a database, write the parts that differ, name them in `kinds.py`, and enter it in `SUPPORTED`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, Dialect
 
 from ..errors import FSMError
-from .catalogue import Catalogue
-from .history import HistoryStatements
-from .meanings import ErrorMeanings
-from .mysql.catalogue import MariaDBCatalogue, MySQLCatalogue
-from .mysql.errors import MySQLErrors
-from .mysql.history import MySQLHistory, MySQLLockingHistory
-from .mysql.packets import MySQLPackets
-from .mysql.rows import MySQLRows
-from .mysql.sets import MySQLSets
-from .mysql.syntax import MariaDBSyntax, MySQLSyntax
-from .mysql.transactions import MariaDBTransactions, MySQLTransactions
-from .mysql.triggers import MySQLEnforcer
-from .mysql.types import MariaDBTypes, MySQLTypes
-from .mysql.upsert import MySQLUpsert
-from .packets import Packets
-from .rows import PortableRows, RowStatements
-from .sets import SetStatements
-from .sqlite.errors import SQLiteErrors
-from .sqlite.rows import SQLiteRows, SQLiteTransactions
-from .sqlite.syntax import SQLiteSyntax
-from .sqlite.triggers import SQLiteEnforcer
-from .syntax import Syntax
-from .transactions import Transactions
-from .triggers import Enforcer
-from .types import ColumnTypes
-from .upsert import Upsert
+from .kinds import ByLocking, Database, MariaDB, MySQL, SQLite
+
+if TYPE_CHECKING:
+    from .meanings import ErrorMeanings
+    from .syntax import Syntax
+    from .triggers import Enforcer
+    from .types import ColumnTypes
 
 __all__ = [
     "EXECUTION_OPTION",
@@ -70,98 +50,20 @@ __all__ = [
 EXECUTION_OPTION: Final = "fsm_backend"
 
 
-@dataclass(frozen=True, eq=False)
-class Database:
-    """The parts of one kind of database. `upsert` and `packets` are None where it has none."""
-
-    name: str
-    title: str  # its name in messages for people
-    transactions: Transactions
-    rows: RowStatements
-    sets: SetStatements
-    history: HistoryStatements
-    upsert: Upsert | None
-    types: ColumnTypes
-    enforcer: Enforcer
-    catalogue: Catalogue
-    errors: ErrorMeanings
-    syntax: Syntax
-    is_server: bool
-    packets: Packets | None = None
-
-
-def _portable(name: str, title: str, transactions: Transactions, enforcer: Enforcer) -> Database:
-    """A database with row locks, and nothing else that is special."""
-    return Database(
-        name=name,
-        title=title,
-        transactions=transactions,
-        rows=PortableRows(transactions, enforcer),
-        sets=SetStatements(),
-        history=HistoryStatements(),
-        upsert=None,
-        types=ColumnTypes(),
-        enforcer=enforcer,
-        catalogue=Catalogue(),
-        errors=ErrorMeanings(),
-        syntax=Syntax(),
-        is_server=True,
-    )
-
-
-LOCKING: Final = _portable("locking", "a database with row locks", Transactions(), Enforcer())
+LOCKING: Final = Database()
 """Any database with row locks and SELECT … FOR UPDATE: a locking read, then the update.
 
 Nothing is known of it but standard SQL. So every error is taken to end the transaction, as on PostgreSQL, and no error
 to be worth another attempt.
 """
 
-_MYSQL_ENFORCER, _SQLITE_ENFORCER = MySQLEnforcer(), SQLiteEnforcer()
-
-_MYSQL_ROWS = MySQLRows(MySQLTransactions(), _MYSQL_ENFORCER)
-MYSQL: Final = replace(
-    _portable("mysql", "MySQL", MySQLTransactions(), _MYSQL_ENFORCER),
-    rows=_MYSQL_ROWS,
-    packets=MySQLPackets(_MYSQL_ROWS),
-    sets=MySQLSets(MySQLTransactions()),
-    history=MySQLHistory(),
-    upsert=MySQLUpsert(MySQLTransactions()),
-    types=MySQLTypes(),
-    catalogue=MySQLCatalogue(),
-    errors=MySQLErrors(),
-    syntax=MySQLSyntax(),
-)
-MARIADB: Final = replace(
-    MYSQL,
-    name="mariadb",
-    title="MariaDB",
-    transactions=MariaDBTransactions(),
-    types=MariaDBTypes(),
-    catalogue=MariaDBCatalogue(),
-    syntax=MariaDBSyntax(),
-)
-SQLITE: Final = replace(
-    _portable("sqlite", "SQLite", SQLiteTransactions(), _SQLITE_ENFORCER),
-    rows=SQLiteRows(SQLiteTransactions(), _SQLITE_ENFORCER),
-    errors=SQLiteErrors(),
-    syntax=SQLiteSyntax(),
-    is_server=False,
-)
+MYSQL: Final = MySQL()
+MARIADB: Final = MariaDB()
+SQLITE: Final = SQLite()
 
 SUPPORTED: Final[Mapping[str, Database]] = {database.name: database for database in (MYSQL, MARIADB, SQLITE)}
 
-# A database under `fsm_backend="locking"`: other statements move rows, its types and triggers stay.
-_BY_LOCKING: Final[Mapping[str, Database]] = {
-    name: replace(
-        database,
-        rows=RowStatements(database.transactions, database.enforcer),
-        sets=LOCKING.sets,
-        history=MySQLLockingHistory() if database.is_server else database.history,
-        upsert=None,
-        packets=None,
-    )
-    for name, database in SUPPORTED.items()
-}
+_BY_LOCKING: Final[Mapping[str, Database]] = {name: ByLocking(database) for name, database in SUPPORTED.items()}
 
 
 def database_of(connection: Connection) -> Database:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ast import literal_eval
 from base64 import b64decode
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ..errors import RefusedByDatabase
@@ -26,14 +26,12 @@ ELLIPSIS = "..."
 UNDECLARED = "an undeclared state"
 BASE64 = "base64:"
 _STATE = rf"('(?P<{{0}}>.*)'|{BASE64}(?P<{{0}}_base64>[A-Za-z0-9+/=]*)(?P<{{0}}_cut>\.\.\.)?|{UNDECLARED})"
-_MOVE = re.compile(
-    rf"(?P<label>.+?): {_STATE.format('source')} to {_STATE.format('target')} is no transition", re.DOTALL
-)
-_BEGIN = re.compile(rf"(?P<label>.+?): {_STATE.format('target')} is no initial state", re.DOTALL)
+# Compiled when a trigger has refused something; `re` keeps them then.
+_MOVE = rf"(?P<label>.+?): {_STATE.format('source')} to {_STATE.format('target')} is no transition"
+_BEGIN = rf"(?P<label>.+?): {_STATE.format('target')} is no initial state"
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerMessage:
+class TriggerMessage(NamedTuple):
     """The content of a trigger's message: the column, the two texts, and whether an INSERT was refused.
 
     A text is None where the message names none.
@@ -53,9 +51,9 @@ def read_message(message: str) -> TriggerMessage | None:
     >>> read_message("auftr%C3%A4ge.state: 'neu' to base64:ZsOkbGxpZw== is no transition")
     TriggerMessage(label='aufträge.state', source='neu', target='fällig', is_new=False)
     """
-    if found := _MOVE.fullmatch(message):
+    if found := re.fullmatch(_MOVE, message, re.DOTALL):
         return TriggerMessage(unquote(found["label"]), _state_in(found, "source"), _state_in(found, "target"))
-    if found := _BEGIN.fullmatch(message):
+    if found := re.fullmatch(_BEGIN, message, re.DOTALL):
         return TriggerMessage(unquote(found["label"]), None, _state_in(found, "target"), is_new=True)
     return None
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import StatementError
@@ -23,8 +22,7 @@ from ..sql.history import HistorySQL
 __all__ = ["Answer", "PacketFailed", "Packets", "Unit"]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """One fire of a packet. `history` is None where the event has no history row, `has_token` is of that row."""
 
     event: EventSQL
@@ -34,8 +32,7 @@ class Unit:
     knows_version: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The outcome of one unit.
 
     `reading` is None when the row has moved, but a trigger on its table hides the state that it has left. `sequence` is

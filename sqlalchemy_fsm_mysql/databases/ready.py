@@ -83,7 +83,7 @@ class _List(NamedTuple):
     placeholder: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReadyText:
     """One statement as one dialect's driver takes it."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Executable, String, bindparam, select, type_coerce, update
 from sqlalchemy.exc import DBAPIError
@@ -16,21 +15,25 @@ from ..sql.exact import stored_text
 from ..sql.locks import locked_aggregates
 from .messages import refusal_in
 from .ready import built_once
-from .transactions import Transactions
-from .triggers import Enforcer
+
+if TYPE_CHECKING:
+    from .kinds import Database
+    from .transactions import Transactions
 
 __all__ = ["PortableRows", "RowStatements"]
 
 
-@dataclass(frozen=True, eq=False)
 class RowStatements:
     """Fires an event by ``SELECT … FOR UPDATE`` and ``UPDATE``: two round trips that every server and proxy knows.
 
     Subclasses override what their database does better. The parameters of each statement name the row by its key.
     """
 
+    database: Database
     transactions: Transactions
-    enforcer: Enforcer
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.transactions = database, database.transactions
 
     def fire(
         self,
@@ -76,7 +79,7 @@ class RowStatements:
                 text = connection.execute(self.read_text(event), parameters).scalar_one()
                 state = event.row.state
                 before_text, after_text = "" if text is None else str(text), stored_text(state, target)
-                with self.enforcer.permitted(connection, state, before_text, after_text, rows=1):
+                with self.database.enforcer.permitted(connection, state, before_text, after_text, rows=1):
                     connection.execute(put, parameters)
             return before
 

@@ -13,7 +13,6 @@ without.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +24,7 @@ from sqlalchemy import Column, Connection, Dialect, ExecutableDDLElement, String
 from sqlalchemy.ext.compiler import compiles
 
 from ..machine.rules import Rules
+from .identifiers import IDENTIFIER_LENGTH, name_digest
 from .messages import message_label
 
 __all__ = [
@@ -39,9 +39,7 @@ __all__ = [
     "Mode",
     "TriggerDDL",
     "column_digest",
-    "name_digest",
     "ours_among",
-    "short_identifier",
 ]
 
 Kind = Literal["update", "insert"]
@@ -50,24 +48,11 @@ KINDS: tuple[Kind, ...] = ("update", "insert")
 Mode = Literal["refuse", "watch"]
 """Whether a trigger refuses the edges that its rules do not allow, or writes them to a table and lets them pass."""
 
-IDENTIFIER_LENGTH = 64
 _MARK = re.compile(r"fsm:([0-9a-f]{8}):([0-9a-f]{16})(?::([0-9a-f]{8}))?(:watch)?")
 # A state's name may look like a mark. SQLite's triggers have theirs in a line of its own, which no name is. Those of
 # MySQL have it as a string after all names, so the last one counts.
 _IN_A_LINE = re.compile(rf"^ *-- {_MARK.pattern}", re.MULTILINE)
 _IN_A_STRING = re.compile(rf"(?:CONSTRAINT_NAME = |fsm_mark VARCHAR\(64\) DEFAULT )'{_MARK.pattern}")
-
-
-def short_identifier(name: str) -> str:
-    """*name* within MySQL's 64 characters; a digest of the whole name takes the place of the end that is cut off."""
-    if len(name) <= IDENTIFIER_LENGTH:
-        return name
-    return f"{name[: IDENTIFIER_LENGTH - 9]}_{name_digest(name)}"
-
-
-def name_digest(*names: str) -> str:
-    """Eight hexadecimal digits that stand for *names*."""
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:8]
 
 
 def column_digest(name: str) -> str:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from ..databases import is_embedded
 from ..errors import LockTimeout, TransactionAborted
-from ..orm.firing import try_fire_key
+from ..orm.calls import try_fire_key
 from ..outcomes import Moved, Refused
 from . import naive
 from .check import Stored, Tally

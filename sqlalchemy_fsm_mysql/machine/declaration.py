@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .events import Event, Transition
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Declaration:
     """A machine as its author wrote it, right or wrong.
 

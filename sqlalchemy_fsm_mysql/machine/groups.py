@@ -7,8 +7,7 @@ leads from outside to inside, and leaves it the other way. A state's border is c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ..errors.texts import State
 from .states import AnyState, find_state, state_text
@@ -17,8 +16,7 @@ Role: TypeAlias = Literal["enter", "exit"]
 ROLES: Final[tuple[Role, Role]] = ("enter", "exit")
 
 
-@dataclass(frozen=True, slots=True)
-class BorderEffect:
+class BorderEffect(NamedTuple):
     """An effect of `on_enter` or `on_exit`: `of` is the state, the group's name or `ANY` whose border it belongs to."""
 
     role: Role
@@ -31,8 +29,7 @@ class BorderEffect:
         return f"{'group ' if self.is_group else ''}{of}"
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+class Groups(NamedTuple):
     """The groups of a machine. `written` are the members as declared, `states` all states of each group."""
 
     written: Mapping[str, tuple[object, ...]]

@@ -17,7 +17,6 @@ from types import NoneType
 from typing import Any, Final, TypeAlias
 
 from ..errors.texts import shown
-from ..outcomes import ReadOnlyMapping
 
 # A refusal's code has a bit for each: sql/code.py.
 MAX_GUARDS: Final = 38
@@ -51,11 +50,10 @@ class Guard:
                 raise TypeError(f"the {part} of a Guard is a str or None, not {shown(value)}")
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(tuple[Guard, ...]):
     """The guards of an event and of one of its transitions, all of which must be true."""
 
-    guards: tuple[Guard, ...]
+    __slots__ = ()
 
 
 GuardFunction: TypeAlias = Callable[..., Any]  # Any: as above
@@ -67,9 +65,13 @@ def checked_guard(given: object) -> GivenGuard | None:
 
     Raises: TypeError when it is no function, no Guard, and no dict of names to these.
     """
-    if isinstance(given, (Guard, AllOf, ReadOnlyMapping, NoneType)):
+    if isinstance(given, (Guard, AllOf, NoneType)):
         return given
     if isinstance(given, Mapping):
+        from ..outcomes import ReadOnlyMapping  # few guards come in a dict, and a declaration needs no other outcome
+
+        if isinstance(given, ReadOnlyMapping):
+            return given
         for name, function in given.items():
             if not isinstance(name, str):
                 raise TypeError(f"guards are named by str, not by {shown(name)}")
@@ -86,7 +88,7 @@ def guards_of(given: GivenGuard | None) -> tuple[Guard, ...]:
     if given is None:
         return ()
     if isinstance(given, AllOf):
-        return given.guards
+        return given
     if isinstance(given, Mapping):
         return tuple(_named(function, name) for name, function in given.items())
     return (_named(given, None),)

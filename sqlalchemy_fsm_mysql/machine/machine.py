@@ -25,7 +25,6 @@ from typing import Any, cast
 
 from ..errors import InvalidMachine
 from ..errors.texts import State, listed, shown
-from . import document
 from .events import Effect, Event
 from .questions import Questions
 from .states import state_text
@@ -149,6 +148,8 @@ class Machine(Questions):
         Lost are what guards and effects say (that they are there, their names and their payload's names are kept) and
         Enum classes: a member is written as the text that the database holds. The same machine gives the same text.
         """
+        from . import document
+
         return document.to_json(self)
 
     @classmethod
@@ -158,6 +159,8 @@ class Machine(Questions):
         Raises: ValueError when *text* is not as `to_json` writes it; InvalidMachine, which is a ValueError, when its
         machine is wrong.
         """
+        from . import document
+
         return document.from_json(cls, text)
 
     # A machine never changes, so it needs no copy. A copied column type keeps its machine.

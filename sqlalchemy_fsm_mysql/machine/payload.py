@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from ..errors.texts import shown
 
@@ -32,8 +32,7 @@ _REFUSED_KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Takes:
+class Takes(NamedTuple):
     """The payload of one function, or of all functions of an event.
 
     `names` are in the order of their first appearance. `optional` are those that every function gives a default, with
@@ -41,7 +40,7 @@ class Takes:
     """
 
     names: tuple[str, ...] = ()
-    optional: Mapping[str, Any] = field(default_factory=dict)  # Any: a default is whatever a column takes
+    optional: Mapping[str, Any] = MappingProxyType({})  # Any: a default is whatever a column takes
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -67,14 +66,27 @@ class Takes:
         return cls(tuple(names), {name: value for name, value in optional.items() if name not in required})
 
 
-@dataclass(frozen=True, slots=True)
 class Absent:
     """A guard or an effect of a machine that came from JSON: it stands for the function, and tells its payload.
 
     `takes` are the payload's names; one that ends in ``?`` is optional.
     """
 
-    takes: tuple[str, ...] = ()
+    takes: tuple[str, ...]
+
+    __slots__ = ("takes",)
+
+    def __init__(self, takes: tuple[str, ...] = ()) -> None:
+        self.takes = takes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Absent) and self.takes == other.takes
+
+    def __hash__(self) -> int:
+        return hash(self.takes)
+
+    def __repr__(self) -> str:
+        return f"Absent(takes={self.takes!r})"
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ..core.failures import Cause, error_code, is_due_to
 from ..databases import database_of
+from ..databases.identifiers import check_names
 from ..errors import DatabaseUnfit
-from ..orm.column import check_names
 from ..orm.mapped import MappedState, attribute_state
 from .checks.column import of_checks, of_column, of_engine, of_rights, of_rows, of_table
 from .checks.due import of_due

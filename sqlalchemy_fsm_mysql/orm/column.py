@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import (
@@ -30,11 +31,10 @@ from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeEngine
 
 from ..databases import enforcer_of, require_database, types_of
-from ..databases.triggers import KINDS, CreateTrigger, name_digest, short_identifier
+from ..databases.identifiers import check_name
 from ..errors import InvalidMachine
 from ..errors.texts import State, listed, shown
 from ..machine import AnyState, Event, Machine
-from ..machine.rules import Rules
 from ..sql.exact import defined_state
 from .attribute import StateMapped
 from .choice import Choice, Choosable
@@ -127,6 +127,8 @@ def _is_type(argument: Any) -> bool:
 
 
 if TYPE_CHECKING:
+    from ..machine.rules import Rules
+
     # Any: the annotation of the attribute says which states the column holds.
     class _Declared(MappedColumn[Any], StateMapped[Any]): ...
 
@@ -143,7 +145,7 @@ class StateColumn(_Declared):
     def declarative_scan(self, decl_scan: Any, registry: Any, cls: type[Any], *arguments: Any, **options: Any) -> None:
         declared = cast("StateType", self.column.type)
         super().declarative_scan(decl_scan, registry, cls, *arguments, **options)
-        if self.column.type is not declared and not declared.is_alike(self.column.type):
+        if self.column.type is not declared and not _are_alike(declared, self.column.type):
             is_state = isinstance(self.column.type, StateType)
             other = "another machine, or one with other options" if is_state else "none"
             name = f"{self.column.table.name}.{self.column.name}"
@@ -166,7 +168,6 @@ class StateType(Choosable, TypeDecorator[Any]):
     machine: Machine
     one_packet: bool
     protected: bool
-    rules: Rules
 
     # Any: as TypeDecorator declares it.
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
@@ -198,17 +199,11 @@ class StateType(Choosable, TypeDecorator[Any]):
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
         self.numbers: Mapping[str, int] | None = numbers_of(machine) if storage == "integer" else None
         self._named = {number: name for name, number in (self.numbers or {}).items()}
-        self.rules = self.rules_of(machine, self.initial_states)
+        if self.initial_states:
+            _ = self.rules  # raises ValueError for an undeclared one
         self.is_placed = False  # whether the type belongs to a table's column
         event.listen(self, "after_parent_attach", add_check)
         event.listen(self, "after_parent_attach", _add_triggers)
-
-    def is_alike(self, other: object) -> bool:
-        """Whether *other* is the type of a column with the same machine and options."""
-        return isinstance(other, StateType) and all(
-            getattr(self, name) == getattr(other, name)
-            for name in ("machine", "storage", "protected", "enforced", "initial_states", "one_packet")
-        )
 
     @property
     def stored_states(self) -> tuple[str, ...]:
@@ -227,11 +222,18 @@ class StateType(Choosable, TypeDecorator[Any]):
         """The values that the column may have for *state*, as texts: that of :meth:`stored_value`, and its aliases'."""
         return self.machine.spellings(state) if self.numbers is None else (self.stored_value(state),)
 
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules that the column's triggers enforce."""
+        return self.rules_of(self.machine, self.initial_states)
+
     def rules_of(self, machine: Machine, initial_states: Iterable[State] | AnyState = ()) -> Rules:
         """The rules of *machine*, one that the column has in this or another release, in the column's stored values.
 
         Raises: ValueError where the column stores numbers, and a state of *machine* has none.
         """
+        from ..machine.rules import Rules  # for triggers alone
+
         rules = Rules.of(machine, initial_states)
         if self.numbers is None:
             return rules
@@ -329,6 +331,12 @@ class EnumStateType(StateType):
     cache_ok: bool | None = True
 
 
+def _are_alike(type_: StateType, other: object) -> bool:
+    """Whether *other* is the type of a column with the same machine and options as *type_*."""
+    names = ("machine", "storage", "protected", "enforced", "initial_states", "one_packet")
+    return isinstance(other, StateType) and all(getattr(type_, name) == getattr(other, name) for name in names)
+
+
 def _written_out(states: Sequence[str | int], storage: Storage) -> Machine:
     """A machine with these states as they are stored. Each is left for another one, as a machine has to."""
     names: Sequence[Any] = states
@@ -408,28 +416,14 @@ def states_check(
     return CheckConstraint(is_one, name=conv(check_name(column.table.name, column.name)))
 
 
-def check_name(table: str, column: str) -> str:
-    """The name of the CHECK over the states of *column*, which no column of another table has.
-
-    >>> check_name("orders", "state"), check_name("orders", "payment_state")
-    ('ck_orders_state_states', 'ck_orders_payment_state_states_1a927bee')
-    """
-    name = f"ck_{table}_{column}_states"
-    # orders.payment_state and orders_payment.state give the same name, so a name with an underscore gets a digest.
-    return short_identifier(f"{name}_{name_digest(table, column)}" if "_" in table + column else name)
-
-
-def check_names(table: str, column: str) -> tuple[str, ...]:
-    """The names that the CHECK over the states of *column* may have: the current one, and that of earlier versions."""
-    return tuple(dict.fromkeys((check_name(table, column), short_identifier(f"ck_{table}_{column}_states"))))
-
-
 def _add_triggers(type_: StateType, column: Column[Any]) -> None:
     """Create the triggers with the column's table, if the column is enforced and the database can have them."""
 
     def create(table: Table, connection: Any, **_: Any) -> None:
         if connection is None or not enforcer_of(connection.dialect).can_enforce:  # None: Alembic writes a script
             return
+        from ..databases.triggers import KINDS, CreateTrigger
+
         is_real = isinstance(connection, Connection)
         used = enforcer_of(connection.dialect).used_names(connection, table) if is_real else ()
         for kind in KINDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BindParameter,
@@ -22,12 +22,12 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.types import TypeEngine
 
-from ..core.payload import check_value, exact_value
 from ..errors.texts import listed, shown
 from ..machine import Machine
-from ..sql.events import EventSQL, after
 from ..sql.exact import only_exactly, storable
-from ..sql.locks import without_locks
+
+if TYPE_CHECKING:
+    from ..sql.events import EventSQL
 
 EQUALITIES: dict[Any, Any] = {
     operators.eq: operators.in_op,
@@ -88,6 +88,8 @@ class StateComparator(String.Comparator[Any]):
         """
         machine = self._machine(event)
         if not _is_guarded(machine, event):
+            from ..sql.events import after
+
             _require_payload(event, payload, machine.payload(event))
             targets = {
                 text: machine.stored(target)
@@ -111,6 +113,8 @@ class StateComparator(String.Comparator[Any]):
         if not machine.events[machine.event_name(event)].is_timed:
             timed = listed(shown(one.name) for one in machine.events.values() if one.is_timed) or "none"
             raise ValueError(f"event {shown(event)} has no after=, so it is never due; the timed events are {timed}")
+        from ..sql.locks import without_locks
+
         built = self._event(event)
         due = without_locks(built.is_due(*built.from_source()))
         composed: ColumnElement[bool] = _composed(due, built, self.expr, {})
@@ -235,6 +239,8 @@ def _require_payload(event: str, given: dict[str, Any], names: tuple[str, ...]) 
 
 def _composed(expression: Any, built: EventSQL, state: Any, payload: dict[str, Any]) -> Any:
     """*expression* on the entity that *state* belongs to, with the payload's values or names."""
+    from ..core.payload import check_value, exact_value
+
     _require_payload(built.name, payload, tuple(dict.fromkeys(built.parameters.values())))
     entity = inspect(state._annotations["parententity"])
     attributes = {column: name for name, column in built.row.columns.items()} if entity.is_aliased_class else {}

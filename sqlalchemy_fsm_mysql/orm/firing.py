@@ -1,4 +1,4 @@
-"""Firing one event on one row through a session: ``order.fire()``, :func:`fire_key`, :func:`force_state`.
+"""Firing one event on one row through a session: the work of ``order.fire()``, ``fire_key`` and ``force_state``.
 
 :func:`fire_row` is the whole act, from the arguments of a call to its outcome. ``core.fires`` sends the statement; here
 the session gives the connection, and its instances, journal and hooks learn the outcome.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, Literal
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
@@ -28,28 +27,19 @@ from ..machine.states import FORCED
 from ..observation import Attempt, log, observers, watching
 from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.code import NO_ROW
-from .awaited import Later
+from .comparator import STATES
 from .hooks import announce
 from .instances import know_version, show_moved, show_refused, show_row, show_state
 from .journal import note
-from .mapped import MappedState, mapped_event, mapped_state, mapped_states, named_state, sole_state
+from .mapped import mapped_event, sole_state
 from .sessions import (
-    AnySession,
-    AsyncPlace,
-    SyncPlace,
     Writer,
     checked_attribution,
     flush_first,
     persistent_key,
-    session_of,
     session_or_own,
     within,
 )
-
-if TYPE_CHECKING:  # importing it costs as much as half of sqlalchemy.orm
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-M = TypeVar("M")
 
 
 def fire_row(
@@ -72,7 +62,9 @@ def fire_row(
     Raises: see :meth:`~.stateful.Stateful.fire`; TransitionNotAllowed only when *raises_refusal*.
     """
     # 1. Check the arguments. None of this needs a database.
-    mapped, sql = mapped_event(model, event, column)
+    # An event that was fired before is found here, as mapped_event() finds it, without the call.
+    states = model.__dict__.get(STATES) if column is None and type(event) is str and isinstance(model, type) else None
+    mapped, sql = (states is not None and states.events.get(event)) or mapped_event(model, event, column)
     parts: tuple[Any, ...] = ()
     if instance is None:
         parts = (key,) if type(key) in mapped.plain_keys else mapped.key_parts(key)
@@ -160,6 +152,53 @@ def show_replayed(writer: Writer, connection: Connection, fire: Fire) -> None:
         show_state(writer, instance, stored)
 
 
+def fire_of_instance(
+    name: Literal["fire", "try_fire"],
+    instance: Any,
+    event: str,
+    session: Any,
+    column: Any,
+    payload: Mapping[str, Any],
+    actor: Any,
+    details: Any,
+    token: Any,
+) -> Any:
+    """The work of the methods ``fire`` and ``try_fire``, by *name*."""
+    is_given = actor is not None or details is not None or token is not None
+    attribution, raises = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION, name == "fire"
+    model = type(instance)
+    if isinstance(session, Session):  # as in most calls; within() finds the way for all else
+        return fire_row(session, model, instance, None, event, column, payload, attribution, raises_refusal=raises)
+    work = within(session_or_own(session, instance), fire_row, name)
+    return work(model, instance, None, event, column, payload, attribution, raises_refusal=raises)
+
+
+def fire_at_key(
+    name: Literal["fire_key", "try_fire_key"],
+    model: type[Any],
+    key: Any,
+    event: str,
+    session: Any,
+    column: Any,
+    payload: Mapping[str, Any],
+    actor: Any,
+    details: Any,
+    token: Any,
+) -> Any:
+    """The work of the functions ``fire_key`` and ``try_fire_key``, as :func:`fire_of_instance`."""
+    is_given = actor is not None or details is not None or token is not None
+    attribution, raises = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION, name == "fire_key"
+    # Most calls have one of these two. For all else that may stand in their place, within() finds the way.
+    if isinstance(session, Session):
+        return fire_row(session, model, None, key, event, column, payload, attribution, raises_refusal=raises)
+    if isinstance(session, Connection):
+        return _fire_without_session(
+            session, model, None, key, event, column, payload, attribution, raises_refusal=raises
+        )
+    work = within(session, fire_row, name, on_connection=_fire_without_session)
+    return work(model, None, key, event, column, payload, attribution, raises_refusal=raises)
+
+
 def _fire_without_session(
     connection: Connection,
     model: type[Any],
@@ -172,197 +211,13 @@ def _fire_without_session(
     *,
     raises_refusal: bool,
 ) -> Moved[Any] | Refused[Any]:
-    mapped, sql = mapped_event(model, event, column)
+    states = model.__dict__.get(STATES) if column is None and type(event) is str and isinstance(model, type) else None
+    mapped, sql = (states is not None and states.events.get(event)) or mapped_event(model, event, column)  # as fire_row
     return core_fire_key(connection, mapped, sql, key, payload, attribution, raises_refusal=raises_refusal)
 
 
-@overload
-def fire_key(
-    model: type[M],
-    key: object,
-    event: str,
-    session: SyncPlace,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-    token: str | None = ...,
-    **payload: object,
-) -> Moved[M]: ...
-@overload
-def fire_key(
-    model: type[M],
-    key: object,
-    event: str,
-    session: AsyncPlace,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-    token: str | None = ...,
-    **payload: object,
-) -> Later[Moved[M]]: ...
-def fire_key(
-    model: type[M],
-    key: Any,
-    event: str,
-    session: Any,
-    /,
-    *,
-    column: Any = None,
-    actor: str | None = None,
-    details: Any = None,
-    token: str | None = None,
-    **payload: Any,
-) -> Any:
-    """Fire *event* on the row of *model* with this primary *key*, without loading it: one statement in all.
-
-    *key* is one value, or for a composite key a tuple in the order of the model's primary key, or a mapping by
-    attribute name. The other arguments are those of :meth:`Stateful.fire`. If the session has an instance of the row,
-    it is brought up to date.
-
-    *session* may be a Core ``Connection`` (an ``AsyncConnection``: await the call). Everything else is as with a
-    session, at about two thirds of its CPU time: history, tokens, hooks, which get the connection, and errors.
-
-    Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
-    TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.
-    """
-    is_given = actor is not None or details is not None or token is not None
-    attribution = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION
-    # Most calls have one of these two. For all else that may stand in their place, within() finds the way.
-    if isinstance(session, Session):
-        return fire_row(session, model, None, key, event, column, payload, attribution, raises_refusal=True)
-    if isinstance(session, Connection):
-        return _fire_without_session(
-            session, model, None, key, event, column, payload, attribution, raises_refusal=True
-        )
-    work = within(session, fire_row, "fire_key", on_connection=_fire_without_session)
-    return work(model, None, key, event, column, payload, attribution, raises_refusal=True)
-
-
-@overload
-def try_fire_key(
-    model: type[M],
-    key: object,
-    event: str,
-    session: SyncPlace,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-    token: str | None = ...,
-    **payload: object,
-) -> Moved[M] | Refused[M]: ...
-@overload
-def try_fire_key(
-    model: type[M],
-    key: object,
-    event: str,
-    session: AsyncPlace,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-    token: str | None = ...,
-    **payload: object,
-) -> Later[Moved[M] | Refused[M]]: ...
-def try_fire_key(
-    model: type[M],
-    key: Any,
-    event: str,
-    session: Any,
-    /,
-    *,
-    column: Any = None,
-    actor: str | None = None,
-    details: Any = None,
-    token: str | None = None,
-    **payload: Any,
-) -> Any:
-    """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
-    attribution = Attribution(actor, details, token)
-    work = within(session, fire_row, "try_fire_key", on_connection=_fire_without_session)
-    return work(model, None, key, event, column, payload, attribution, raises_refusal=False)
-
-
-def can_fire(instance: Any, event: str, *, column: Any = None) -> bool:
-    """Whether *event* leaves the state of *instance* in memory, which may be stale; guards are not evaluated.
-
-    No SQL, unless the state is expired, as after a commit: then a sync session loads it like any attribute. On an
-    instance of an ``AsyncSession`` the state stays unknown, and no event is possible.
-
-    Raises: UnknownEvent.
-    """
-    mapped = mapped_state(type(instance), event, column)
-    return _state_shown(mapped, instance) in mapped.machine.targets(event)
-
-
-def _state_shown(mapped: MappedState, instance: Any) -> Any:
-    state = mapped.state_in_memory(instance)
-    if state is None and inspect(instance).persistent and isinstance(session_of(instance), Session):
-        return getattr(instance, mapped.attribute)
-    return state
-
-
-def available_events(instance: Any, *, column: Any = None) -> list[str]:
-    """The events that leave the state of *instance* in memory, as :func:`can_fire` reads it."""
-    states: Mapping[str, MappedState] = mapped_states(type(instance))
-    if column is not None:
-        states = {"": named_state(type(instance), column)}
-    return [
-        event
-        for mapped in states.values()
-        if mapped.machine.declares(state := _state_shown(mapped, instance))
-        for event in mapped.machine.events_from(state)
-    ]
-
-
-@overload
-def force_state(
-    instance: M,
-    state: str | Enum,
-    session: AnySession | None = ...,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-) -> Moved[M]: ...
-@overload
-def force_state(
-    instance: M,
-    state: str | Enum,
-    session: AsyncSession,
-    /,
-    *,
-    column: object = ...,
-    actor: str | None = ...,
-    details: object = ...,
-) -> Later[Moved[M]]: ...
-def force_state(
-    instance: M,
-    state: Any,
-    session: Any = None,
-    /,
-    *,
-    column: Any = None,
-    actor: str | None = None,
-    details: Any = None,
-) -> Any:
-    """Set the row of *instance* to *state* without an event of the machine: for operators and data repair.
-
-    *state* must be declared, and the effects of ``on_enter`` and ``on_exit`` are written. The row may be in any state,
-    also in one that the machine does not declare; for NULL, the source is ``""``. The outcome is a :class:`Moved` of
-    the event ``"force_state"``, and so is the history row. *column* names the machine when the model has several. With
-    an ``AsyncSession``, await the call.
-
-    Raises: ValueError for an undeclared state; TypeError when an effect of ``on_enter`` or ``on_exit`` needs a payload;
-    InstanceStateError, RowNotFound, UniqueViolation.
-    """
+def force(instance: Any, state: Any, session: Any, column: Any, actor: str | None, details: Any) -> Any:
+    """The work of :func:`~.calls.force_state`."""
     attribution = Attribution(actor, details)
     return within(session_or_own(session, instance), _force_state)(instance, state, column, attribution)
 

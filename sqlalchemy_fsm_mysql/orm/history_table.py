@@ -15,7 +15,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.schema import Sequence as DatabaseSequence
 from sqlalchemy.sql.elements import conv
 
-from ..databases.triggers import short_identifier
+from ..databases.identifiers import short_identifier
 from ..errors import InvalidMachine
 
 __all__ = ["shown_row", "table_parts"]

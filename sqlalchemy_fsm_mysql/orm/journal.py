@@ -13,17 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..core.notes import Promise, keep_promises
+from .listening import KEY, journal_in
 
 __all__ = ["Journal", "connections_of", "early_commits", "ends_with", "journal_of", "note"]
 
-_KEY = "sqlalchemy_fsm_mysql"
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Level:
     """The moves of one savepoint, or of the outermost transaction."""
 
@@ -88,7 +87,7 @@ class Journal:
         if early_commits:
             self._early.append(promise)
 
-    # --- the session's events
+    # --- the session's events, which `listening` hears
 
     def committed(self, transaction: SessionTransaction | None) -> None:
         """*transaction*, a savepoint or the outermost, has been committed and is about to end."""
@@ -147,9 +146,9 @@ early_commits: list[object] = []
 
 def journal_of(session: Session) -> Journal:
     """The journal of *session*, made at its first use."""
-    journal: Journal | None = session.info.get(_KEY)
-    if journal is None or not journal.is_of(session):  # Session(info=other.info) copies the other's journal
-        journal = session.info[_KEY] = Journal(session)
+    journal = journal_in(session)
+    if journal is None:  # or another session's: Session(info=other.info) copies the other's journal
+        journal = session.info[KEY] = Journal(session)
     return journal
 
 
@@ -174,43 +173,6 @@ def note(
         level.models[model] = None
 
 
-# The listeners are on the class Session: adding them to each session would take a tenth of a transaction's time.
-
-
-def _journal(session: Session) -> Journal | None:
-    info = session.__dict__.get("info")  # made at its first use
-    journal: Journal | None = None if info is None else info.get(_KEY)
-    return journal if journal is not None and journal.is_of(session) else None
-
-
-@event.listens_for(Session, "before_commit")
-def _before_commit(session: Session) -> None:
-    journal = _journal(session)
-    if journal is not None and not session.in_nested_transaction():
-        journal.commits += 1
-
-
-@event.listens_for(Session, "after_commit")
-def _after_commit(session: Session) -> None:
-    journal = _journal(session)
-    if journal is not None:
-        journal.committed(_innermost(session))
-
-
-@event.listens_for(Session, "after_rollback")
-def _after_rollback(session: Session) -> None:
-    journal, transaction = _journal(session), _innermost(session)
-    if journal is not None and transaction is not None:
-        journal.rolled_back(session, transaction)
-
-
-@event.listens_for(Session, "after_transaction_end")
-def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    journal = _journal(session)
-    if journal is not None:
-        journal.ended(session, transaction)
-
-
 def connections_of(transaction: SessionTransaction) -> set[Connection]:
     """The connections that a session's *transaction* has begun or joined; SQLAlchemy has no public name for them."""
     return {connection for connection, *_ in transaction._connections.values()}  # noqa: SLF001
@@ -224,7 +186,3 @@ def ends_with(session: Session, connection: Connection) -> bool:
     transaction, root = session.get_transaction(), connection.get_transaction()
     begun = () if transaction is None else set(transaction._connections.values())  # noqa: SLF001 - as above
     return [(one, its, is_ended) for one, its, is_ended, _ in begun] == [(connection, root, True)]
-
-
-def _innermost(session: Session) -> SessionTransaction | None:
-    return session.get_nested_transaction() or session.get_transaction()

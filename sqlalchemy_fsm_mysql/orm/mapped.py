@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, inspect
 from sqlalchemy.orm import ColumnProperty, Mapper
@@ -14,18 +14,21 @@ from ..core.target import EXTRAS, Extras, Target
 from ..errors import UnknownEvent
 from ..errors.texts import State, shown, stored_form
 from ..machine import Machine
-from ..sql.events import EventSQL, StateRow
-from ..sql.expressions import event_sql, forced_sql
 from .column import StateType
 from .comparator import STATES
 from .placement import other_state, require_place
 from .protection import protect
-from .rows import counts_versions, makes_versions, state_row
 from .since import find_since
+
+if TYPE_CHECKING:
+    from ..sql.events import EventSQL, StateRow
 
 
 class MappedState(Target):
-    """One state column on one mapped class."""
+    """One state column on one mapped class.
+
+    The modules that build its SQL are imported where an event is built, which is at its first fire.
+    """
 
     mapper: Mapper[Any]
     model: type[Any]
@@ -49,6 +52,8 @@ class MappedState(Target):
 
     @cached_property
     def row(self) -> StateRow:
+        from .rows import state_row
+
         return state_row(self.mapper, self.attribute, self.column, self.machine, self.extras.since)
 
     @cached_property
@@ -58,10 +63,14 @@ class MappedState(Target):
     @cached_property
     def counts_versions(self) -> bool:
         """Whether the version is SQLAlchemy's own counter, which SQL can increment by itself."""
+        from .rows import counts_versions
+
         return counts_versions(self.mapper)
 
     @cached_property
     def makes_versions(self) -> bool:
+        from .rows import makes_versions
+
         return makes_versions(self.mapper)
 
     def next_version(self, version: Any) -> Any:
@@ -77,6 +86,8 @@ class MappedState(Target):
         name = self.machine.event_name(name)
         built = self._events.get(name)
         if built is None:
+            from ..sql.expressions import event_sql
+
             built = event_sql(self.model, self.machine, name, self.row, other_state)
             self._events[name] = built
         return built
@@ -86,6 +97,8 @@ class MappedState(Target):
             return self.forced
         built = self._forced.get(state)
         if built is None:
+            from ..sql.expressions import forced_sql
+
             built = self._forced[state] = forced_sql(self.model, self.machine, state, self.row, other_state)
         return built
 

@@ -195,7 +195,7 @@ def flush_first(session: Session, mapper: Mapper[Any], **row: Any) -> None:
         raise_explained(error, session.get_bind(mapper, clause=clause), in_flush=True, **row)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Writer:
     """A session through which rows of one state column are written."""
 

@@ -1,29 +1,31 @@
-"""The methods that a declared state column gives its model, and the mixin that shows them to type checkers."""
+"""The methods that a declared state column gives its model, and the mixin that shows them to type checkers.
+
+As in :mod:`.calls`, the modules that do their work are imported at the first call.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlalchemy import event as events
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper
 
-from ..core.attribution import NO_ATTRIBUTION, Attribution
 from ..errors import InvalidMachine
-from ..outcomes import Moved, Refused
-from ..outcomes.states import Undeclared
-from . import functions  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
-from .awaited import Later
+from . import (
+    functions,  # noqa: F401 - at its import, it makes the functions known to SQLAlchemy
+    listening,  # noqa: F401 - at its import, it listens for the ends of sessions' transactions
+)
+from .calls import available_events, can_fire, of_instance
 from .column import StateColumn, StateMachineColumn, StateType
-from .firing import available_events, can_fire, fire_row
-from .history import history_rows
 from .mapped import equip
-from .possible import possible_events
-from .sessions import session_or_own, within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from ..outcomes import Moved, Refused
+    from ..outcomes.states import Undeclared
+    from .awaited import Later
     from .history import TransitionHistory
     from .sessions import AnySession
 
@@ -109,12 +111,7 @@ class Stateful(_Parameters[E, T, H]):
         observed, GuardNotSatisfied, RowNotFound, UnknownState; UniqueViolation, TypeError and ValueError for a value
         that a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
         """
-        is_given = actor is not None or details is not None or token is not None
-        attribution = Attribution(actor, details, token) if is_given else NO_ATTRIBUTION
-        if isinstance(session, Session):  # as in most calls; within() finds the way for all else
-            return fire_row(session, type(self), self, None, event, column, payload, attribution, raises_refusal=True)
-        work = within(session_or_own(session, self), fire_row, "fire")
-        return work(type(self), self, None, event, column, payload, attribution, raises_refusal=True)
+        return of_instance()("fire", self, event, session, column, payload, actor, details, token)
 
     @overload
     def try_fire(
@@ -155,9 +152,7 @@ class Stateful(_Parameters[E, T, H]):
         **payload: Any,
     ) -> Any:
         """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
-        attribution = Attribution(actor, details, token)
-        work = within(session_or_own(session, self), fire_row, "try_fire")
-        return work(type(self), self, None, event, column, payload, attribution, raises_refusal=False)
+        return of_instance()("try_fire", self, event, session, column, payload, actor, details, token)
 
     def can_fire(self, event: E, *, column: object = None) -> bool:
         """Whether *event* leaves the state in memory. A hint: the state may be stale, and guards are not evaluated.
@@ -189,6 +184,8 @@ class Stateful(_Parameters[E, T, H]):
 
         Raises: TypeError for a payload that no event of the model takes; InstanceStateError.
         """
+        from .possible import possible_events
+
         return possible_events(self, session, column, payload)
 
     @overload
@@ -202,6 +199,8 @@ class Stateful(_Parameters[E, T, H]):
 
         Raises: TypeError when there is no history; InstanceStateError.
         """
+        from .history import history_rows
+
         return history_rows(self, session, column=column)
 
 

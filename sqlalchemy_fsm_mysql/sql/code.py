@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..outcomes import Reason
 
@@ -81,7 +81,7 @@ def names_guards(code: int) -> bool:
     return bool(code & (TAKEN - 1) & ~_LOW)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Taken:
     """The event moves the row along ``branch``; ``is_other_version`` is bit 0 of the code."""
 
@@ -89,8 +89,7 @@ class Taken:
     is_other_version: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """The row stays in ``state``, a stored value; ``failed`` names the guards that are not true of the row."""
 
     state: str
@@ -98,19 +97,22 @@ class Refusal:
     failed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class Undeclared:
     """The row is in a state that the machine does not declare."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class NoRow:
     """There is no row with this key, or the row does not belong to the mapped class."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class Created:
     """An upsert has inserted the row. No code reports that, because no row was there to compute one from."""
+
+    __slots__ = ()
 
 
 Reading: TypeAlias = Taken | Refusal | Undeclared | NoRow

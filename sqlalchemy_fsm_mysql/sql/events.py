@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -74,7 +74,7 @@ def number(value: int) -> ColumnElement[int]:
     return literal_column(str(int(value)), Integer())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StateRow:
     """The place of a machine's state, in Core terms: the table, its key, and the parts that every UPDATE of it has.
 
@@ -107,7 +107,7 @@ class StateRow:
         return {column for column in elements if column.table is self.table}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Branch:
     """One transition from one source: its guard and effects as SQL, and its number among those of the event."""
 
@@ -126,8 +126,7 @@ class Branch:
         return codes.taken(self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The branch that a row takes, computed before the first assignment.
 
     ``value`` is the expression that the database has remembered, and ``of(branch)`` its value for a branch.
@@ -137,8 +136,7 @@ class Chosen:
     of: Callable[[Branch], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """The time of a timed event: its guard, and the expression by which rows are in the order of becoming due.
 
     A row is due at `moment`, or `interval` after it.
@@ -149,7 +147,7 @@ class Due:
     interval: timedelta = timedelta(0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class EventSQL:
     """One event of one machine on one mapped column, as SQL. Built once per mapped class and event."""
 

@@ -14,7 +14,7 @@ ATTRIBUTION = ("actor", "details", "token")
 RECORDED = ("event", "source", "target", *ATTRIBUTION)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HistorySQL:
     """The table of a history. The key of a history row is the row's key and a number that counts from 1."""
 

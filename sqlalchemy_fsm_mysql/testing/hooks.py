@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..core.hooks import Hook
@@ -87,7 +87,7 @@ def hooks_follow_session() -> Iterator[None]:
 
 
 def _frozen(hook: Hook, calls: list[HookCall]) -> Hook:
-    return replace(hook, function=_Note(hook.when, hook.function, calls))
+    return hook._replace(function=_Note(hook.when, hook.function, calls))
 
 
 def _thaw(mapped: MappedState, hooks: list[Hook], calls: list[HookCall]) -> None:

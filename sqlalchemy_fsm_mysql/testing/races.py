@@ -26,7 +26,7 @@ from ..databases import is_embedded, is_in_memory
 from ..demo.check import path_problem
 from ..errors import HistoryError
 from ..errors.texts import row_label, shown, stored_form
-from ..orm.firing import try_fire_key
+from ..orm.calls import try_fire_key
 from ..orm.history import replay
 from ..orm.mapped import MappedState, attribute_state
 from ..orm.units import run_transaction

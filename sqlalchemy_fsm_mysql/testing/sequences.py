@@ -10,7 +10,7 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from ..errors.texts import State, shown, stored_form
-from ..orm.firing import try_fire_key
+from ..orm.calls import try_fire_key
 from ..orm.history import replay
 from ..orm.mapped import MappedState, attribute_state
 from ..outcomes import Moved, Refused

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from sqlalchemy_fsm_mysql.databases.identifiers import check_name
 from sqlalchemy_fsm_mysql.errors import MigrationRefused
-from sqlalchemy_fsm_mysql.orm.column import check_name
 from tests.alembic.support import fill, orders, run_script, shown_table, stored
 
 pytestmark = pytest.mark.servers_only

@@ -24,10 +24,10 @@ from sqlalchemy_fsm_mysql import (
     require_database,
 )
 from sqlalchemy_fsm_mysql.databases.catalogue import Settings
+from sqlalchemy_fsm_mysql.databases.identifiers import check_name
 from sqlalchemy_fsm_mysql.databases.triggers import trigger_name
 from sqlalchemy_fsm_mysql.operations.checks.server import SETTINGS
 from sqlalchemy_fsm_mysql.operations.doctor import Finding
-from sqlalchemy_fsm_mysql.orm.column import check_name
 from tests.conformance.models import odd_machine
 from tests.servers import make_engine
 

@@ -18,7 +18,7 @@ that outside of stored programs, so a statement between the two fails then, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -201,7 +201,7 @@ class MySQLPackets(Packets):
 
     def end(self, connection: Connection, unit: Unit, *, savepoint: str | None = None) -> Answer:
         # 1. Compose the packet: what comes before the UPDATE, the UPDATE, and what follows a move.
-        ready = self._ready(replace(unit, has_token=False))  # who has a token looks for it when nothing has moved
+        ready = self._ready(unit._replace(has_token=False))  # who has a token looks for it when nothing has moved
         parts = [part for statement in ready.statements if (part := statement.text_on(connection)) is not None]
         if len(parts) < len(ready.statements):
             raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; fits() tells beforehand")

@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from ...databases import database_of
 from ...databases.catalogue import ColumnFacts, TableFacts
+from ...databases.identifiers import check_name, check_names
 from ...errors.texts import listed, shown
-from ...orm.column import StateType, check_name, check_names
+from ...orm.column import StateType
 from ...orm.mapped import MappedState
 from ..findings import Finding, label_of, named, names_of
 
