@@ -12,7 +12,10 @@ from sphinx.application import Sphinx
 import sqlalchemy_fsm_mysql as package
 from sqlalchemy_fsm_mysql import testing
 
+# Errors that few programs catch are imported from the module.
+ERRORS = ("GraphvizMissing", "HistoryError", "MigrationRefused", "OutcomeHidden", "RowFailed")
 NAMES = {
+    **{name: f"sqlalchemy_fsm_mysql.errors.{name}" for name in ERRORS},
     **{name: f"sqlalchemy_fsm_mysql.testing.{name}" for name in testing.__all__},
     **{name: f"sqlalchemy_fsm_mysql.{name}" for name in package.__all__},
     **{
