@@ -132,8 +132,14 @@ class Sweep:
 
     @contextmanager
     def explaining(self, connection: Connection) -> Iterator[None]:
-        """Raise our errors in place of the server's within the block."""
+        """Raise our errors in place of the server's within the block.
+
+        Raises: FSMError when the rows are chosen by other rows that the server would not lock.
+        """
         try:
+            # A criterion whose statements are kept reads nothing but the row.
+            criteria = [self.criterion] if self.statements is None else []
+            database_of(connection).rows.require_locks(connection, self.event, *criteria)
             yield
         except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, model=self.target.model, event=self.event.name)

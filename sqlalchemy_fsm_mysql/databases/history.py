@@ -39,6 +39,12 @@ class HistoryStatements:
         """The statements that :meth:`record` sends, in order."""
         return [self.read_number(history), self.insert_row(history)]
 
+    def require_waiting(self, connection: Connection) -> None:
+        """Refuse a locking read that would not wait for a history row that another transaction is about to commit.
+
+        Raises: FSMError.
+        """
+
     def record_sweep(
         self,
         connection: Connection,

@@ -244,6 +244,10 @@ class ByLocking(Database):
 
     @cached_property
     def rows(self) -> RowStatements:
+        if self.is_server:
+            from .mysql.rows import MySQLLockingRows
+
+            return MySQLLockingRows(self)
         from .rows import RowStatements
 
         return RowStatements(self)

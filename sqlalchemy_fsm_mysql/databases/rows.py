@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Executable, String, bindparam, select, type_coerce, update
+from sqlalchemy import ColumnElement, Connection, Executable, String, bindparam, select, type_coerce, update
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import FSMError, RefusedByDatabase
@@ -58,6 +58,12 @@ class RowStatements:
             if isinstance(reading, Taken):
                 connection.execute(self.take(event, reading.branch.number), parameters)
             return reading
+
+    def require_locks(self, connection: Connection, event: EventSQL, *criteria: ColumnElement[Any]) -> None:
+        """Refuse an event, or criteria, that decide by other rows in a way in which the server would not lock them.
+
+        Raises: FSMError.
+        """
 
     def force(self, connection: Connection, event: EventSQL, parameters: Mapping[str, Any], target: str) -> Any:
         """Set the row's state to the parameter ``fsm_state``; the value before, `NO_ROW` for a missing row.

@@ -40,7 +40,7 @@ from ..core.attribution import ACTOR_LENGTH, TOKEN_LENGTH, checked_token
 from ..core.failures import raise_explained
 from ..core.keys import prepare
 from ..core.tokens import with_token
-from ..databases import types_of
+from ..databases import database_of, types_of
 from ..errors import HistoryError, InvalidMachine
 from ..errors.texts import State, row_label, shown, stored_form
 from ..machine import Machine
@@ -266,7 +266,8 @@ def find_by_token(column: Any, token: str, session: Any) -> Any:
     primary: it waits for a COMMIT in flight, which a plain read can miss. *session* may be a Core ``Connection``. With
     an ``AsyncSession`` or an ``AsyncConnection``, await the call.
 
-    Raises: TypeError when the column has no history; ValueError for a text that cannot be a token.
+    Raises: TypeError when the column has no history; ValueError for a text that cannot be a token; FSMError on a server
+    whose locking reads do not wait (OceanBase): fire again with the token there.
     """
     return within(session, _find_by_token, on_connection=_find_by_token)(column, token)
 
@@ -280,6 +281,7 @@ def _find_by_token(place: Session | Connection, column: Any, token: str) -> Move
         connection = place
         prepare(connection, mapped, mapped.forced.name, is_one_row=True)
     try:
+        database_of(connection).history.require_waiting(connection)
         return with_token(connection, mapped, token)
     except StatementError as error:
         raise_explained(error, connection)

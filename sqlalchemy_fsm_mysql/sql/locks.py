@@ -14,18 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CompoundSelect, Select
+from sqlalchemy import CompoundSelect, Exists, ScalarSelect, Select
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ForUpdateArg, SelectStatementGrouping
 
-__all__ = ["for_share", "locked_aggregates", "unlocked", "without_locks"]
+__all__ = ["for_share", "locked_aggregates", "locked_tests", "unlocked", "without_locks"]
 
 E = TypeVar("E")
 
 _UNLOCKED = "fsm_unlocked"
+_TESTS = (operators.in_op, operators.not_in_op, operators.any_op, operators.all_op)
 _AGGREGATES = ("array_agg", "avg", "bool_and", "bool_or", "count", "group_concat", "max", "min", "string_agg", "sum")
 
 
@@ -96,6 +97,32 @@ def locked_aggregates(expression: Any) -> list[Any]:
         for query in visitors.iterate(expression)
         if isinstance(query, Select) and query._for_update_arg is not None and _is_aggregate(query)
     ]
+
+
+def locked_tests(expression: Any) -> list[Any]:
+    """The SELECTs in *expression* that lock rows, but for plain scalar subqueries: those of EXISTS, IN and aggregates.
+
+    A server may rewrite each of these into a join, and lose the lock.
+
+    >>> from sqlalchemy import column, exists, select, table
+    >>> items = table("items", column("ready"))
+    >>> len(locked_tests(for_share(exists().where(items.c.ready == 1))))
+    1
+    >>> len(locked_tests(for_share(select(items.c.ready).scalar_subquery())))
+    0
+    """
+    elements = list(visitors.iterate(expression))
+    locked = [each for each in elements if isinstance(each, Select) and each._for_update_arg is not None]
+    if not locked:
+        return []
+    tests = [element for element in elements if isinstance(element, Exists) or _operator(element) in _TESTS]
+    within = {id(part) for test in tests for part in visitors.iterate(test)}
+    scalar = {id(element.element) for element in elements if isinstance(element, ScalarSelect)}
+    return [query for query in locked if id(query) in within or id(query) not in scalar or _is_aggregate(query)]
+
+
+def _operator(element: Any) -> Any:
+    return getattr(element, "operator", None)
 
 
 def _is_aggregate(query: Select[Any]) -> bool:

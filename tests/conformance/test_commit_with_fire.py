@@ -483,8 +483,7 @@ def test_the_last_fire_and_its_commit_are_one_packet(packets: Engine, database: 
             work()
             return [statement for statement in seen if statement != "ROLLBACK"]
 
-        fire_key(Order, key, "Ready", opened)
-        opened.commit()
+        commit_with_fire_key(Order, key, "Ready", opened)  # the engine's first packet asks the server a question before
         whole = sent(lambda: commit_with_fire_key(Order, key, "Ready", opened, token=given()))
         assert len(whole) == 1
         assert whole[0].endswith(";COMMIT")

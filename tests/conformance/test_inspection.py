@@ -342,23 +342,24 @@ def test_the_flag_that_counts_found_rows(patient: Engine, is_set: bool) -> None:
         engine.dispose()
 
 
+# Of a member of a group with several primaries.
+GROUP = {"group_replication_group_name": "a0e2", "group_replication_single_primary_mode": "OFF"}
+
+
 @pytest.mark.parametrize(
     ("variables", "severity", "kind"),
     [
         ({"wsrep_on": "ON", "wsrep_sync_wait": "1"}, "warning", "stale refusals"),
         ({"wsrep_on": "ON", "wsrep_sync_wait": "7"}, None, None),
         ({"wsrep_on": "OFF", "wsrep_sync_wait": "0"}, None, None),
+        ({**GROUP, "group_replication_consistency": "EVENTUAL"}, "warning", "stale refusals, savepoints"),
+        ({**GROUP, "group_replication_consistency": "BEFORE"}, "warning", "savepoints"),
         (
-            {"group_replication_single_primary_mode": "OFF", "group_replication_consistency": "EVENTUAL"},
-            "warning",
-            "stale refusals, savepoints",
+            {**GROUP, "group_replication_single_primary_mode": "ON", "group_replication_consistency": "EVENTUAL"},
+            None,
+            None,
         ),
-        (
-            {"group_replication_single_primary_mode": "OFF", "group_replication_consistency": "BEFORE"},
-            "warning",
-            "savepoints",
-        ),
-        ({"group_replication_single_primary_mode": "ON", "group_replication_consistency": "EVENTUAL"}, None, None),
+        ({**GROUP, "group_replication_group_name": "", "group_replication_consistency": "EVENTUAL"}, None, None),
         ({"read_only": "ON"}, "error", "read only"),
         ({"read_only": "NO_LOCK_NO_ADMIN"}, "error", "read only"),
         ({"sync_binlog": "0", "log_bin": "ON"}, "note", "durability"),

@@ -7,23 +7,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from pymysql.constants import CLIENT
+from sqlalchemy import Engine, create_engine, exists, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, sessionmaker
 
 from sqlalchemy_fsm_mysql import (
+    Coalescer,
     Event,
+    FSMError,
     Machine,
     Moved,
     Refused,
     RefusedByDatabase,
     Stateful,
     StateMachineColumn,
+    TransactionRequired,
     Transition,
     TransitionHistory,
+    find_by_token,
     fire_key,
     fire_keys,
     fire_or_create,
@@ -32,6 +40,7 @@ from sqlalchemy_fsm_mysql import (
     replay,
     run_transaction,
     try_fire_key,
+    unlocked,
 )
 from sqlalchemy_fsm_mysql.databases.mysql.remembered import is_remembered_at_once
 from sqlalchemy_fsm_mysql.testing import seekdb
@@ -170,6 +179,58 @@ def test_the_triggers_refuse_other_writers_and_not_the_library(session: Session)
     assert fire_key(Order, 1, "Pay", session).target == "paid"
     force_state(session.get_one(Order, 1), "new", session)
     assert replay(session.get_one(Order, 1).history()) == "new"
+
+
+def test_one_packet_is_refused_and_a_coalescer_sends_statements(engine: Engine, session: Session) -> None:
+    """There the answers of a packet repeat each other: numbers of history rows and branches would be wrong."""
+    options = {"isolation_level": "AUTOCOMMIT", "execution_options": {"fsm_one_packet": True}}
+    packing = create_engine(engine.url, connect_args={"client_flag": CLIENT.MULTI_STATEMENTS}, **options)
+    with Session(packing) as other, pytest.raises(TransactionRequired, match="evaluates LAST_INSERT_ID"):
+        fire_key(Order, 1, "Pay", other)
+    with Coalescer(packing, max_wait=timedelta(milliseconds=20)) as fires, ThreadPoolExecutor(8) as pool:
+        for event in ("Pay", "Back"):
+            assert [
+                moved.sequence for moved in pool.map(lambda key: fires.fire_key(Order, key, event), range(1, 9))
+            ] == [1 if event == "Pay" else 2] * 8
+    packing.dispose()
+
+    for key in range(1, 9):
+        assert replay(session.get_one(Order, key).history()) == "new"
+
+
+def test_what_locks_nothing_there_is_refused(engine: Engine, session: Session) -> None:
+    """EXISTS, IN and aggregates; a scalar subquery keeps the rows that it reads locked, and unlocked() asks for no lock."""
+    other = aliased(OrderTransition)
+    there = exists().where(other.record_id == Order.id)
+    fire_key(Order, 1, "Pay", session)
+    session.commit()
+
+    with pytest.raises(FSMError, match="does not keep the locks of those rows"):
+        fire_where(Order, "Back", session, there)
+    assert fire_where(Order, "Back", session, unlocked(there)).moved == 1
+    session.commit()
+    number = select(other.sequence).where(other.record_id == Order.id, other.sequence == 1).scalar_subquery()
+    assert fire_where(Order, "Pay", session, number == 1).moved == 1
+    with Session(engine) as writer, pytest.raises(OperationalError, match="1205"):
+        writer.connection().detach()  # no later session gets this limit
+        writer.execute(text("SET ob_trx_lock_timeout = 300000"))
+        writer.execute(text("UPDATE order_transitions SET actor = 'x' WHERE record_id = 1 AND sequence = 1"))
+
+
+def test_a_token_is_looked_for_by_firing_again(engine: Engine, session: Session) -> None:
+    """A locking read does not wait there for a row that is not committed; the INSERT with the same token does."""
+    first = fire_key(Order, 1, "Pay", session, token="t2")
+    with Session(engine) as other:
+        with pytest.raises(FSMError, match="Fire again with the same token"):
+            find_by_token(Order.state, "t2", other)
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(fire_key, Order, 1, "Pay", other, token="t2")
+            time.sleep(0.5)
+            assert not again.done()
+            session.commit()
+            moved = again.result(timeout=30)
+
+    assert (moved.replayed, moved.sequence, first.sequence) == (True, 1, 1)
 
 
 def test_processes_lose_no_move(engine: Engine, session: Session) -> None:

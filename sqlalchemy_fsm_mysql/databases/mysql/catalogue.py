@@ -24,6 +24,7 @@ class MySQLCatalogue(Catalogue):
         *("sql_mode", "transaction_isolation", "tx_isolation", "innodb_snapshot_isolation"),
         *("read_only", "super_read_only", "innodb_read_only", "transaction_read_only", "tx_read_only"),
         *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
+        "group_replication_group_name",
         *("character_set_client", "character_set_connection", "character_set_results"),
         *("binlog_format", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin", "binlog_format"),
     )

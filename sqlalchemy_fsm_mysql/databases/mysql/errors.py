@@ -125,7 +125,7 @@ class MySQLErrors(ErrorMeanings):
         Cause.ONE_STATEMENT: frozenset({1064}),
         Cause.TRANSACTION_OPEN: frozenset({1568}),
         Cause.LOCK_WAIT: frozenset({1205}),
-        Cause.TRIGGER_EXISTS: frozenset({1359}),
+        Cause.TRIGGER_EXISTS: frozenset({1359, 5734}),  # the latter is OceanBase's
         Cause.NO_PRIVILEGE: frozenset({1142, 1143, 1044}),  # of SELECT, of another command, of the whole database
         # "ALGORITHM=INSTANT is not supported for this operation", with and without a reason; and too many row versions.
         Cause.ALGORITHM_REFUSED: frozenset({1845, 1846, 4092}),

@@ -7,17 +7,38 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Executable, func, insert, select
 
+from ...errors import FSMError
 from ...sql.clock import utc_now
 from ...sql.code import NUMBER, NUMBERED
 from ...sql.events import number
 from ...sql.history import HistorySQL
 from ..history import HistoryStatements
 from ..ready import ReadyStatement, built_once
+from .remembered import has_full_locks
 
 __all__ = ["MySQLHistory", "MySQLLockingHistory"]
 
 
-class MySQLHistory(HistoryStatements):
+class MySQLLockingHistory(HistoryStatements):
+    """For the locking read: two statements, and the read takes a lock.
+
+    Under REPEATABLE READ, a plain read would not see the history rows that were committed after the snapshot.
+    """
+
+    def require_waiting(self, connection: Connection) -> None:
+        if not has_full_locks(connection):
+            raise FSMError(
+                "find_by_token() would miss a COMMIT in flight: a locking read of this server, which is neither MySQL "
+                "nor MariaDB, does not wait for it. Fire again with the same token, which waits, and returns the first "
+                "outcome if there is one"
+            )
+
+    @built_once
+    def read_number(self, history: HistorySQL) -> Executable:
+        return select(history.next_sequence()).where(history.of_row()).with_for_update()
+
+
+class MySQLHistory(MySQLLockingHistory):
     """One INSERT … SELECT, which remembers the number by ``LAST_INSERT_ID(expr)``."""
 
     def record(self, connection: Connection, history: HistorySQL, parameters: Mapping[str, Any]) -> int:
@@ -51,14 +72,3 @@ class MySQLHistory(HistoryStatements):
         values = {**history.values(), columns.sequence: sequence, columns.at: utc_now()}
         rows = select(*values.values()).where(history.of_row())
         return insert(history.table).from_select(list(values), rows)
-
-
-class MySQLLockingHistory(HistoryStatements):
-    """For the locking read: two statements, and the read takes a lock.
-
-    Under REPEATABLE READ, a plain read would not see the history rows that were committed after the snapshot.
-    """
-
-    @built_once
-    def read_number(self, history: HistorySQL) -> Executable:
-        return select(history.next_sequence()).where(history.of_row()).with_for_update()

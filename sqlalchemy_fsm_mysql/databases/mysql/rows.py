@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet, ref
 
-from sqlalchemy import Connection, Dialect, Executable, func, select, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Executable, func, select, update
 
-from ...errors import OutcomeHidden
+from ...errors import FSMError, OutcomeHidden
 from ...sql.code import HIDDEN, OFFSET, TAKEN, Reading
 from ...sql.events import Chosen, EventSQL, number
+from ...sql.locks import locked_tests
 from ..ready import ReadyStatement, built_once
 from ..rows import RowStatements
 from ..transactions import is_autocommit
-from .remembered import is_remembered_at_once
+from .remembered import has_full_locks, is_remembered_at_once
 
-__all__ = ["REMEMBERED", "MySQLRows"]
+__all__ = ["REMEMBERED", "MySQLLockingRows", "MySQLRows"]
 
 # Without an argument, LAST_INSERT_ID() is the value remembered last; halved, it fits a signed BIGINT.
 REMEMBERED = Chosen(func.last_insert_id().bitwise_rshift(number(1)), lambda branch: OFFSET + branch.code >> 1)
@@ -54,7 +55,38 @@ class ReadyFire(ReadyStatement):
         self.last_answering = lambda: None
 
 
-class MySQLRows(RowStatements):
+class MySQLLockingRows(RowStatements):
+    """The locking read, which refuses to decide by rows that the server would not lock."""
+
+    def fire(
+        self,
+        connection: Connection,
+        event: EventSQL,
+        parameters: Mapping[str, Any],
+        *,
+        known_version: bool = False,
+    ) -> Reading:
+        self.require_locks(connection, event)
+        return super().fire(connection, event, parameters, known_version=known_version)
+
+    def require_locks(self, connection: Connection, event: EventSQL, *criteria: ColumnElement[Any]) -> None:
+        locks = self.locks_in_tests(event) or any(locked_tests(criterion) for criterion in criteria)
+        if locks and not has_full_locks(connection):
+            raise FSMError(
+                f"{event.name!r} decides by other rows, in an EXISTS, an IN or an aggregate, and this server, which is "
+                "neither MySQL nor MariaDB, does not keep the locks of those rows: ask by a scalar subquery, or mark "
+                "the subquery by unlocked(), which lets those rows change before COMMIT"
+            )
+
+    @built_once
+    def locks_in_tests(self, event: EventSQL) -> bool:
+        """Whether a guard or an effect of *event* locks other rows by an EXISTS, an IN or an aggregate."""
+        guards = [branch.guard for branch in event.branches if branch.guard is not None]
+        effects = [value for branch in event.branches for value in branch.effects.values()]
+        return any(locked_tests(expression) for expression in (*guards, *effects))
+
+
+class MySQLRows(MySQLLockingRows):
     """One statement for each fire. Where its answer does not contain the code, a second look."""
 
     def fire(
@@ -76,7 +108,7 @@ class MySQLRows(RowStatements):
         # A table with an UPDATE trigger needs a second look. A proxy that shares server connections sends it to another
         # session, unless it is in the UPDATE's transaction. So in AUTOCOMMIT there is a transaction until an answer has
         # contained a code.
-        if event.is_guarded and not is_remembered_at_once(connection):
+        if (event.is_guarded or self.locks_in_tests(event)) and not is_remembered_at_once(connection):
             return super().fire(connection, event, parameters, known_version=known_version)
         with self.transactions.together(connection):
             remembered, rows = ready.answer(connection, parameters)

@@ -79,7 +79,9 @@ def _clusters(known: Settings) -> Iterator[Finding]:
         yield Finding("warning", "stale refusals", what, "SET SESSION wsrep_sync_wait = 7 on each new connection")
     consistency = known.variables.get("group_replication_consistency", "BEFORE").upper()
     waits = consistency in ("BEFORE", "BEFORE_AND_AFTER")
-    has_several = known.says("group_replication_single_primary_mode", "OFF", "0")
+    # A server without a group can have the variables all the same: the plugin alone brings them, and seekdb has them.
+    is_member = known.variables.get("group_replication_group_name", "") != ""
+    has_several = is_member and known.says("group_replication_single_primary_mode", "OFF", "0")
     if has_several and not waits:
         what = f"several primaries, and group_replication_consistency is {consistency}: refusals may be stale"
         yield Finding("warning", "stale refusals", what, "SET SESSION group_replication_consistency = 'BEFORE'")
