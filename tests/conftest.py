@@ -23,7 +23,7 @@ from hypothesis import settings
 from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record, record_run
-from tests.limits import expect_limits, let_aiomysql_bind_bytes
+from tests.limits import expect_limits, let_aiomysql_bind_bytes, loud_limit
 from tests.quick import covered, is_long, quick
 from tests.servers import (
     AIOSQLITE,
@@ -306,6 +306,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
     report: Any = yield
+    if call.excinfo is not None and report.failed and (reason := loud_limit(item, call.excinfo.value)) is not None:
+        report.outcome, report.wasxfail = "skipped", reason
+    if hasattr(report, "wasxfail") and report.outcome == "skipped":
+        told = f"failed as expected: {report.wasxfail.removeprefix('reason: ')}"
+        item.config.stash.setdefault(skipped, Counter())[told] += 1
     if "FSM_EVIDENCE" in os.environ and (report.when == "call" or report.outcome != "passed"):
         record("test", id=item.nodeid, outcome="xfailed" if hasattr(report, "wasxfail") else report.outcome)
     if report.outcome == "skipped" and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):

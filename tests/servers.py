@@ -5,8 +5,8 @@ In this order:
 1. ``FSM_TEST_URLS``: SQLAlchemy URLs, separated by commas. One that does not answer is an error.
 2. Docker, if an engine really answers: the image of each of ``KINDS``, through testcontainers.
 3. A server program of this machine (``mysqld``, ``mariadbd``), started privately in a temporary folder. Root is not needed.
-4. OceanBase's seekdb, if its wheel is installed (``pip install pylibseekdb``). FSM_TEST_URLS may name it too: ``seekdb``.
-5. On Debian and Ubuntu, as root: MariaDB from apt-get, then as in 3.
+4. On Debian and Ubuntu, as root: MariaDB from apt-get, then as in 3.
+5. OceanBase's seekdb, if its wheel is installed (``pip install pylibseekdb``). FSM_TEST_URLS may name it too: ``seekdb``.
 
 Else `NoServer` says what each way lacked. What was started here is stopped when the process ends.
 
@@ -52,6 +52,8 @@ MODULES = {driver: module for kind in KINDS for driver, module in {**kind.driver
 ASYNCIO_DRIVERS = ("asyncmy", "aiomysql")
 SQLITE = URL.create("sqlite")
 AIOSQLITE = URL.create("sqlite+aiosqlite")
+
+SEEKDB_PAGE = "docs/recipes/seekdb.md says what does not run there"
 
 ADVICE = """\
 The tests need a real server. Do one of:
@@ -359,6 +361,8 @@ def start_server(kind: Kind, program: str, folder: Path, stack: ExitStack) -> UR
 
 def from_seekdb(stack: ExitStack) -> list[URL]:
     """OceanBase's seekdb, from its wheel."""
+    if "seekdb" not in os.environ.get("FSM_TEST_URLS", "") and importlib.util.find_spec("pylibseekdb"):
+        print(f"no other server found: the tests run on OceanBase's seekdb. {SEEKDB_PAGE}", file=sys.stderr)
     return [stack.enter_context(seekdb()).set(database=None)]
 
 
@@ -384,8 +388,8 @@ WAYS: dict[str, Way] = {
     "FSM_TEST_URLS": from_environment,
     "Docker": from_docker,
     "a private server": from_this_machine,
-    "seekdb": from_seekdb,
     "apt-get": from_apt,
+    "seekdb": from_seekdb,
 }
 
 

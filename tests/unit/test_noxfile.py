@@ -179,3 +179,37 @@ def test_ctrl_c_ends_the_demo_with_its_result(python):
 
     assert "All checks passed." in printed
     assert demo.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "programs", "user", "is_installed"),
+    [
+        ("", (), 1000, True),
+        ("", ("apt-get",), 1000, True),  # which only root can use
+        ("", ("apt-get",), 0, False),
+        ("", ("mariadbd",), 1000, False),
+        ("mysql+pymysql://root@127.0.0.1/test", (), 1000, False),
+        ("seekdb", ("mysqld",), 0, True),
+    ],
+)
+def test_seekdb_is_installed_where_it_is_named_or_nothing_else_is_to_be_had(
+    monkeypatch, named, programs, user, is_installed
+):
+    pytest.importorskip("nox")
+    import noxfile
+
+    monkeypatch.setenv("FSM_TEST_URLS", named)
+    monkeypatch.setattr(noxfile.shutil, "which", lambda name, path=None: name if name in programs else None)
+    monkeypatch.setattr(noxfile.os, "geteuid", lambda: user)
+    ran: list[tuple[str, ...]] = []
+
+    class Session:
+        def log(self, text: str) -> None:
+            assert "seekdb" in text
+
+        def run(self, *command: str, **options: object) -> None:
+            ran.append(command)
+
+    noxfile.install_seekdb(Session())
+
+    assert [command[-1] for command in ran] == (["pylibseekdb>=1.4"] if is_installed else [])

@@ -88,6 +88,20 @@ def test_server_is_shown_without_password_and_options():
     )
 
 
+def test_seekdb_is_the_last_way_and_the_run_says_so(monkeypatch, capsys):
+    """Every other way leads to MySQL or MariaDB, which the library is for."""
+    assert list(servers.WAYS) == ["FSM_TEST_URLS", "Docker", "a private server", "apt-get", "seekdb"]
+    pytest.importorskip("pylibseekdb")
+    monkeypatch.delenv("FSM_TEST_URLS", raising=False)
+
+    others = {name: closed("not here") for name in servers.WAYS if name != "seekdb"}
+    with ExitStack() as stack:
+        (server,) = servers.find({**others, "seekdb": servers.WAYS["seekdb"]}, stack)
+
+    assert server.name.startswith("seekdb")
+    assert "no other server found: the tests run on OceanBase's seekdb" in capsys.readouterr().err
+
+
 def test_no_server_says_what_was_tried_and_what_to_do():
     """Nothing is skipped in silence: every way says why it is closed, and the advice follows."""
     with pytest.raises(servers.NoServer) as refused:
