@@ -72,7 +72,8 @@ def fire_row(
     if attribution is not NO_ATTRIBUTION and attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
-    flush_first(session, mapped.mapper, model=model, event=event)
+    if not session._is_clean():  # noqa: SLF001 - what flush() asks first, and most sessions have nothing to flush
+        flush_first(session, mapped.mapper, model=model, event=event)
     if instance is not None:
         parts = persistent_key(session, instance)
     parameters.update(zip(mapped.key_names, parts))  # noqa: B905 - both have the length of the model's key
@@ -97,7 +98,11 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
         writer.find_shard(fire)
     connection, has_moved = writer.connection(fire.event, fire.key, is_one_row=True), False
     try:
-        outcome = outcome_of(writer, connection, fire)
+        is_plain = token is None and mapped.extras.history is None and fire.event.row.version is None
+        if is_plain and not session.dispatch.do_orm_execute:
+            outcome = fires.fire(connection, fire)  # as outcome_of(), for most machines
+        else:
+            outcome = outcome_of(writer, connection, fire)
         if isinstance(outcome, Refused):
             show_refused(writer, fire, outcome)
         elif outcome.replayed:
@@ -125,9 +130,7 @@ def outcome_of(writer: Writer, connection: Connection, fire: Fire) -> Moved[Any]
         return send(writer, connection, fire, packets.fire)
     if fire.attribution.token is not None:
         return fire_under_token(connection, fire, lambda: send(writer, connection, fire))
-    if fire.event.row.version is not None or writer.session.dispatch.do_orm_execute:
-        return send(writer, connection, fire)
-    return fires.fire(connection, fire)  # as send(), without the calls that have nothing to do here
+    return send(writer, connection, fire)
 
 
 def send(
@@ -139,8 +142,9 @@ def send(
     """Send the statement of *fire* in a session with filters, or on a row with a version."""
     if writer.session.dispatch.do_orm_execute:
         writer.require_visible(connection, fire)
-    know_version(writer, fire)
-    fires.next_version(connection, fire)
+    if fire.event.row.version is not None:
+        know_version(writer, fire)
+        fires.next_version(connection, fire)
     return by(connection, fire)
 
 
