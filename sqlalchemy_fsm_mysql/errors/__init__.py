@@ -98,7 +98,11 @@ class InstanceStateError(FSMError):
 
 
 class TransactionRequired(FSMError):
-    """History, tokens and claims need a transaction, and in AUTOCOMMIT each statement is one by itself."""
+    """The call needs a transaction of another kind; nothing was sent.
+
+    History, tokens and claims need one at all: in AUTOCOMMIT each statement is one by itself. ``commit_with_fire``
+    needs the outermost one, and neither a savepoint nor a two-phase transaction.
+    """
 
 
 class TooManyRows(FSMError):

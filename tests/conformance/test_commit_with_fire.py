@@ -415,6 +415,22 @@ def test_a_session_that_has_joined_a_transaction_commits_nothing_of_it(
     assert (seen, stored(database, Order, key)) == (["Running"], "Running")
 
 
+def test_a_session_whose_commit_is_replaced_fires_all_the_same(
+    engine_of_ends: Engine, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As test suites do, to roll back what an application has done."""
+    key = create(database, Order)
+    with Session(engine_of_ends) as session:
+        monkeypatch.setattr(session, "commit", session.flush)
+        order = session.get_one(Order, key)
+        assert commit_with_fire(order, "Ready", session).sequence == 1
+        assert not try_commit_with_fire(order, "Delete", session)
+        assert commit_with_fire_key(Order, key, "Stop", session).sequence == 1
+        assert order.state == "Stopped"
+        session.rollback()
+    assert (stored(database, Order, key), steps(database, key)) == ("Initializing", [])
+
+
 def test_in_autocommit_the_fire_is_its_own_commit(database: Engine) -> None:
     key = create(database, Plain)
     engine = make_engine(database.url, isolation_level="AUTOCOMMIT")
