@@ -73,6 +73,7 @@ _NUMBER = "seekdb's own number of the error, where the test expects MySQL's"
 _ENUM = "seekdb cannot search an ENUM by an index"
 _FACTS = "seekdb's catalogue, plans and metadata locks are others than MySQL's"
 _CLOCK = "seekdb's clock goes back by milliseconds from one statement to the next"
+_REFUSED = "seekdb itself refuses some of the statements, before a trigger does"
 _DEADLOCK = "seekdb finds no deadlock: each side waits until its wait for the lock ends"
 _CHECK = "seekdb has no room for a long CHECK"
 _PACKETS = "refused: seekdb's answers to a packet repeat each other"
@@ -90,6 +91,9 @@ LOUD = (
     Loud(_SEEKDB, "SAWarning: Unknown schema content", _REFLECTION),
     Loud(_SEEKDB, "SAWarning: Datatype FLOAT", "SQLAlchemy takes seekdb for MySQL 5.7, which cannot CAST to FLOAT"),
     Loud(_SEEKDB, "for column 'check_expr'", _CHECK),
+    Loud(_SEEKDB, "(error 1690)", "seekdb's intervals end earlier"),
+    Loud(_SEEKDB, "(error 6235)", "seekdb refuses a snapshot conflict by an error number of its own"),
+    Loud(_SEEKDB, "(1142, ", "a locking read of seekdb needs the right to UPDATE"),
     Loud(_SEEKDB, "(1690, ", "seekdb's intervals end earlier"),
     Loud(_SEEKDB, "(4201, ", "seekdb cannot copy an ENUM into another column"),
     Loud(_SEEKDB, "(6235, ", "seekdb refuses a snapshot conflict by an error number of its own"),
@@ -121,6 +125,12 @@ SEEKDB = (
     Limit(_SEEKDB, "test_doctor.py::", _FACTS),
     Limit(_SEEKDB, "test_enforcement.py::test_it_gives_up_when_the_table_is_held", _FACTS),
     Limit(_SEEKDB, "deadlock", _DEADLOCK, run=False),
+    Limit(
+        _SEEKDB, "test_aborted_transactions.py::test_each_transaction_of_a_connection_is_watched", _DEADLOCK, run=False
+    ),
+    Limit(_SEEKDB, "test_enforcement.py::test_a_wait_in_the_middle_leaves_no_trigger_behind", _FACTS),
+    Limit(_SEEKDB, "test_refused_statements.py::test_more_than_200_statements", _REFUSED),
+    Limit(_SEEKDB, "test_reference_machine.py::test_an_update_trigger_costs_a_second_look", _STATEMENTS),
     Limit(
         _SEEKDB, "test_aborted_transactions.py::test_a_savepoint_that_went_with_its_transaction", _DEADLOCK, run=False
     ),
