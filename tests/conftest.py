@@ -82,6 +82,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only the tests on the N-th server; 0 is SQLite, and all tests without a target; repeatable",
     )
     parser.addoption(
+        "--part",
+        choices=("targets", "rest"),
+        help="only the tests with a target, or only those without one",
+    )
+    parser.addoption(
         "--every-pair",
         action="store_true",
         default=is_set("FSM_EVERY_PAIR"),
@@ -217,12 +222,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def leave_to_other_shares(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --server 1, the tests without a target are left to the run with --server 0, and those of servers by that one."""
-    numbers = config.getoption("--server")
-    if not numbers:
+    numbers, part = config.getoption("--server"), config.getoption("--part")
+    if not numbers and part is None:
         return
-    is_mine = {id(item): 0 in numbers or has_target(item) for item in items}
+    is_mine = {id(item): not numbers or 0 in numbers or has_target(item) for item in items}
     if numbers == [0]:
         is_mine |= {id(item): False for item in items if item.get_closest_marker("servers_only") and has_target(item)}
+    if part is not None:
+        is_mine |= {id(item): False for item in items if has_target(item) != (part == "targets")}
     left = [item for item in items if not is_mine[id(item)]]
     items[:] = [item for item in items if is_mine[id(item)]]
     config.hook.pytest_deselected(items=left)

@@ -1,8 +1,9 @@
 """The tests of each database as a run of their own, side by side: ``./dev tests`` is ``python -m tests.shares``.
 
-The share 0 is SQLite, with every test without a target; the share 1 is the first server. A test waits a third of its time
-for its server, so two runs at a time use two CPUs better than one. The servers are found once, and those that had to be
-started live until the last share has ended. Arguments that are not listed here go to each pytest.
+The share 0 is SQLite, with every test without a target; the share 1 is the first server. The quick profile divides the
+share 0 in two. A test waits a third of its time for its server, so two runs at a time use two CPUs better than one. The
+servers are found once, and those that had to be started live until the last share has ended. Arguments that are not listed
+here go to each pytest.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ from pathlib import Path
 from tests.quick import LEFT_OUT, covered
 from tests.servers import NoServer, Server, servers
 
-# More than two at a time would make the tests of races slow; the quick profile has none.
+# More than two at a time would make the tests of races slow.
 AT_ONCE = 2
+# The quick profile has no races.
+QUICK_AT_ONCE = 3
 NO_TESTS = 5  # pytest's exit status
 
 
 @dataclass(slots=True)
 class Share:
-    """The tests of one database: its number, its name for people, and its run once it has begun."""
+    """The tests of one database: its number, its name for people, and its run once it has begun.
+
+    *part* leaves those with a target, or those without one.
+    """
 
     number: int
     name: str
     folder: Path
+    part: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, options: argparse.Namespace) -> None:
@@ -42,6 +49,7 @@ class Share:
         measuring = ["-m", "coverage", "run", f"--data-file=.coverage.{self.number}"]
         how = measuring if self.number == 0 and options.coverage else []
         profile = ["--quick"] if options.quick else []
+        profile += [f"--part={self.part}"] if self.part else []
         command = [sys.executable, *how, "-m", "pytest", f"--server={self.number}", *profile, *options.rest]
         environment = {**os.environ, "FSM_SUMMARY": str(self.summary)}
         with self.log.open("w") as log:
@@ -50,12 +58,12 @@ class Share:
     @property
     def log(self) -> Path:
         """The file that pytest writes to."""
-        return self.folder / f"{self.number}.log"
+        return self.folder / f"{self.name}.log"
 
     @property
     def summary(self) -> Path:
         """The file in which conftest.py leaves what was skipped."""
-        return self.folder / f"{self.number}.json"
+        return self.folder / f"{self.name}.json"
 
     @property
     def text(self) -> str:
@@ -75,7 +83,7 @@ class Share:
         return lines[-1].strip("= ")
 
     def is_green(self, options: argparse.Namespace) -> bool:
-        """Whether every test passed. With arguments, a share may have no test of them."""
+        """Whether every test passed. With arguments, a share can have no test of them."""
         status = self.process.returncode if self.process else 1
         return status == 0 or (status == NO_TESTS and bool(options.rest))
 
@@ -100,6 +108,11 @@ def main() -> int:
         shares += [Share(number, server.name, Path(folder)) for number, server in enumerate(found, 1)]
         # The oldest and the newest server: those between differ from them for the newest SQLAlchemy only.
         shares = [shares[number] for number in sorted({0, min(1, len(found)), len(found)})] if options.ends else shares
+        if options.quick:
+            shares[:1] = [
+                Share(0, "without a database", Path(folder), "rest"),
+                Share(0, "SQLite", Path(folder), "targets"),
+            ]
         run_all(shares, options)
         if options.coverage:
             for command in (["combine", "--keep", ".coverage.0"], ["report"]):
@@ -126,7 +139,7 @@ def run_all(shares: Sequence[Share], options: argparse.Namespace) -> None:
     """Run the shares, as many at a time as the CPUs take, and print how far they are."""
     # SQLite's share has the tests without a target, too. In the full profile it is the shortest, and fills up the end.
     waiting = [*shares] if options.quick else [*shares[1:], shares[0]]
-    at_once, pause = (max(AT_ONCE, cpus()), 10) if options.quick else (AT_ONCE, 60)
+    at_once, pause = (max(QUICK_AT_ONCE, cpus()), 10) if options.quick else (AT_ONCE, 60)
     running: list[Share] = []
     began, said = time.monotonic(), time.monotonic()
     try:
@@ -165,7 +178,7 @@ def report(shares: Sequence[Share], found: Sequence[Server], options: argparse.N
     say(
         f"FAILED on {', '.join(failed)}: see above"
         if failed
-        else f"all passed on {', '.join(share.name for share in shares)}"
+        else f"all passed on {', '.join(share.name for share in shares if share.part != 'rest')}"
     )
     if not found:
         say("FAILED: no server was tested; the beginning of this run says how to get one")
