@@ -29,7 +29,7 @@ from .awaited import Later
 from .firing import carry_out, fire_row, show_replayed
 from .hooks import announce
 from .instances import know_version, show_moved
-from .journal import ends_with, journal_of
+from .journal import ends_with, journal_of, may_begin_others
 from .mapped import mapped_event
 from .sessions import AnySession, AsyncPlace, SyncPlace, Writer, session_or_own, within
 from .units import raise_of_commit, raise_of_unit
@@ -262,12 +262,13 @@ def _commit_row(session: Session, *row: Any, raises_refusal: bool) -> Moved[Any]
 def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     session, journal = writer.session, journal_of(writer.session)
     writer.find_shard(fire)
+    _flush(session)
     connection = writer.connection(fire.event, fire.key, is_one_row=True)
     _require_one_phase(connection, fire)
     # Where the COMMIT is not this session's, or not the only one, the fire comes before it.
     commits, is_sole = journal.commits, ends_with(session, connection)
     outcome: Moved[Any] | Refused[Any] | None = None
-    if is_sole and can_be_one_packet(connection, fire):
+    if is_sole and not may_begin_others(session) and can_be_one_packet(connection, fire):
         # No statement of the session's own is allowed within its commit().
         try:
             writer.require_visible(connection, fire)
@@ -298,6 +299,14 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             session.invalidate()
 
     return _ended(end, outcome, partial(carry_out, writer, fire), session.commit, roll_back, failed)
+
+
+def _flush(session: Session) -> None:
+    """Flush, without autoflush too: ``commit()`` would, and may begin a transaction on another database for it."""
+    try:
+        session.flush()
+    except DBAPIError as error:
+        raise_of_unit(error)
 
 
 def _show(writer: Writer, connection: Connection, fire: Fire, outcome: Moved[Any]) -> None:

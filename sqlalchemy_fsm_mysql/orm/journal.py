@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ..core.notes import Promise, keep_promises
 from .listening import KEY, journal_in
 
-__all__ = ["Journal", "connections_of", "early_commits", "ends_with", "journal_of", "note"]
+__all__ = ["Journal", "connections_of", "early_commits", "ends_with", "journal_of", "may_begin_others", "note"]
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -186,3 +186,10 @@ def ends_with(session: Session, connection: Connection) -> bool:
     transaction, root = session.get_transaction(), connection.get_transaction()
     begun = () if transaction is None else set(transaction._connections.values())  # noqa: SLF001 - as above
     return [(one, its, is_ended) for one, its, is_ended, _ in begun] == [(connection, root, True)]
+
+
+def may_begin_others(session: Session) -> bool:
+    """Whether a listener of ``before_commit`` may begin a transaction of *session* on another database."""
+    is_listening = len(list(session.dispatch.before_commit)) > 1  # that of the journal is one
+    has_one = session.bind is not None and type(session).get_bind is Session.get_bind
+    return is_listening and not (has_one and not getattr(session, "_Session__binds", True))

@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, event, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker, with_loader_criteria
@@ -295,6 +297,27 @@ def test_the_instance_shows_the_row_after_a_refusal(engine_of_ends: Engine, data
             another.commit()
         assert not try_commit_with_fire(order, "Ready", session)
         assert (order.state, order.note) == ("Stopped", "")
+
+
+@pytest.mark.parametrize("place", ["without autoflush", "before_commit"])
+def test_a_refusal_commits_nothing_on_another_database(
+    engine_of_ends: Engine, database: Engine, tmp_path: Path, place: str
+) -> None:
+    """Also where the session writes there only within its commit(), which ends its transactions in any order."""
+    key = create(database, Order, state="Deleted")
+    elsewhere = create_engine(f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    Plain.__table__.create(elsewhere)
+    for number in range(8):
+        with Session(binds={Order: engine_of_ends, Plain: elsewhere}, autoflush=False) as session:
+            row = Plain(id=number)
+            if place == "before_commit":
+                event.listen(session, "before_commit", partial(Session.add, instance=row))
+            else:
+                session.add(row)
+            assert not try_commit_with_fire_key(Order, key, "Ready", session)
+    with elsewhere.connect() as connection:
+        assert connection.scalars(select(Plain.__table__.c.id)).all() == []
+    elsewhere.dispose()
 
 
 # --- tokens
