@@ -191,3 +191,26 @@ def test_a_connection_whose_block_is_over_sends_nothing(unheard: Engine) -> None
         savepoint.rollback()
         with pytest.raises(InvalidRequestError):
             fire_key(history_models.Order, 701, "Ready", connection)
+
+
+@pytest.mark.parametrize("is_of_class", [False, True])
+def test_a_function_in_the_place_of_do_execute_is_given_the_context(
+    unheard: Engine, monkeypatch, is_of_class: bool
+) -> None:
+    """As test suites and profilers put it there, also after the first fire."""
+    fire_twice(unheard)
+    place: Any = type(unheard.dialect) if is_of_class else unheard.dialect
+    do_execute, seen = unheard.dialect.do_execute, []
+
+    def noted(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        seen.append((statement, context.statement))
+        do_execute(cursor, statement, parameters, context)
+
+    monkeypatch.setattr(place, "do_execute", staticmethod(noted) if is_of_class else noted)
+    with Session(unheard) as session:
+        session.add(history_models.Order(id=701))
+        session.flush()
+        del seen[:]
+        assert fire_key(history_models.Order, 701, "Ready", session)
+    assert [one for one, _ in seen if one.startswith("UPDATE")]
+    assert all(given == held for given, held in seen)
