@@ -268,7 +268,7 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     # Where the COMMIT is not this session's, or not the only one, the fire comes before it.
     commits, is_sole = journal.commits, ends_with(session, connection)
     outcome: Moved[Any] | Refused[Any] | None = None
-    if is_sole and not may_begin_others(session) and can_be_one_packet(connection, fire):
+    if is_sole and not may_begin_others(session) and _can_be_one_packet(connection, fire):
         # No statement of the session's own is allowed within its commit().
         try:
             writer.require_visible(connection, fire)
@@ -299,6 +299,13 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             session.invalidate()
 
     return _ended(end, outcome, partial(carry_out, writer, fire), session.commit, roll_back, failed)
+
+
+def _can_be_one_packet(connection: Connection, fire: Fire) -> bool:
+    try:
+        return can_be_one_packet(connection, fire)
+    except DBAPIError as error:  # of the question whether the server can do it
+        raise_explained(error, connection, token=fire.attribution.token, **fire.row)
 
 
 def _flush(session: Session) -> None:
@@ -382,7 +389,7 @@ def _end_on_connection(connection: Connection, fire: Fire) -> Moved[Any] | Refus
     keys.prepare(connection, fire.target, fire.event.name, is_one_row=True)
     _require_one_phase(connection, fire)
     outcome: Moved[Any] | Refused[Any] | None = None
-    if can_be_one_packet(connection, fire):
+    if _can_be_one_packet(connection, fire):
         tokens = notes_of(connection).tokens
         end: End = LastFire(connection, fire, tokens, show=partial(_announce, connection, fire))
     else:

@@ -190,6 +190,7 @@ def ends_with(session: Session, connection: Connection) -> bool:
 
 def may_begin_others(session: Session) -> bool:
     """Whether a listener of ``before_commit`` may begin a transaction of *session* on another database."""
-    is_listening = len(list(session.dispatch.before_commit)) > 1  # that of the journal is one
-    has_one = session.bind is not None and type(session).get_bind is Session.get_bind
-    return is_listening and not (has_one and not getattr(session, "_Session__binds", True))
+    if len(list(session.dispatch.before_commit)) == 1:  # that of the journal alone
+        return False
+    binds = getattr(session, "binds", None) or getattr(session, "_Session__binds", None)  # public since SQLAlchemy 2.1
+    return session.bind is None or bool(binds) or type(session).get_bind is not Session.get_bind

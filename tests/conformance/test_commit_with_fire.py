@@ -535,6 +535,33 @@ def test_the_last_fire_and_its_commit_are_one_packet(packets: Engine, database: 
     assert len(steps(database, key)) == 3
 
 
+def test_a_listener_of_a_session_of_one_engine_leaves_it_one_packet(packets: Engine, database: Engine) -> None:
+    key = create(database, Order)
+    with counted(database.url) as (engine, seen), Session(engine) as session:
+        event.listen(session, "before_commit", lambda session: seen.append("listener"))
+        commit_with_fire_key(Order, key, "Ready", session)
+        assert seen[seen.index("listener") + 1].endswith(";COMMIT")
+
+
+@pytest.mark.parametrize("place", ["session", "connection"])
+def test_a_connection_lost_before_the_first_packet_of_an_engine_commits_nothing(
+    packets: Engine, database: Engine, place: str
+) -> None:
+    """Its first statement then is the question whether the server can take the packet."""
+    key = create(database, Order)
+    with packets.connect() as connection, Session(connection if place == "session" else None) as session:
+        place_of_fire: Any = session if place == "session" else connection
+        number = connection.scalar(text("SELECT CONNECTION_ID()"))
+        connection.rollback()
+        with database.connect() as another:
+            another.exec_driver_sql(f"KILL {number}")
+        with pytest.raises(TransactionAborted) as aborted:
+            commit_with_fire_key(Order, key, "Ready", place_of_fire)
+        assert aborted.value.retryable
+        place_of_fire.rollback()
+        assert commit_with_fire_key(Order, key, "Ready", place_of_fire).sequence == 1
+
+
 def test_a_column_may_ask_for_it(packets: Engine, database: Engine) -> None:
     beacon, order = create(database, Beacon), create(database, Order)
     with counted(database.url) as (engine, seen), Session(engine.execution_options(fsm_one_packet=None)) as session:
