@@ -152,6 +152,13 @@ class ReadyStatement:
         result = self.execute(connection, parameters)
         return result.lastrowid or 0, result.rowcount
 
+    def count(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
+        """The ``rowcount`` of the statement, which returns no rows: not every driver has a ``lastrowid``."""
+        filled = self._unheard(connection, parameters)
+        if filled is not None:
+            return _sent(connection, *filled, _count)
+        return self.execute(connection, parameters).rowcount
+
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """The rows of the statement, a SELECT."""
         filled = self._unheard(connection, parameters)
@@ -250,6 +257,10 @@ def _sent(connection: Connection, text: str, values: tuple[Any, ...], read: Call
 
 def _answer(cursor: Any) -> tuple[int, int]:
     return cursor.lastrowid or 0, cursor.rowcount
+
+
+def _count(cursor: Any) -> int:
+    return int(cursor.rowcount)
 
 
 def _rows(cursor: Any) -> Sequence[Sequence[Any]]:

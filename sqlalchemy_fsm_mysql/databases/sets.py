@@ -61,7 +61,7 @@ class SetStatements:
         if len(taken) == 1 or event.is_guarded:
             return sum(self.take_keys(connection, event, branch, keys, parameters) for branch, keys in taken.items())
         keys = [key for alike in taken.values() for key in alike]
-        return self.ready_take(event, None).answer(connection, {**parameters, "fsm_keys": bindable(keys)})[1]
+        return self.ready_take(event, None).count(connection, {**parameters, "fsm_keys": bindable(keys)})
 
     def take_keys(
         self,
@@ -72,7 +72,7 @@ class SetStatements:
         parameters: Mapping[str, Any],
     ) -> int:
         """Move the locked rows with these *keys* along one branch; how many were in its source state."""
-        return self.ready_take(event, branch).answer(connection, {**parameters, "fsm_keys": bindable(keys)})[1]
+        return self.ready_take(event, branch).count(connection, {**parameters, "fsm_keys": bindable(keys)})
 
     @built_once
     def ready_take(self, event: EventSQL, branch: int | None) -> ReadyStatement:

@@ -91,7 +91,7 @@ class MySQLSets(SetStatements):
         lists = {KEYS_OF.format(branch): bindable(keys) for branch, keys in taken.items()}
         every = [key for keys in lists.values() for key in keys]
         statement = self.ready_by_key(event, tuple(taken))
-        return statement.answer(connection, {**parameters, **lists, "fsm_keys": every})[1]
+        return statement.count(connection, {**parameters, **lists, "fsm_keys": every})
 
     @built_once
     def ready_by_key(self, event: EventSQL, branches: tuple[int, ...]) -> ReadyStatement:
