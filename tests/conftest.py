@@ -35,6 +35,7 @@ from tests.servers import (
     Server,
     installed_drivers,
     is_async,
+    is_by_usual_driver,
     is_installed,
     make_engine,
     own_database,
@@ -160,7 +161,7 @@ def number_of(config: pytest.Config, url: URL) -> int:
 
 def is_usual(config: pytest.Config, url: URL) -> bool:
     """Whether the usual run has this server's driver; with --every-pair or --all-drivers, any."""
-    return has_every_pair(config, url) or url.get_driver_name() == "pymysql"
+    return has_every_pair(config, url) or is_by_usual_driver(url)
 
 
 def has_every_pair(config: pytest.Config, url: URL) -> bool:

@@ -37,6 +37,15 @@ class Kind:
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     version: str = "SELECT VERSION()"
 
+    @property
+    def usual_driver(self) -> str:
+        """The driver of the tests that one driver is enough for: the last of the usual run's."""
+        return [*self.drivers][-1]
+
+    def has_driver(self, name: str) -> bool:
+        """Whether *name* is a driver of this kind of server."""
+        return name in self.drivers or name in self.further_drivers
+
     def administration(self, url: URL) -> URL:
         """A URL of the same server, by a driver that is always installed, without a database that need not exist yet."""
         return url.set(drivername=f"{url.get_backend_name()}+pymysql", database=None)

@@ -103,14 +103,25 @@ def server_urls() -> list[URL]:
 
 
 def targets(found: Sequence[Server], drivers: Sequence[str] = DRIVERS) -> dict[str, URL]:
-    """Each server with each installed driver, by name: ``mysql97-pymysql``, ``mariadb1011-mysqldb``."""
+    """Each server with each installed driver, by name: ``mysql97-pymysql``, ``mariadb1011-mysqldb``.
+
+    A kind of server has drivers of its own.
+    """
     return {
         f"{server.name}-{driver}": server.url.set(drivername=f"{server.url.get_backend_name()}+{driver}")
         for server in found
         for driver in installed_drivers(drivers)
+        if kind_of(server.url).has_driver(driver)
         # seekdb counts no statements, and `questions` counts those of PyMySQL alone.
         if driver == "pymysql" or not server.name.startswith("seekdb")
     }
+
+
+def is_by_usual_driver(url: URL) -> bool:
+    """Whether *url* is of the driver of the tests that one driver is enough for."""
+    if url.get_backend_name() == "sqlite":
+        return url.drivername == SQLITE.drivername
+    return url.get_driver_name() == kind_of(url).usual_driver
 
 
 @cache

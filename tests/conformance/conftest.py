@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from tests.conformance import history_models, session_models
 from tests.conformance.support import Sent, counting
 from tests.conftest import has_every_pair
-from tests.servers import make_engine
+from tests.servers import is_by_usual_driver, make_engine
 
 BACKENDS: dict[str, dict[str, str]] = {"own": {}, "locking": {"fsm_backend": "locking"}}
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_repetition(item: pytest.Item) -> bool:
     """Whether the module says that one driver for each server will do, and this is the other."""
     url, _ = target_of(item)
-    is_other = url is not None and url.drivername not in ("mysql+pymysql", "sqlite")
+    is_other = url is not None and not is_by_usual_driver(url)
     return is_other and bool(getattr(getattr(item, "module", None), "ONE_DRIVER", False))
 
 
@@ -49,7 +49,7 @@ def is_senseless(item: pytest.Item) -> bool:
     wants_one = backend == "locking" or item.get_closest_marker("one_driver") is not None
     if not wants_one or url is None:
         return False
-    return url.drivername not in {"mysql+pymysql"} | ({"sqlite"} if backend != "locking" else set())
+    return not is_by_usual_driver(url) or (backend == "locking" and url.get_backend_name() == "sqlite")
 
 
 def target_of(item: pytest.Item) -> tuple[URL | None, str | None]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests import servers
 
 PYMYSQL = make_url("mysql+pymysql://root@127.0.0.1:3306/test")
+POSTGRES = make_url("postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 
 
 def closed(reason: str) -> servers.Way:
@@ -51,6 +52,29 @@ def test_every_server_is_a_target_with_every_driver(monkeypatch):
         "mysql97-mysqldb": "mysql+mysqldb",
         "mysql97-pymysql": "mysql+pymysql",
     }
+
+
+def test_a_server_is_a_target_with_the_drivers_of_its_own_kind_only(monkeypatch):
+    monkeypatch.setattr(servers, "installed_drivers", lambda drivers: drivers)
+    found = [servers.Server(POSTGRES, "postgresql1518", "PostgreSQL 15.18", "by hand")]
+    drivers = ("mysqldb", "pymysql", "psycopg")
+
+    assert [url.drivername for url in servers.targets(found, drivers).values()] == ["postgresql+psycopg"]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_usual"),
+    [
+        ("mysql+pymysql://root@one/x", True),
+        ("mariadb+pymysql://root@one/x", True),
+        ("mysql+mysqldb://root@one/x", False),
+        ("postgresql+psycopg://root@one/x", True),
+        ("sqlite://", True),
+        ("sqlite+aiosqlite://", False),
+    ],
+)
+def test_one_driver_of_each_kind_has_the_tests_that_need_only_one(address, is_usual):
+    assert servers.is_by_usual_driver(make_url(address)) is is_usual
 
 
 def test_environment_names_several_servers(monkeypatch):
