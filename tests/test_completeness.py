@@ -33,6 +33,20 @@ SAMPLES = [
 ]
 # The caller's own objects, which to_dict() cannot show.
 NO_DATA = {"instance", "payload"}
+# Every place of the package that makes an outcome, with the fields that have their default there: what the place cannot
+# know, and what another sets by replace().
+LEFT_OUT: dict[tuple[str, str], set[str]] = {
+    ("core/fires.py", "Moved"): {"replayed", "created"},
+    ("core/fires.py", "Refused"): set(),
+    ("core/many_keys.py", "Missing"): set(),
+    ("core/many_keys.py", "Moved"): {"token", "replayed", "created"},
+    ("core/sets.py", "Moved"): {"token", "replayed", "sequence", "created"},
+    ("core/sets.py", "MovedRows"): {"errors"},
+    ("core/tokens.py", "Moved"): {"instance", "payload", "created"},
+    ("operations/due.py", "MovedRows"): {"keys"},
+    ("orm/lanes.py", "MovedRows"): {"keys"},
+    ("orm/many_keys.py", "MovedRows"): {"errors", "keys"},
+}
 # Said by the class itself: on which model, which row, which event.
 OBVIOUS = {"model", "event"}
 
@@ -63,6 +77,34 @@ def test_every_field_of_an_outcome_is_in_its_dict(outcome: Any) -> None:
     assert {type(sample) for sample in SAMPLES} >= set(OUTCOMES)
 
 
+def test_every_place_that_makes_an_outcome_decides_on_each_field() -> None:
+    """A new field has a default, so a place that forgets it would make outcomes without it, and nothing would fail."""
+    fields = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in OUTCOMES}
+    left_out: dict[tuple[str, str], set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in fields:
+                names, place = fields[ast.unparse(node.func)], path.relative_to(PACKAGE).as_posix()
+                given = {*names[: len(node.args)], *(keyword.arg for keyword in node.keywords)}
+                left_out.setdefault((place, ast.unparse(node.func)), set()).update(set(names) - given)
+
+    assert left_out == LEFT_OUT
+
+
+def test_every_field_of_an_outcome_is_in_the_signature_for_type_checkers() -> None:
+    """An outcome whose states have the model's type has an __init__() under TYPE_CHECKING, written by hand."""
+    tree = ast.parse((PACKAGE / "outcomes" / "__init__.py").read_text(encoding="utf-8"))
+    written = {}
+    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for node in ast.walk(kind):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                written[kind.name] = [argument.arg for argument in node.args.args[1:]]
+    fields = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in OUTCOMES}
+
+    assert {"Moved", "Refused"} <= set(written) & set(fields)
+    assert {name: names for name, names in written.items() if name in fields and names != fields[name]} == {}
+
+
 def test_every_variable_that_a_check_reads_is_asked_for() -> None:
     """A variable that the catalogue does not ask the server for is never there, and its check finds nothing."""
     read = set()
@@ -77,6 +119,19 @@ def test_every_variable_that_a_check_reads_is_asked_for() -> None:
     variables = {name for name in read if isinstance(name, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+", name)}
     assert len(variables) > 10
     assert variables - set(MySQLCatalogue.VARIABLES) == set()
+
+
+def test_every_check_of_the_doctor_is_entered() -> None:
+    """A check that neither a list nor another function names is never run."""
+    checks = {
+        node.name
+        for node in doctor()
+        if isinstance(node, ast.FunctionDef) and node.returns and ast.unparse(node.returns) == "Iterator[Finding]"
+    }
+    named = {node.id for node in doctor() if isinstance(node, ast.Name)}
+
+    assert len(checks) > 20
+    assert checks - named == set()
 
 
 def test_every_kind_of_finding_stands_in_the_page() -> None:

@@ -74,7 +74,7 @@ def test_moved_compares_without_instance_payload_and_details():
 
 @pytest.mark.parametrize(
     "change",
-    [{"actor": "me"}, {"token": "t"}, {"replayed": True}, {"sequence": 2}],
+    [{"actor": "me"}, {"token": "t"}, {"replayed": True}, {"sequence": 2}, {"created": True}],
     ids=lambda change: next(iter(change)),
 )
 def test_moved_differs_by_everything_else(change):

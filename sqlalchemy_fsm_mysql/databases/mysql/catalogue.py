@@ -26,7 +26,7 @@ class MySQLCatalogue(Catalogue):
         *("wsrep_on", "wsrep_sync_wait", "group_replication_consistency", "group_replication_single_primary_mode"),
         "group_replication_group_name",
         *("character_set_client", "character_set_connection", "character_set_results"),
-        *("binlog_format", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin", "binlog_format"),
+        *("binlog_format", "innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog", "sql_log_bin"),
     )
 
     def engine(self, inspector: Inspector, table: Table, schema: str | None) -> str | None:
