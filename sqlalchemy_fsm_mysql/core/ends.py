@@ -74,15 +74,21 @@ class End:
     connection: Connection
     is_sent: bool = field(default=False, init=False)
     is_committed: bool = field(default=False, init=False)
+    _around: Callable[[Callable[[], None]], None] | None = field(default=None, init=False)
 
     def arm(self) -> None:
         """Have the transaction's COMMIT sent by :meth:`send`."""
-        notes_of(self.connection).end_by(self.send)
+        notes = notes_of(self.connection)
+        self._around = notes.end
+        notes.end_by(self.send)
 
     def disarm(self) -> None:
-        """Where the transaction goes on, have its COMMIT sent as ever."""
+        """Where the transaction goes on, have its COMMIT sent as before.
+
+        A listener of ``before_commit`` may have called within another end, which still waits for the COMMIT.
+        """
         if self.connection.in_transaction():
-            notes_of(self.connection).end = None
+            notes_of(self.connection).end = self._around
 
     def send(self, commit: Callable[[], None]) -> None:
         """End the transaction by *commit*, which sends the COMMIT."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker, with_loader_criteria
 
@@ -211,6 +211,23 @@ def test_an_error_of_a_listener_keeps_the_unit_from_being_committed(engine_of_en
             commit_with_fire_key(Order, key, "Ready", session)
         session.rollback()
     assert (stored(database, Order, key), steps(database, key)) == ("Initializing", [])
+
+
+def test_a_listener_that_tries_to_commit_does_not_take_the_fire_out_of_the_commit(
+    engine_of_ends: Engine, database: Engine
+) -> None:
+    """SQLAlchemy refuses a commit within a commit, and the outer one goes on."""
+    key, other = create(database, Order), create(database, Order)
+    with Session(engine_of_ends) as session:
+
+        @event.listens_for(session, "before_commit")
+        def _before(session: Session) -> None:
+            with suppress(InvalidRequestError):
+                commit_with_fire_key(Order, other, "Ready", session)
+
+        assert commit_with_fire_key(Order, key, "Ready", session).sequence == 1
+        assert not session.in_transaction()
+    assert stored(database, Order, key) == "Running"
 
 
 def test_a_session_within_begin(engine_of_ends: Engine, database: Engine) -> None:
