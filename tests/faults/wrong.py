@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -84,7 +83,7 @@ def refusal_codes_off_by_one() -> AbstractContextManager[Any]:
     def fire(self: MySQLRows, connection: Connection, event: EventSQL, parameters: Any, **how: Any) -> Reading:
         reading = right(self, connection, event, parameters, **how)
         if isinstance(reading, Refusal):
-            return replace(reading, state=event.states[event.states.index(reading.state) - 1])
+            return reading._replace(state=event.states[event.states.index(reading.state) - 1])
         return reading
 
     return patch.object(MySQLRows, "fire", fire)
