@@ -9,6 +9,7 @@ import importlib.util
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import pytest
@@ -25,6 +26,7 @@ from sqlalchemy_fsm_mysql import (
     TransitionHistory,
     claim,
     fire_key,
+    fire_keys,
     fire_or_create,
     fire_where,
     force_state,
@@ -167,6 +169,20 @@ def test_a_token_moves_once(engine):
 
     assert (first.replayed, second.replayed, second.sequence, third.sequence) == (False, True, 1, 1)
     assert state_of(engine, 2) == "taken"
+
+
+def test_fire_keys_that_waited_reports_an_old_number_and_records_the_right_one(engine):
+    """A limit that docs/scaling.md names: the number is read in the SELECT that waits for the lock."""
+    with Session(engine) as first, Session(engine) as second, ThreadPoolExecutor(1) as pool:
+        fire_keys(Order, [1], "touch", first)
+        waiting = pool.submit(fire_keys, Order, [1], "touch", second)
+        assert wait([waiting], timeout=1).not_done
+        first.commit()
+        (moved,) = waiting.result(timeout=30)
+        second.commit()
+        numbers = [row.sequence for row in second.get_one(Order, 1).history(second)]
+
+    assert (moved.sequence, numbers) == (1, [1, 2])
 
 
 def test_an_aggregate_in_a_guard_is_refused_with_a_remedy(engine):
