@@ -37,6 +37,7 @@ __all__ = [
     "Meaning",
     "ended_by",
     "error_code",
+    "give_up_unheard",
     "is_due_to",
     "is_of_a_row",
     "is_unreachable",
@@ -166,6 +167,18 @@ def _invalidate_after_unread_answer(context: ExceptionContext) -> None:
     if not has_server(context.dialect) or not _was_sent(error, context):
         return
     context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
+
+def give_up_unheard(interruption: BaseException, connection: Connection) -> None:
+    """Invalidate *connection* where *interruption* has kept SQLAlchemy from hearing of the driver's error.
+
+    A driver in C (mysqlclient) runs signal handlers only after its call. When the call has failed, such an exception
+    comes in the place of the error, which may have ended the transaction, as a deadlock does.
+    """
+    error = interruption.__context__
+    is_unheard = isinstance(error, connection.dialect.loaded_dbapi.Error) and interruption.__cause__ is not error
+    if is_unheard and not connection.closed and not connection.invalidated:
+        connection.invalidate()
 
 
 # Parts of the names of drivers' functions that put parameters into a statement, before any of it is sent.

@@ -18,7 +18,7 @@ from ..outcomes import NO_PAYLOAD, Moved, ReadOnlyMapping, Refused
 from ..sql.events import EventSQL
 from . import fires, packets
 from .attribution import NO_ATTRIBUTION, Attribution, require_transaction
-from .failures import note_fire, raise_explained
+from .failures import give_up_unheard, note_fire, raise_explained
 from .fires import Fire
 from .hooks import announce
 from .notes import KEY, notes_of
@@ -107,6 +107,9 @@ def carry_out(
                 announce(target.extras.hooks, (outcome,), connection)
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, has_moved=has_moved, token=token, **fire.row)
+    except BaseException as interruption:
+        give_up_unheard(interruption, connection)
+        raise
     return outcome
 
 

@@ -54,7 +54,7 @@ from ..sql.expressions import selects_from
 from ..sql.history import HistorySQL
 from ..sql.keys import is_beyond
 from .attribution import NO_ATTRIBUTION, Attribution
-from .failures import raise_explained
+from .failures import give_up_unheard, raise_explained
 from .hooks import announce
 from .keys import prepare
 from .savepoints import Savepoint, savepoint
@@ -143,6 +143,9 @@ class Sweep:
             yield
         except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, model=self.target.model, event=self.event.name)
+        except BaseException as interruption:
+            give_up_unheard(interruption, connection)
+            raise
 
     # orm.sets.SessionSweep overrides these six.
 

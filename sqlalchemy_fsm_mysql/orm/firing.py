@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from ..core import fires, packets
 from ..core.attribution import NO_ATTRIBUTION, Attribution
-from ..core.failures import raise_explained
+from ..core.failures import give_up_unheard, raise_explained
 from ..core.fires import Fire
 from ..core.keys import fire_key as core_fire_key
 from ..core.payload import payload_parameters
@@ -99,10 +99,9 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
     connection, has_moved = writer.connection(fire.event, fire.key, is_one_row=True), False
     try:
         is_plain = token is None and mapped.extras.history is None and fire.event.row.version is None
-        if is_plain and not session.dispatch.do_orm_execute:
-            outcome = fires.fire(connection, fire)  # as outcome_of(), for most machines
-        else:
-            outcome = outcome_of(writer, connection, fire)
+        is_plain = is_plain and not session.dispatch.do_orm_execute
+        # As outcome_of(), for most machines.
+        outcome = fires.fire(connection, fire) if is_plain else outcome_of(writer, connection, fire)
         if isinstance(outcome, Refused):
             show_refused(writer, fire, outcome)
         elif outcome.replayed:
@@ -121,6 +120,9 @@ def carry_out(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
                 announce(mapped, outcome, session, connection)
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, has_moved=has_moved, token=token, **fire.row)
+    except BaseException as interruption:
+        give_up_unheard(interruption, connection)
+        raise
     return outcome
 
 
@@ -257,4 +259,7 @@ def _send_forced(writer: Writer, fire: Fire, stored: str) -> Moved[Any]:
             announce(writer.mapped, moved, writer.session, connection)
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, has_moved=has_moved, **fire.row)
+    except BaseException as interruption:
+        give_up_unheard(interruption, connection)
+        raise
     return moved

@@ -14,7 +14,7 @@ from sqlalchemy.types import NULLTYPE
 
 from ..core import fires, keys
 from ..core.attribution import Attribution
-from ..core.failures import raise_explained
+from ..core.failures import give_up_unheard, raise_explained
 from ..core.fires import Fire
 from ..core.payload import payload_parameters
 from ..core.target import plain_key
@@ -237,6 +237,9 @@ def _carry_out(writer: Writer, fire: Fire, values: Mapping[str, Any], instance: 
             announce(mapped, outcome, session, connection)
     except (StatementError, RefusedByDatabase) as error:
         raise_explained(error, connection, has_moved=has_moved, **fire.row)
+    except BaseException as interruption:
+        give_up_unheard(interruption, connection)
+        raise
     return replace(outcome, instance=_attached(writer, fire, instance, outcome, outcome.target))
 
 

@@ -89,6 +89,27 @@ def test_a_session_whose_statement_was_interrupted_has_to_roll_back(one_connecti
     assert (stored(database, Order, other), stored(database, Order, key)) == ("Stopped", "Initializing")
 
 
+def test_an_exception_in_the_place_of_a_deadlock_ends_the_transaction_as_that_does(
+    one_connection: Engine, database: Engine
+) -> None:
+    """mysqlclient runs a signal's handler once its call has ended, here by the deadlock, which nothing else reports."""
+    first, second, third = (create(database, Order) for _ in range(3))
+    with Session(database) as other, Session(one_connection) as session:
+        other.add_all([Order(note="heavier: the other one is ended") for _ in range(10)])
+        fire_key(Order, second, "Ready", other)
+        fire_key(Order, first, "Ready", session)
+        crossing = threading.Timer(0.3, fire_key, (Order, first, "Stop", other))
+        crossing.start()
+        with pytest.raises(JobTimeout), time_limit(0.1):
+            fire_key(Order, second, "Ready", session)
+        crossing.join()
+        other.rollback()
+        with pytest.raises(PendingRollbackError):
+            fire_key(Order, third, "Ready", session)
+        session.rollback()
+    assert [stored(database, Order, key) for key in (first, third)] == ["Initializing"] * 2
+
+
 def test_the_next_session_of_the_pool_gets_the_outcome_of_its_own_fire(
     one_connection: Engine, database: Engine
 ) -> None:
