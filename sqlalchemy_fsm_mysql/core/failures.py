@@ -212,14 +212,26 @@ def _refuse_half_a_transaction(context: ExceptionContext) -> None:
     meant = Meaning.LOST if context.is_disconnect else meaning(error)
     if meant not in (Meaning.ABORTED, Meaning.LOST) and not is_due_to(error, Cause.LOCK_WAIT):
         if is_ended_by_any_error(connection):
-            connection.invalidate()
+            _give_up(connection, context)
         return
     notes = notes_of(connection)
     if notes.ended_by is None or is_due_to(notes.ended_by, Cause.LOCK_WAIT):
         notes.ended_by = error
     if notes.has_fired and ended_by(connection) is not None:
         # context.is_disconnect would invalidate it, too, but SQLAlchemy would report a lost connection.
-        connection.invalidate()
+        _give_up(connection, context)
+
+
+def _give_up(connection: Connection, context: ExceptionContext) -> None:
+    """Close the cursor of the statement that failed, and invalidate *connection*.
+
+    SQLAlchemy closes the cursor later, and logs an error with its traceback where a driver (mysqlclient) refuses to
+    close a cursor of a closed connection.
+    """
+    cursor = getattr(context.execution_context, "cursor", None)
+    if cursor is not None:
+        connection._safe_close_cursor(cursor)  # noqa: SLF001 - as SQLAlchemy does later
+    connection.invalidate()
 
 
 def is_ended_by_any_error(connection: Connection) -> bool:

@@ -111,11 +111,14 @@ def patience(session: Session, seconds: int) -> Iterator[None]:
 
 
 @pytest.mark.servers_only
-def test_after_a_deadlock_the_session_has_to_roll_back(mine: Session, database: Engine) -> None:
+def test_after_a_deadlock_the_session_has_to_roll_back(
+    mine: Session, database: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     order = first_half(mine, database)
     with deadlock(mine, database) as key, pytest.raises(TransactionAborted) as aborted:
         fire_key(Order, key, "Ready", mine)
 
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []  # it is no surprise
     assert (aborted.value.code, aborted.value.retryable, aborted.value.event) == (1213, True, "Ready")
     assert_must_roll_back(mine, database, order)
 
