@@ -579,6 +579,20 @@ def test_a_connection_lost_before_the_first_packet_of_an_engine_commits_nothing(
         assert commit_with_fire_key(Order, key, "Ready", place_of_fire).sequence == 1
 
 
+@pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}])
+def test_an_engine_that_streams_its_results(packets: Engine, database: Engine, option: Any, token: str) -> None:
+    key = create(database, Order)
+    engine = ending(database.url, execution_options=option)
+    for given in (None, token):
+        with Session(engine) as session:
+            assert commit_with_fire_key(Order, key, "Ready", session, token=given).target == "Running"
+            refused = try_commit_with_fire_key(Order, key, "Delete", session)
+            assert isinstance(refused, Refused)
+    with Session(engine) as session:
+        assert commit_with_fire_key(Order, key, "Ready", session, token=token).replayed
+    engine.dispose()
+
+
 def test_a_column_may_ask_for_it(packets: Engine, database: Engine) -> None:
     beacon, order = create(database, Beacon), create(database, Order)
     with counted(database.url) as (engine, seen), Session(engine.execution_options(fsm_one_packet=None)) as session:

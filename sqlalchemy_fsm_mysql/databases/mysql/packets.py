@@ -43,6 +43,9 @@ __all__ = ["MySQLPackets"]
 # The key of a packet's execution options under which its answers are collected.
 _ANSWERS = "fsm_answers"
 
+# Where the application streams its results, SQLAlchemy would look for rows in an answer that is read already.
+_NO_STREAM = {"stream_results": False, "yield_per": None}
+
 # READ COMMITTED for this transaction alone: under REPEATABLE READ, the INSERTs of two histories lock the same gaps and
 # end in deadlocks. Where a transaction is open already, this is error 1568, before anything has begun.
 _BEGIN = ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION")
@@ -243,7 +246,7 @@ class MySQLPackets(Packets):
         self._listen(connection)
         text = ";".join(statements)
         try:
-            connection.exec_driver_sql(text, tuple(values), execution_options={_ANSWERS: answers})
+            connection.exec_driver_sql(text, tuple(values), execution_options={_ANSWERS: answers, **_NO_STREAM})
         except (DBAPIError, RefusedByDatabase, UnicodeEncodeError):
             raise
         except BaseException:
