@@ -138,7 +138,9 @@ class LastFire(End):
         """Fire in the packet, and note whether that has committed."""
         fire, connection, token = self.fire, self.connection, self.fire.attribution.token
         packets = database_of(connection).packets
-        assert packets is not None
+        # Listeners of before_commit may have added listeners to the connection, or options.
+        if packets is None or not can_be_one_packet(connection, fire):
+            return self._apart()
         try:
             answer = packets.end(connection, unit_of(fire), savepoint=None if token is None else _SAVEPOINT)
         except PacketFailed as failed:
@@ -165,12 +167,17 @@ class LastFire(End):
             raise TransactionAborted(code=code, retryable=True, **fire.row) from error
         if is_refused_as_text(failed):
             connection.info[_TAKES_NO_TEXT] = True
-            if token is None:
-                return fires.fire(connection, fire)
-            return fire_under_token(connection, fire, lambda: fires.fire(connection, fire))
+            return self._apart()
         if isinstance(error, IntegrityError) and token is not None:
             Savepoint(connection, _SAVEPOINT).roll_back()
             earlier = replayed_by_token(connection, fire)
             if earlier is not None:
                 return earlier
         raise error from error.__cause__
+
+    def _apart(self) -> Moved[Any] | Refused[Any]:
+        """Fire by statements of their own, which the COMMIT follows."""
+        fire, connection = self.fire, self.connection
+        if fire.attribution.token is None:
+            return fires.fire(connection, fire)
+        return fire_under_token(connection, fire, lambda: fires.fire(connection, fire))

@@ -748,6 +748,20 @@ def test_with_listeners_the_two_go_out_apart(
     assert stored(database, Order, key, "note") == ("of the listener" if listen is _commit_listener else "mine")
 
 
+@pytest.mark.parametrize("name", ["commit", "before_execute"])
+def test_a_listener_that_the_commit_itself_has_added_is_called(packets: Engine, database: Engine, name: str) -> None:
+    key, heard = create(database, Order), []
+
+    def listen(session: Session) -> None:
+        event.listen(session.connection(), name, lambda *_: heard.append(name))
+
+    with Session(packets) as session:
+        event.listen(session, "before_commit", listen)
+        assert commit_with_fire_key(Order, key, "Ready", session).sequence == 1
+    assert heard
+    assert stored(database, Order, key) == "Running"
+
+
 def test_a_listener_that_changes_the_packet_makes_the_outcome_unknown(
     packets: Engine, database: Engine, token: str
 ) -> None:
