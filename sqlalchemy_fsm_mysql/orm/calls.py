@@ -93,7 +93,7 @@ def fire_key(
     it is brought up to date.
 
     *session* may be a Core ``Connection`` (an ``AsyncConnection``: await the call). Everything else is as with a
-    session, at about two thirds of its CPU time: history, tokens, hooks, which get the connection, and errors.
+    session, at about half of its CPU time: history, tokens, hooks, which get the connection, and errors.
 
     Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
     TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.

@@ -83,16 +83,17 @@ def commit_with_fire(
     """Fire *event* on the row of *instance* as the last act of the session's transaction, and commit that.
 
     With ``fsm_one_packet``, the UPDATE, the history row and the COMMIT go out in one packet, so the row is locked for
-    no round trip. Where that is not possible, they go out one by one; the meaning is the same. The arguments are those
-    of :meth:`Stateful.fire`. With an ``AsyncSession``, await the call.
+    no round trip. Where that is not possible, they go out one by one, with the same outcomes and errors. The arguments
+    are those of :meth:`Stateful.fire`. With an ``AsyncSession``, await the call.
 
     The transaction is committed if, and only if, the event moves the row, or has moved it before under the same token.
     After a refusal it is rolled back. After any other error, nothing is committed, unless the error is OutcomeUnknown:
     roll back, as after a failed ``commit()``.
 
-    Pending changes are flushed before the fire, and the session's ``before_commit`` listeners called. For a move that
-    functions of ``on_moved`` may want, the two go out apart: these functions run in the transaction, between the move
-    and the COMMIT. Functions of ``on_committed``, ``after_commit`` and ``expire_on_commit`` are as after ``commit()``.
+    Pending changes are flushed before the fire. Listeners of ``before_commit`` are called before the packet, and so
+    before the fire; where the two go out apart, between the fire and the COMMIT. For a move that functions of
+    ``on_moved`` may want, the two go out apart: these functions run in the transaction, between the move and the
+    COMMIT. Functions of ``on_committed``, ``after_commit`` and ``expire_on_commit`` are as after ``commit()``.
 
     Raises: as ``fire()`` and :func:`run_transaction`; OutcomeUnknown with all tokens of the transaction when the
     connection is lost within the packet or at COMMIT; TransactionRequired in a savepoint and in a two-phase

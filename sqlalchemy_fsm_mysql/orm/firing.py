@@ -41,6 +41,10 @@ from .sessions import (
     within,
 )
 
+# What flush() itself asks first: most sessions have nothing to flush. The name is private, and where a release of
+# SQLAlchemy lacks it, flush() is called each time.
+_is_clean: Callable[[Session], bool] = getattr(Session, "_is_clean", lambda _: False)
+
 
 def fire_row(
     session: Session,
@@ -72,7 +76,7 @@ def fire_row(
     if attribution is not NO_ATTRIBUTION and attribution.is_given:
         attribution = checked_attribution(session, mapped, attribution, sql)
     # 2. Flush pending changes, so that the event sees them. A flush may give the instance its key.
-    if not session._is_clean():  # noqa: SLF001 - what flush() asks first, and most sessions have nothing to flush
+    if not _is_clean(session):
         flush_first(session, mapped.mapper, model=model, event=event)
     if instance is not None:
         parts = persistent_key(session, instance)

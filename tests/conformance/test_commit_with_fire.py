@@ -10,13 +10,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker, with_loader_criteria
@@ -47,19 +47,10 @@ from tests.conformance.history_models import Beacon, Order, Parcel, Payment
 from tests.conformance.session_models import Order as Plain
 from tests.conformance.session_support import HIGHEST, create, stored
 from tests.conformance.test_interrupted_statements import JobTimeout, time_limit
-from tests.conformance.test_packets import MULTI_STATEMENTS, steps
+from tests.conformance.test_packets import asking, counted, steps
 from tests.conformance.test_versioning import VERSIONED
 from tests.faults.proxy import Cut, proxy, unencrypted
 from tests.servers import ASYNCIO_DRIVERS, installed_drivers, is_async, make_engine
-
-
-def ending(url: URL, **options: Any) -> Engine:
-    """An engine whose transactions may end by one packet; PyMySQL must be told to announce that it can."""
-    arguments = {**options.pop("connect_args", {})}
-    if url.get_driver_name() == "pymysql":
-        arguments["client_flag"] = MULTI_STATEMENTS
-    asked = {"fsm_one_packet": True, **options.pop("execution_options", {})}
-    return make_engine(url, execution_options=asked, connect_args=arguments, **options)
 
 
 @pytest.fixture(params=["in one packet", "apart"])
@@ -70,7 +61,7 @@ def engine_of_ends(request: pytest.FixtureRequest, database: Engine, backend: st
         return
     if backend == "locking" or is_async(database.url):
         pytest.skip("the locking read is several statements, in any case")
-    engine = ending(database.url)
+    engine = asking(database.url)
     yield engine
     engine.dispose()
 
@@ -80,7 +71,7 @@ def packets(database: Engine, backend: str) -> Iterator[Engine]:
     """An engine that sends the two in one packet."""
     if database.dialect.name == "sqlite" or backend == "locking" or is_async(database.url):
         pytest.skip("the database, or its backend, takes one statement at a time")
-    engine = ending(database.url)
+    engine = asking(database.url)
     yield engine
     engine.dispose()
 
@@ -88,21 +79,6 @@ def packets(database: Engine, backend: str) -> Iterator[Engine]:
 @pytest.fixture
 def token() -> str:
     return f"end {secrets.token_hex(8)}"
-
-
-@contextmanager
-def counted(url: URL) -> Iterator[tuple[Engine, list[str]]]:
-    """An engine behind a proxy, and the statements that the proxy has seen, one for each packet of a client."""
-    seen: list[str] = []
-
-    def note(statement: str) -> Cut:
-        seen.append(statement)
-        return Cut.NEVER
-
-    with proxy(url, note) as between:
-        engine = ending(between.url, connect_args=unencrypted(url))
-        yield engine, seen
-        engine.dispose()
 
 
 # --- moved
@@ -532,7 +508,10 @@ def test_the_last_fire_and_its_commit_are_one_packet(packets: Engine, database: 
     """A pool sends a ROLLBACK for each connection that a session gives back to it, after this or any other COMMIT."""
     key, other, deleted = create(database, Order), create(database, Order), create(database, Order, state="Deleted")
     given = (lambda: f"end {secrets.token_hex(8)}") if named == "with a token" else (lambda: None)
-    with counted(database.url) as (engine, seen), Session(engine) if place == "session" else engine.connect() as opened:
+    with (
+        counted(database.url, asking) as (engine, seen),
+        Session(engine) if place == "session" else engine.connect() as opened,
+    ):
 
         def sent(work: Callable[[], Any]) -> list[str]:
             seen.clear()
@@ -554,7 +533,7 @@ def test_the_last_fire_and_its_commit_are_one_packet(packets: Engine, database: 
 
 def test_a_listener_of_a_session_of_one_engine_leaves_it_one_packet(packets: Engine, database: Engine) -> None:
     key = create(database, Order)
-    with counted(database.url) as (engine, seen), Session(engine) as session:
+    with counted(database.url, asking) as (engine, seen), Session(engine) as session:
         event.listen(session, "before_commit", lambda session: seen.append("listener"))
         commit_with_fire_key(Order, key, "Ready", session)
         assert seen[seen.index("listener") + 1].endswith(";COMMIT")
@@ -582,7 +561,7 @@ def test_a_connection_lost_before_the_first_packet_of_an_engine_commits_nothing(
 @pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}])
 def test_an_engine_that_streams_its_results(packets: Engine, database: Engine, option: Any, token: str) -> None:
     key = create(database, Order)
-    engine = ending(database.url, execution_options=option)
+    engine = asking(database.url, execution_options=option)
     for given in (None, token):
         with Session(engine) as session:
             assert commit_with_fire_key(Order, key, "Ready", session, token=given).target == "Running"
@@ -595,7 +574,10 @@ def test_an_engine_that_streams_its_results(packets: Engine, database: Engine, o
 
 def test_a_column_may_ask_for_it(packets: Engine, database: Engine) -> None:
     beacon, order = create(database, Beacon), create(database, Order)
-    with counted(database.url) as (engine, seen), Session(engine.execution_options(fsm_one_packet=None)) as session:
+    with (
+        counted(database.url, asking) as (engine, seen),
+        Session(engine.execution_options(fsm_one_packet=None)) as session,
+    ):
         for model, key, number in ((Beacon, beacon, 1), (Order, order, 3)):
             commit_with_fire_key(model, key, "Ready", session)
             seen.clear()
@@ -629,7 +611,7 @@ def test_a_cut_inside_of_the_packet_is_an_unknown_outcome_with_all_tokens(
         return cut if statement.endswith("COMMIT") and "@FSM_CODE" in statement else Cut.NEVER
 
     with proxy(database.url, choose) as between:
-        engine = ending(between.url, connect_args=unencrypted(database.url))
+        engine = asking(between.url, connect_args=unencrypted(database.url))
         with Session(engine) if place == "session" else engine.connect() as opened:
             fire_key(Order, other, "Ready", opened, token=first)
             with pytest.raises(OutcomeUnknown) as unknown:
@@ -656,7 +638,7 @@ def test_a_lost_connection_within_a_unit_is_unknown_to_run_transaction(
         return cuts.pop() if "@FSM_CODE" in statement and cuts else Cut.NEVER
 
     with proxy(database.url, choose) as between:
-        engine = ending(between.url, connect_args=unencrypted(database.url))
+        engine = asking(between.url, connect_args=unencrypted(database.url))
         factory = sessionmaker(engine)
         with pytest.raises(OutcomeUnknown):
             run_transaction(factory, lambda session: commit_with_fire_key(Order, key, "Ready", session))
@@ -739,7 +721,7 @@ def test_with_listeners_the_two_go_out_apart(
     packets: Engine, database: Engine, listen: Callable[[Engine], None], token: str
 ) -> None:
     key = create(database, Order)
-    with counted(database.url) as (engine, seen), Session(engine) as session:
+    with counted(database.url, asking) as (engine, seen), Session(engine) as session:
         assert commit_with_fire_key(Order, key, "Ready", session).sequence == 1
         listen(engine)
         session.execute(text("UPDATE recorded_order SET note = 'mine' WHERE id = :key"), {"key": key})
@@ -784,6 +766,8 @@ def test_a_listener_that_changes_the_packet_makes_the_outcome_unknown(
 def test_an_exception_of_a_signal_leaves_no_answer_unread(packets: Engine, database: Engine) -> None:
     key, other = create(database, Order), create(database, Order)
     with Session(database) as holding, Session(packets) as session:
+        commit_with_fire_key(Order, other, "Ready", session)  # the connection is made before the limit
+        session.connection()
         fire_key(Order, key, "Ready", holding)
         timer = threading.Timer(0.4, holding.rollback)
         timer.start()

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -51,13 +51,18 @@ pytestmark = pytest.mark.servers_only
 MULTI_STATEMENTS = 1 << 16
 
 
-def packing(url: URL, **options: Any) -> Engine:
-    """An engine in AUTOCOMMIT that asks for one packet; PyMySQL must be told to announce that it can."""
+def asking(url: URL, **options: Any) -> Engine:
+    """An engine that asks for one packet; PyMySQL must be told to announce that it can."""
     arguments = {**options.pop("connect_args", {})}
     if url.get_driver_name() == "pymysql":
         arguments["client_flag"] = MULTI_STATEMENTS
     asked = {"fsm_one_packet": True, **options.pop("execution_options", {})}
-    return make_engine(url, isolation_level="AUTOCOMMIT", execution_options=asked, connect_args=arguments, **options)
+    return make_engine(url, execution_options=asked, connect_args=arguments, **options)
+
+
+def packing(url: URL, **options: Any) -> Engine:
+    """An engine in AUTOCOMMIT, where each fire is a packet."""
+    return asking(url, isolation_level="AUTOCOMMIT", **options)
 
 
 @pytest.fixture
@@ -290,8 +295,8 @@ def test_moves_of_many_threads_are_numbered_without_a_gap(engine_of_packets: Eng
 
 
 @contextmanager
-def counted(url: URL) -> Iterator[tuple[Engine, list[str]]]:
-    """An engine behind a proxy, and the statements that the proxy has seen, one for each packet of a client."""
+def counted(url: URL, make: Callable[..., Engine] = packing) -> Iterator[tuple[Engine, list[str]]]:
+    """An engine of *make* behind a proxy, and the statements that the proxy has seen, one for each packet of a client."""
     seen: list[str] = []
 
     def note(statement: str) -> Cut:
@@ -299,7 +304,7 @@ def counted(url: URL) -> Iterator[tuple[Engine, list[str]]]:
         return Cut.NEVER
 
     with proxy(url, note) as between:
-        engine = packing(between.url, connect_args=unencrypted(url))
+        engine = make(between.url, connect_args=unencrypted(url))
         yield engine, seen
         engine.dispose()
 
