@@ -396,10 +396,10 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def ecosystem(session: nox.Session) -> None:
-    """The recipes of docs/recipes/ and tests/ecosystem, with the libraries that applications use beside this one."""
+    """The recipes, the pages on the web and tests/ecosystem, with the libraries that applications use beside this."""
     session.install("--quiet", *group("test"), *group("ecosystem"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     places = ("tests/ecosystem", "tests/docs/test_examples.py", "tests/unit/test_outcome_data.py")
-    only = () if session.posargs else ("-k", "recipes or ecosystem or outcome_data", "--target=mariadb")
+    only = () if session.posargs else ("-k", "recipes or web.md or ecosystem or outcome_data", "--target=mariadb")
     session.run("python", "-m", "pytest", *places, *only, *session.posargs, env={"FSM_ECOSYSTEM": "1"})
     if session.posargs:
         return
