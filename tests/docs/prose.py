@@ -1,7 +1,7 @@
 """The prose of the pages: patterns that a reader has to read twice, and how long the sentences are.
 
 ``python -m tests.docs.prose [PAGE …]`` prints each finding as ``page:line: rule: sentence`` and a table of figures. The
-exit status is 1 with a finding. The rules are those of CONTRIBUTING.md, Prose; to add one, add a line to `PATTERNS`.
+exit status is 1 with a finding. CONTRIBUTING.md, "Write documentation", describes them; to add one, add a line to `PATTERNS`.
 """
 
 from __future__ import annotations
