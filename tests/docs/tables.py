@@ -22,6 +22,8 @@ CODE = re.compile(r"`([^`]+)`|<code>(.+?)</code>|(?<![\w.])(\d+\.\d+):")
 # Python itself, which a row may speak of.
 PYTHON = ("if", "~")
 UNKNOWN = object()
+# The end of the heading of a table of calls.
+OURS = ("| after |", "| here |", "| this library |")
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,21 @@ def parsed(text: str) -> ast.Module:
     return compile(code, text, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+def rows_of_calls(text: str) -> Iterator[str]:
+    """The rows of the tables in which *text* has calls of another library and ours: the heading of the second column.
+
+    >>> list(rows_of_calls("| before | here |\\n|---|---|\\n| `a()` | `b()` |\\n\\n| you have | page |\\n|---|---|\\n| c | d |\\n"))
+    ['| `a()` | `b()` |']
+    """
+    for table in re.findall(r"^\|.*\n\|-.*\n(?:\|.*\n?)*", text, re.MULTILINE):
+        heading, _, *rows = table.splitlines()
+        if heading.endswith(OURS):
+            yield from rows
+
+
 def pieces(page: Path) -> Iterator[Piece]:
-    """All code in the table of *page*, a row after another."""
-    rows = [line for line in page.read_text(encoding="utf-8").split("\n## ")[0].splitlines() if line.startswith("| ")]
-    for row in rows[1:]:
+    """All code in the tables of *page*, a row after another."""
+    for row in rows_of_calls(page.read_text(encoding="utf-8")):
         # The only bars within a cell are written &#124;.
         _, theirs, ours, _ = row.split("|")
         for cell in (theirs, ours):
