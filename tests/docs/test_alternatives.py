@@ -20,7 +20,7 @@ PAGE = PROJECT / "docs" / "why" / "alternatives.md"
 
 def table() -> dict[str, dict[str, str]]:
     """The cells of the table of libraries, by column and row."""
-    text = PAGE.read_text(encoding="utf-8").partition("## Other state machine libraries")[2]
+    text = PAGE.read_text(encoding="utf-8").partition("\n## Other state machine libraries\n")[2].partition("\n### ")[0]
     lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     (_, *columns), _, *rows = [[cell.strip() for cell in line] for line in lines]
     return {column: {row[0]: row[number + 1] for row in rows} for number, column in enumerate(columns)}
