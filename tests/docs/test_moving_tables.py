@@ -116,14 +116,16 @@ def test_moving_tables_of_a_plain_column():
 @needs("transitions")
 def test_moving_tables_of_transitions():
     from transitions import Machine, MachineError
-    from transitions.extensions import GraphMachine
+    from transitions.extensions import GraphMachine, HierarchicalMachine
+    from transitions.extensions.states import Timeout
 
     class PyOrder:
         pass
 
     order = PyOrder()
     machine = Machine(order, states=["new", "paid"], initial="new", transitions=[["pay", "new", "paid"]])
-    names = {"Machine": Machine, "MachineError": MachineError, "GraphMachine": GraphMachine}
+    named = (Machine, MachineError, GraphMachine, HierarchicalMachine, Timeout)
+    names = {each.__name__: each for each in named}
     samples = {"order": order, "model": order, "machine": machine}
     check("transitions", World({**names, **samples}, (machine,), (Machine, machine.add_transition)))
 
