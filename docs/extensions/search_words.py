@@ -21,6 +21,8 @@ WORDS = {
     "guide/transactions": ("deadlock", "deadlocks", "retry", "retries", "rollback", "savepoint", "error 1213"),
     "guide/renaming": ("rename state", "rename a state", "zero downtime", "blue green deployment"),
     "evolution": ("alembic enum", "ALTER ENUM", "enum migration", "alembic", "add a state", "gh-ost", "autogenerate"),
+    "guide/firing": ("can_fire", "try_fire", "fire_keys", "many keys"),
+    "guide/statecharts": ("hierarchical state machine", "nested states", "parallel regions", "compound state"),
     "guide/history": ("audit log", "audit trail", "audit", "history table", "GDPR"),
     "guide/jobs": ("SKIP LOCKED", "job queue", "worker", "queue", "lease", "heartbeat"),
     "guide/time": ("timeout", "timer", "scheduled transition", "delayed transition", "expire", "cron"),
