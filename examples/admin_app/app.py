@@ -82,7 +82,7 @@ class EventsView(ModelView):
             Flash.error(request, TOO_OLD)
             return back
         texts = [str(key) for key in form.getlist("key")][:MOST_ROWS]
-        keys = [inspect(await self._editable(request, key)).identity[0] for key in texts]
+        keys = [identity_of(await self._editable(request, text)) for text in texts]
         event = str(form.get("event"))
         try:
             outcomes = await run_in_threadpool(self._fire_many, keys, event)
@@ -109,7 +109,7 @@ class EventsView(ModelView):
             Flash.error(request, TOO_OLD)
             return details
         try:
-            moved = await run_in_threadpool(self._fire, inspect(row).identity, event)
+            moved = await run_in_threadpool(self._fire, identity_of(row), event)
         except UnknownEvent:
             raise HTTPException(HTTPStatus.NOT_FOUND) from None
         except FSMError as error:
@@ -153,12 +153,17 @@ class EventsView(ModelView):
             self.session_maker, lambda session: fire_keys(self.model, keys, event, session, actor="admin")
         )
 
-    def _fire(self, identity: tuple[Any, ...], event: str) -> Moved[Any]:
-        key = identity if len(identity) > 1 else identity[0]
+    def _fire(self, key: Any, event: str) -> Moved[Any]:
         # With a login: actor=request.session["user"], or whatever names the user.
         return run_transaction(
             self.session_maker, lambda session: fire_key(self.model, key, event, session, actor="admin")
         )
+
+
+def identity_of(row: Any) -> Any:
+    """The primary key of *row* as `fire_key` and `fire_keys` take it: a value, or a tuple of several columns."""
+    key: tuple[Any, ...] = inspect(row).identity
+    return key if len(key) > 1 else key[0]
 
 
 def by_reason(outcomes: Iterable[Moved[Any] | Refused[Any] | Missing[Any]]) -> dict[str, list[str]]:

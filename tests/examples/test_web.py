@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from examples.admin_app.app import EventsView
 from examples.admin_app.app import create_app as admin_app
@@ -20,6 +20,7 @@ from examples.devices import Device, DeviceTransition
 from examples.fastapi_app.app import create_app as fastapi_app
 from examples.flask_app.app import create_app as flask_app
 from examples.pages import TOO_OLD
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn
 from tests.servers import own_database
 
 pytestmark = pytest.mark.servers_only
@@ -38,7 +39,9 @@ class Visitor:
     def __init__(self, send: Callable[..., tuple[int, str, dict[str, str]]]) -> None:
         self.send = send
 
-    def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **form: str) -> tuple[int, str]:
+    def ask(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **form: str | list[str]
+    ) -> tuple[int, str]:
         status, body, self.headers = self.send(method, path, data=form, headers=headers or {})
         return status, body
 
@@ -265,8 +268,19 @@ def test_a_broken_database_shows_no_sql(visitor: Visitor, engine: Engine) -> Non
 # --- the admin
 
 
-def admin_of(database: str, **attributes: Any) -> tuple[Visitor, Any]:
-    """A visitor of an admin with one view, whose class has *attributes*."""
+class Base(DeclarativeBase):
+    pass
+
+
+class Shelf(Stateful, Base):
+    __tablename__ = "shelves"
+    aisle: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    level: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = StateMachineColumn(Machine(initial="empty", events=[Event("Fill", {"empty": "full"})]))
+
+
+def admin_of(database: str, model: type[Any] = Device, **attributes: Any) -> tuple[Visitor, Any]:
+    """A visitor of an admin with one view of *model*, whose class has *attributes*."""
     from sqladmin import Admin
     from sqlalchemy.orm import sessionmaker
     from starlette.applications import Starlette
@@ -276,8 +290,8 @@ def admin_of(database: str, **attributes: Any) -> tuple[Visitor, Any]:
     from examples.devices import open_engine
 
     engine = open_engine(database)
-    view = {"column_list": [Device.id], "identity": "device", **attributes}
-    kind = type("DeviceAdmin", (EventsView,), view, model=Device)
+    view = {"column_list": [model.state], "identity": model.__name__.lower(), **attributes}
+    kind = type(f"{model.__name__}Admin", (EventsView,), view, model=model)
     app = Starlette()
     app.state.engine = engine
     admin = Admin(
@@ -351,6 +365,23 @@ def test_a_row_that_the_views_query_leaves_out_is_not_moved(database: str, engin
 
     assert admin.ask("POST", f"{FIRE}/1/Start", form_token=token)[0] == 404
     assert state(engine) == "Stopped"
+    own.dispose()
+
+
+def test_the_admin_fires_on_rows_of_a_composite_key(database: str, engine: Engine) -> None:
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Shelf(aisle=1, level=level) for level in (1, 2, 3)])
+        session.commit()
+    admin, own = admin_of(database, model=Shelf)
+    token = admin.form_token("/admin/shelf/details/1;2")
+
+    one = admin.ask("POST", "/admin/shelf/fire/1;2/Fill", form_token=token)
+    many = admin.ask("POST", "/admin/shelf/fire-many", form_token=token, event="Fill", key=["1;2", "1;3"])
+
+    assert (one[0], many[0]) == (303, 303)
+    with Session(engine) as session:
+        assert session.scalars(select(Shelf.state).order_by(Shelf.level)).all() == ["empty", "full", "full"]
     own.dispose()
 
 
