@@ -62,4 +62,4 @@ class ErrorMeanings:
 
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
         """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value."""
-        return "the database cannot hold a value that was given"
+        return "the database cannot store a value that was given"

@@ -180,7 +180,7 @@ def test_a_foreign_key_is_reported_as_one(session: Session, event: str) -> None:
 
 @pytest.mark.parametrize("event", ["Pay", "Look"])
 @pytest.mark.parametrize(
-    ("values", "message"), [({"user_id": None}, "cannot hold a value"), ({}, "no value|cannot hold")]
+    ("values", "message"), [({"user_id": None}, "cannot store a value"), ({}, "no value|cannot store")]
 )
 def test_a_missing_value_is_a_value_error(session: Session, event: str, values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"legacy_orders 1: .*({message})"):

@@ -171,7 +171,9 @@ def test_a_value_that_does_not_fit_its_column_is_a_value_error_and_moves_nothing
     session: Session, letter: Letter, event: str, payload: dict[str, Any]
 ) -> None:
     before = stored(session, Letter)
-    with pytest.raises(ValueError, match="letters 1: the database cannot hold a value that was given"):
+    (column,) = payload
+    message = f"letters 1: the database cannot store a value that was given for the column '{column}'"
+    with pytest.raises(ValueError, match=message):
         fire_key(Letter, 1, event, session, **payload)
 
     assert stored(session, Letter) == before

@@ -83,12 +83,13 @@ CODES: dict[int, Meaning] = {
     8501: Meaning.LOST,  # TiDB: result undetermined
 }
 
-# The numbers that mean not that a column cannot hold a value, but that no value was given, or that a comparison or a
+# The numbers that mean not that a column cannot store a value, but that no value was given, or that a comparison or a
 # function cannot take it. Error 1292 stands for both. Where its message names a column, MariaDB was to assign it, and
 # MySQL to assign it or to compare with it.
 _NO_DEFAULT, _INCORRECT = 1364, 1292
-# An ENUM that lacks the value, or a number that loses digits; its message has the column's name and no value.
-_TRUNCATED = 1265
+_TRUNCATED = 1265  # an ENUM that lacks the value, or a number that loses digits
+# The server's messages of these name the column and contain no value. No message of ours may show a value.
+_NAMING = frozenset({1048, 1264, _TRUNCATED, _NO_DEFAULT, 1406})
 _COMPARED = frozenset({1267, 1525, 3988, 4078, 4079})
 
 # The errors that other rows would meet as well: of the schema, of privileges, and of the server's disk and memory.
@@ -159,13 +160,17 @@ class MySQLErrors(ErrorMeanings):
         return code in _UNREACHABLE
 
     def misfit(self, driver: BaseException | None, code: int | None) -> str:
+        named = re.search(r"([Cc]olumn|Field) '([^']{1,64})'", str(driver)) if code in _NAMING else None
+        column = "" if named is None else f" for the column {shown(named[2])}"
         if code == _NO_DEFAULT:
-            return "a column without a default was given no value"
-        if code == _TRUNCATED and (named := re.search(r"for column '([^']{1,64})'", str(driver))):
+            return f"no value was given{column}, which has no default" if column else super().misfit(driver, code)
+        if code == _TRUNCATED and column:
             return (
-                f"the database cannot hold a value that was given for the column {shown(named.group(1))}; if that is"
-                " the state column, run the migration that adds the state, op.add_states()"
+                f"the database cannot store a value that was given{column}; if that is the state column, run the"
+                " migration that adds the state, op.add_states()"
             )
+        if column:
+            return f"the database cannot store a value that was given{column}"
         if code == _INCORRECT and "for column" in str(driver):
             return "the database cannot store or compare a value that was given, which does not fit its column"
         if code in _COMPARED or code == _INCORRECT:
