@@ -30,8 +30,8 @@ MapOption = Annotated[
         "--map",
         "-m",
         metavar="VALUE=STATE",
-        help="What an old value stands for: 'Paid=paid', '7=cancelled', NULL=new, =new for the empty text,"
-        " \"'NULL'=new\" for the text NULL. Without it, a value is guessed from the states' names, the Enum's numbers,"
+        help="The state of an old value: 'Paid=paid', '7=cancelled', NULL=new, =new for the empty text,"
+        " \"'NULL'=new\" for the text NULL. Without it, the command guesses by the states' names, the Enum's numbers,"
         " or the foreign key's table.",
         show_default=False,
     ),
@@ -43,22 +43,24 @@ def adopt(
     url: UrlOption = None,
     old: Annotated[
         str | None,
-        typer.Option("--from", metavar="COLUMN", help="The old column, such as status.", show_default="that of STATE"),
+        typer.Option(
+            "--from", metavar="COLUMN", help="The old column, such as status.", show_default="the column of the machine"
+        ),
     ] = None,
     given: MapOption = None,
     unknown: Annotated[
         str | None,
-        typer.Option(metavar="STATE", help="What every value stands for that is not mapped. [default: refused]"),
+        typer.Option(metavar="STATE", help="The state of every value that is not mapped. [default: refused]"),
     ] = None,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the revision to this file.", show_default=False)
     ] = None,
     down_revision: Annotated[
-        str | None, typer.Option(metavar="REVISION", help="The revision before it.", show_default="the first one")
+        str | None, typer.Option(metavar="REVISION", help="The revision that the new one follows.", show_default="none")
     ] = None,
     is_json: JsonOption = False,
 ) -> None:
-    """Plan the adoption of an existing column: its values, the state of each, and the phases with their duration.
+    """Plan how a machine takes over an existing column: the state of each value, and the phases with their duration.
 
     The command reads the whole table and changes nothing in the database. With --write, it writes the Alembic revision
     that adopts the column to a file; without it, it prints the revision. The exit status is 0 when every value has a
@@ -67,7 +69,7 @@ def adopt(
     mapped = state_at(target)
     new = str(mapped.column.name)
     if write is not None and write.exists():
-        fail(f"{write} is there already, and may have been run: delete it, or name another.", Status.USAGE)
+        fail(f"{write} exists already, and may have been run: delete it, or name another file.", Status.USAGE)
     with database(url) as engine, engine.connect() as connection:
         schema = mapped.column.table.schema
         old = old or _existing(connection, mapped)
@@ -103,9 +105,12 @@ def adopt(
     if found.unknown:
         first = next(one.value for one in found.values if one.state is None)
         option = _quoted(f"{_written(first)}=STATE")
-        fail(f"Say what {shown(first)!r} stands for: --map {option}, or --unknown STATE for all.", Status.REFUSED)
+        fail(
+            f"{shown(first)!r} has no state: give it one by --map {option}, or all such values by --unknown STATE.",
+            Status.REFUSED,
+        )
     if missing:
-        fail(f"Say which old value {missing[0]!r} has: --map 'VALUE={missing[0]}'.", Status.REFUSED)
+        fail(f"{missing[0]!r} has no old value: give it one by --map 'VALUE={missing[0]}'.", Status.REFUSED)
     revision = _revision(found, mapped, down_revision)
     if write is not None:
         _write(write, revision)

@@ -27,8 +27,8 @@ _NAME = "sqlalchemy-fsm-mysql"
 
 app = typer.Typer(
     cls=Commands,
-    help="State machines that live in the MySQL row: watch them at work, draw them, read the SQL they send, and"
-    " fire events on your rows.",
+    help="Work with the state machines of your models: fire events on rows, list their history, draw a machine,"
+    " print its SQL, and check that a database fits it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Otherwise each line of a docstring is a line of the help, however wide the terminal.

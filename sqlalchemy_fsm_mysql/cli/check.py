@@ -20,7 +20,7 @@ def check(
     target: TargetArgument,
     url: UrlOption = None,
     is_json: JsonOption = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 for a warning, too.")] = False,
     rows: Annotated[
         bool,
         typer.Option("--rows/--no-rows", help="Count the rows in each state, which reads the whole table."),
@@ -28,8 +28,8 @@ def check(
 ) -> None:
     """Check that a database fits a machine: its column, rows, triggers and history, and the server's settings.
 
-    Nothing is changed. The exit status is 0 without an error (there can be notes and warnings), 1 with an error, or
-    with --strict a warning, 2 when the call is wrong, and 4 when the database cannot be reached or used.
+    The command changes nothing. The exit status is 0 without an error (there can be notes and warnings), 1 with an
+    error or, with --strict, a warning, 2 when the call is wrong, and 4 when the database cannot be reached or used.
     """
     mapped = state_at(target)
     column: Any = getattr(mapped.model, mapped.attribute)

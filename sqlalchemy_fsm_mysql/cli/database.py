@@ -24,8 +24,8 @@ UrlOption = Annotated[
         metavar="URL",
         envvar="DATABASE_URL",
         show_envvar=True,
-        help="The database: mysql+pymysql://user:password@host/database. Other users of this machine may see a"
-        " password in a command's arguments; the environment variable keeps it from them.",
+        help="The database: mysql+pymysql://user:password@host/database. Other users of this machine can see the"
+        " arguments of a command, so pass a URL that has a password as DATABASE_URL.",
         show_default=False,
     ),
 ]
@@ -60,11 +60,13 @@ def _refuse(message: str) -> NoReturn:
 
 def _engine(text: str | None) -> Engine:
     if not text:
-        _refuse("which database? Give --url, or set DATABASE_URL.")
+        _refuse("a database is needed: give --url, or set DATABASE_URL.")
     try:
         url = make_url(text)
         if url.get_dialect().is_async:
-            _refuse(f"{url.drivername} is a driver for asyncio, and this program is not: use mysql+pymysql://…")
+            _refuse(
+                f"{url.drivername} is a driver for asyncio, which this program does not use: give mysql+pymysql://…"
+            )
         _check(url)
         # SQLite has two levels, and neither of this name.
         level = "READ COMMITTED" if "READ COMMITTED" in _levels(url) else None
@@ -77,7 +79,7 @@ def _engine(text: str | None) -> Engine:
     except NoSuchModuleError as error:
         _refuse(f"{error} {LOOKS}")
     except (ArgumentError, TypeError, ValueError):
-        _refuse(f"this is no database's URL. {LOOKS}")
+        _refuse(f"this is not a database URL. {LOOKS}")
 
 
 def _check(url: URL) -> None:

@@ -30,11 +30,11 @@ def demo(
             " neither root nor Docker is needed) or 'installed', a mysqld or mariadbd of this machine.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that race.")] = 8,
-    rows: Annotated[int, typer.Option(min=1, max=1000, help="Orders that they race for.")] = 4,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long they race.")] = 6,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="The number of processes.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="The number of rows (orders).")] = 4,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="The length of the race in seconds.")] = 6,
 ) -> None:
-    """Let processes race events on a few shared rows, watch them, and check their reports.
+    """Let several processes fire events on the same rows, and check that no update is lost.
 
     The exit status is 0 when every check passes, 1 when one fails, 2 when the call is wrong, and 4 when the database
     cannot be reached or used.

@@ -65,24 +65,25 @@ def diagram(
         typer.Option(
             "--format",
             "-f",
-            help="The format. By default that of the output's suffix, else a table.",
+            help="The format. By default, the suffix of --output decides; without --output, it is a table.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it there: .md .mmd .dot .svg .png .json"),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write: .md .mmd .dot .svg .png .json"),
     ] = None,
     counts: Annotated[
-        bool, typer.Option("--counts", help="Count in the history how often each edge was taken. Needs --url.")
+        bool, typer.Option("--counts", help="Show how often the history has each transition. Needs --url.")
     ] = False,
     rows: Annotated[
-        bool, typer.Option("--rows", help="Count the rows that are in each state now. Needs --url.")
+        bool, typer.Option("--rows", help="Show how many rows are in each state now. Needs --url.")
     ] = False,
     times: Annotated[
         bool,
         typer.Option(
-            "--times", help="Show how long rows stay in each state (median), by the history or since when. Needs --url."
+            "--times",
+            help="Show the median time that rows stay in each state. Needs --url, and a history or a StateSinceColumn.",
         ),
     ] = False,
     since: Annotated[
@@ -93,7 +94,10 @@ def diagram(
     ] = None,
     url: UrlOption = None,
     direction: Annotated[
-        Direction | None, typer.Option(help="Where it runs: left to right, top to bottom, …", show_default=False)
+        Direction | None,
+        typer.Option(
+            help="The direction: left to right, top to bottom, right to left, bottom to top.", show_default=False
+        ),
     ] = None,
     borders: Annotated[
         bool, typer.Option("--borders", help="Show the effects of entering and leaving states and groups.")
@@ -103,9 +107,9 @@ def diagram(
         typer.Option(help="The colours of DOT, SVG and PNG. An SVG that is 'auto' follows the reader's system."),
     ] = ThemeName.AUTO,
 ) -> None:
-    """Draw a machine: states, events, guards and effects; on request with the counts of its rows and transitions.
+    """Draw a machine: its states, events, guards and effects, and on request the numbers of rows and transitions.
 
-    A table, Mermaid and DOT need nothing installed. SVG and PNG need Graphviz.
+    SVG and PNG need Graphviz. The other formats need nothing else installed.
     """
     machine, mapped = machine_at(target)
     kind = format_ or _by_suffix(output)

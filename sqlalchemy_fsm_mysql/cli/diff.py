@@ -20,7 +20,7 @@ _HELP = "A file that `json` wrote, or a machine: shop.models:Order.state, shop.m
 def json_(
     target: MachineArgument,
 ) -> None:
-    """Print a machine as JSON: to be kept with a release, compared by `diff`, or given to `op.enforce_machine`.
+    """Print a machine as JSON, to keep it with a release, compare it by `diff`, or give it to `op.enforce_machine`.
 
     The same machine gives the same text. The expressions of guards and effects are not in it.
     """
@@ -35,7 +35,7 @@ def diff(
 ) -> None:
     """List the changes from one release of a machine to the next, and the phases that deploy each safely.
 
-    The exit status is 0 when the two do the same, 1 when something changed, 2 when the call is wrong.
+    The exit status is 0 when both machines do the same, 1 when something changed, 2 when the call is wrong.
     """
     changes = diff_machines(_machine(old), _machine(new))
     if is_json:

@@ -32,12 +32,12 @@ def due(
             min=0.01,
             max=86_400,
             metavar="SECONDS",
-            help="Go on as a worker: sleep until the next row is due, but at most so long.",
-            show_default="go over the rows once, and end",
+            help="Run as a worker: sleep until the next row is due, but at most this long.",
+            show_default="fire once on all due rows, and end",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=LARGEST, metavar="N", help="How many rows a transaction moves at most.")
+        int, typer.Option(min=1, max=LARGEST, metavar="N", help="The most rows that one transaction moves.")
     ] = 500,
     event: Annotated[
         str | None, typer.Option("--event", "-e", metavar="EVENT", help="Only this event.", show_default="all")
@@ -55,12 +55,12 @@ def due(
 ) -> None:
     """Fire the timed events of a model on the rows that are due, by the database's clock.
 
-    Any number of these may run at once. Each batch is committed by itself, and is a line on the standard error. Hooks
-    are called. A worker (--every) ends after its batch at SIGTERM or Ctrl-C, and waits while the database cannot be
-    used.
+    Any number of these commands can run at once. Each batch is committed by itself, and is logged as a line on the
+    standard error. Hooks are called. A worker (--every) ends after its batch at SIGTERM or Ctrl-C, and waits while the
+    database cannot be used.
 
-    The exit status is 0 when it is done, also after SIGTERM; 1 when it went over the rows once and some of them failed;
-    2 when the call is wrong; and 4 when the database cannot be reached or used at the beginning.
+    The exit status is 0 when it is done, also after SIGTERM; 1 when some rows failed (without --every); 2 when the call
+    is wrong; and 4 when the database cannot be reached or used at the beginning.
     """
     mapped = state_at(target)
     if event is not None:

@@ -22,19 +22,20 @@ def dwell(
     history: Annotated[
         bool,
         typer.Option(
-            "--history", help="The stays that have ended, by the history; by default the rows as they are now."
+            "--history",
+            help="Measure the stays that have ended, by the history. The default is the rows as they are now.",
         ),
     ] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(metavar="TIME", help="Stays that ended from this time on, in UTC. Implies --history."),
+        typer.Option(metavar="TIME", help="Only stays that ended at this time or later, in UTC. Implies --history."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how long rows stay in each state: their number, the median, the 95th percentile and the longest.
 
-    By default it is about the rows that are in the state now, by the StateSinceColumn, or about the history where there
-    is none.
+    By default, the command measures the rows that are in each state now, by the StateSinceColumn. Without such a
+    column, it measures the stays in the history.
     """
     mapped = state_at(target)
     origin: Origin | None = "history" if history or since is not None else None

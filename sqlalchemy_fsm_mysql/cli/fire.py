@@ -42,7 +42,7 @@ def fire(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="Makes the fire idempotent: called again with the same token, nothing moves. Needs a history.",
+            help="Make the fire idempotent: a second call with the same token moves nothing. Needs a history.",
             show_default=False,
         ),
     ] = None,
@@ -51,8 +51,8 @@ def fire(
     """Fire an event on one row, and commit.
 
     The exit status is 0 when the row was moved, 1 when the machine refused, 2 when the call is wrong, 3 when there is
-    no such row, and 4 when the database cannot be reached or used. The hooks of your models are called, as far as the
-    module imports them.
+    no such row, and 4 when the database cannot be reached or used. The command calls the hooks that the module
+    registers.
     """
     mapped = state_at(target)
     sql = event_at(mapped, event)
@@ -91,7 +91,7 @@ def _tell_move(mapped: MappedState, moved: Moved[Any], *, as_json: bool) -> None
             }
         )
         return
-    again = "; it was moved before, with this token" if moved.replayed else ""
+    again = "; an earlier call with this token has moved it" if moved.replayed else ""
     tell(f"{row_label(mapped.table_name, moved.key)}: {source} -> {target}{again}")
 
 

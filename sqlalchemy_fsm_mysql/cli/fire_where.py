@@ -50,12 +50,14 @@ def fire_where(
     batch_size: Annotated[
         int,
         typer.Option(
-            min=1, max=1_000_000, metavar="N", help="How many rows a statement looks at; each is committed by itself."
+            min=1, max=1_000_000, metavar="N", help="The number of rows of a batch. Each batch is committed by itself."
         ),
     ] = 1000,
     max_rows: Annotated[
         int | None,
-        typer.Option(min=1, max=LARGEST, metavar="N", help="Refuse when more rows match.", show_default="no limit"),
+        typer.Option(
+            min=1, max=LARGEST, metavar="N", help="Refuse to begin when more rows match.", show_default="no limit"
+        ),
     ] = None,
     actor: ActorOption = None,
     details: DetailsOption = None,
@@ -63,8 +65,9 @@ def fire_where(
 ) -> None:
     """Fire an event on every row that matches and that the event can move.
 
-    The command counts the rows and asks. Then it walks the primary key in batches and commits each. When it is stopped
-    in between, the committed batches stay, and the same command moves the rest. Hooks are not called.
+    The command counts the rows and asks for confirmation. Then it moves them in batches, in the order of the primary
+    key, and commits each batch. If you stop it, the committed batches stay, and the same command moves the rest. Hooks
+    are not called.
 
     The exit status is 0 when it is done (also when no row matched), 1 when it was not confirmed or more than
     --max-rows match, 2 when the call is wrong, and 4 when the database cannot be reached or used.
@@ -72,7 +75,7 @@ def fire_where(
     mapped = state_at(target)
     sql = event_at(mapped, event)
     if bool(where) == every:
-        raise typer.BadParameter("which rows? Give --where, or --all, and not both.", param_hint="--where")
+        raise typer.BadParameter("give --where or --all, and not both: they select the rows.", param_hint="--where")
     criteria = [condition(mapped, text) for text in where or ()] or [true()]
     values = payload(mapped, sql, given or ())
     require_history(mapped, actor=actor, details=details)

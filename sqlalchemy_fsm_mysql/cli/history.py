@@ -24,18 +24,19 @@ def history(
     row: KeyArgument,
     url: UrlOption = None,
     last: Annotated[
-        int | None, typer.Option(min=1, max=LARGEST, metavar="N", help="Only the last N.", show_default="all")
+        int | None,
+        typer.Option(min=1, max=LARGEST, metavar="N", help="Show only the last N transitions.", show_default="all"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each transition of one row, the oldest first. Times are in UTC.
+    """List the transitions of one row, the oldest first. Times are in UTC.
 
-    The exit status is 3 when the database holds neither such a row nor its history.
+    The exit status is 3 when the database has neither such a row nor a history of it.
     """
     mapped = state_at(target)
     recorded = mapped.extras.history
     if recorded is None:
-        raise typer.BadParameter(f"{mapped.label} has no TransitionHistory: nothing is recorded.")
+        raise typer.BadParameter(f"{mapped.label} has no TransitionHistory, so its transitions are not recorded.")
     identity = key(mapped, row)
     parts = identity if isinstance(identity, tuple) else (identity,)
     with database(url) as engine, Session(engine) as session:

@@ -24,7 +24,7 @@ from rich.text import Text
 from ..errors.texts import escaped, stored_form
 from .status import Status
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 class OutputLost(Exception):

@@ -42,9 +42,10 @@ def report(
     url: UrlOption = None,
     is_json: JsonOption = False,
 ) -> None:
-    """Print versions and settings for a bug report. It has no host, user, password, row or name of a table.
+    """Print versions and settings for a bug report, without any host, user, password, row or name of a table.
 
-    With --url it has the server's version, driver and settings; with a model, too, the kinds of the doctor's findings.
+    With --url, the report has the server's version, driver and settings. With --url and a model, it also has the kinds
+    of the doctor's findings.
     The exit status is 0, 2 when the call is wrong, and 4 when the database cannot be reached or used.
     """
     document: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
@@ -62,7 +63,7 @@ def report(
                 found = check_database(column, connection, count_rows=False)
                 document["findings"] = [f"{finding.severity}: {finding.kind}" for finding in found]
     elif mapped is not None:
-        raise typer.BadParameter("the doctor's findings need a database: give --url too.", param_hint="--url")
+        raise typer.BadParameter("the doctor's findings need a database: give --url, too.", param_hint="--url")
     if is_json:
         print_json(document)
         return

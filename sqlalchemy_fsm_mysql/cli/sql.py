@@ -36,7 +36,7 @@ def sql(
     target: TargetArgument,
     event: Annotated[
         str | None,
-        typer.Option("--event", "-e", metavar="EVENT", help="Only this event; without it, all of them."),
+        typer.Option("--event", "-e", metavar="EVENT", help="Print only this event. The default is all events."),
     ] = None,
     dialect: Annotated[
         DialectName, typer.Option("--dialect", "-d", help="The database whose SQL is printed.")
@@ -44,8 +44,8 @@ def sql(
 ) -> None:
     """Print every statement that a fire of each event may send, with its condition and its bound values.
 
-    Nothing is sent, and no database is needed. Besides the line breaks it is the text that the server gets; a
-    driver puts the values where :names stand.
+    The command sends nothing, and needs no database. The text is the one that the server gets, except for line breaks.
+    The driver replaces each :name by its value.
     """
     state = state_at(target)
     names = list(state.machine.events) if event is None else [event_at(state, event).name]

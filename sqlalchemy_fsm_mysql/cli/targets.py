@@ -40,7 +40,7 @@ KeyArgument = Annotated[
     str,
     typer.Argument(
         metavar="KEY",
-        help="The row's primary key; of several parts, with commas between them: 'north,42'",
+        help="The row's primary key. A key of several columns has commas between its values: 'north,42'",
         show_default=False,
     ),
 ]
@@ -52,18 +52,22 @@ PayloadArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="NAME=VALUE",
-        help="The event's payload: amount=30, by the type of the column that it is compared with or assigned to;"
-        " or as JSON, amount:=30",
+        help="The event's payload: amount=30, which is read by the type of the column that it is compared with or"
+        " assigned to; or as JSON, amount:=30",
         show_default=False,
     ),
 ]
 ActorOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Who does it, for the history. At most 255 characters.", show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="The person or program that fires, for the history. At most 255 characters.",
+        show_default=False,
+    ),
 ]
 DetailsOption = Annotated[
     str | None,
-    typer.Option(metavar="JSON", help="Anything else for the history: '{\"ticket\": 7}'", show_default=False),
+    typer.Option(metavar="JSON", help="JSON for the history, such as '{\"ticket\": 7}'", show_default=False),
 ]
 
 
@@ -89,5 +93,6 @@ def require_history(mapped: MappedState, **given: Any) -> None:
     options = [f"--{name}" for name, value in given.items() if value is not None]
     if options and mapped.extras.history is None:
         raise typer.BadParameter(
-            f"{mapped.label} has no TransitionHistory to keep it: leave it out.", param_hint=", ".join(options)
+            f"{mapped.label} has no TransitionHistory, which would store it: leave the option out.",
+            param_hint=", ".join(options),
         )

@@ -73,7 +73,7 @@ def json_value(text: str, name: str) -> Any:
         raise typer.BadParameter(f"{name} has a surrogate, which is half of a character.") from error
     except (RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise typer.BadParameter(f"{name} takes JSON that a database can hold: {reason:.100}.") from error
+        raise typer.BadParameter(f"{name} takes JSON that a database can store: {reason:.100}.") from error
     return value
 
 
@@ -89,8 +89,8 @@ def key(mapped: MappedState, text: str) -> Any:
     if len(parts) != len(columns):
         names = ",".join(column.name for column in columns)
         raise typer.BadParameter(
-            f"the key of {mapped.model.__name__} is {names}, so {len(columns)} values with commas between them, not"
-            f" {shown(text)}; one with a comma in it stands in double quotes."
+            f"the key of {mapped.model.__name__} is {names}: give {len(columns)} values with commas between them, not"
+            f" {shown(text)}; put a value that contains a comma in double quotes."
         )
     return tuple(typed(part, column.type, column.name) for part, column in zip(parts, columns, strict=True))
 
@@ -206,7 +206,7 @@ def _split_payload(text: str) -> tuple[str, bool, str]:
 def _payload_value(name: str, text: str, types: Mapping[str, TypeEngine[Any]]) -> Any:
     if name not in types:
         raise typer.BadParameter(
-            f"the event's expressions imply no type of {name}: give it as JSON, {name}:=… (text in quotes:"
+            f"the type of {name} is not known from the event: give it as JSON, {name}:=… (text in quotes:"
             f" '{name}:=\"…\"')."
         )
     return typed(text, types[name], name)

@@ -16,9 +16,9 @@ _COLUMNS = tuple(field.name for field in fields(WatchedEdge))
 
 
 def watched(target: TargetArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Show the transitions that the machine does not allow and that other programs made, the most frequent first.
+    """List the transitions that other programs made and the machine does not allow, the most frequent first.
 
-    enforce_machine(mode="watch") has the database write them down. A transition without a source is a new row. Times
+    Triggers in watch mode record them: enforce_machine(mode="watch"). A transition without a source is a new row. Times
     are in UTC.
     """
     mapped = state_at(target)

@@ -63,13 +63,13 @@ def _findings(mapped: MappedState, connection: Connection, *, count_rows: bool) 
         if not is_due_to(error, Cause.NO_PRIVILEGE):
             raise
         what = f"this account may not read {own.table.name} (error {error_code(error)})"
-        yield Finding("error", "rights", what, "GRANT it, or connect by the account of the program")
+        yield Finding("error", "rights", what, "GRANT it, or connect with the account of the program")
         return
     column = None if facts is None else catalogue.column(connection, own, check_names(*names_of(own)))
     if facts is None or column is None:
-        missing = "table" if facts is None else "column"
-        what = f"there is no {missing} {label_of(own)}"
-        yield Finding("error", f"no {missing}", what, "create it, or look for another database")
+        missing, name = ("table", names_of(own)[0]) if facts is None else ("column", label_of(own))
+        what = f"there is no {missing} {name}"
+        yield Finding("error", f"no {missing}", what, "run the migrations, or check that the URL is right")
         return
     yield from of_events(mapped)
     yield from of_table(mapped, facts)

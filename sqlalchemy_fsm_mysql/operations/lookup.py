@@ -98,7 +98,7 @@ def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: wha
             raise NotFound(f"{module.__name__} has no {'.'.join(found)}; {_models(module)}.")
         owner = getattr(owner, found[-1])
     if not _is_model(owner):
-        raise NotFound(f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; wanted is {SHAPE}.")
+        raise NotFound(f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; expected {SHAPE}.")
     return owner, ".".join(left) or None
 
 

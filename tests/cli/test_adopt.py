@@ -198,7 +198,7 @@ def test_values_that_are_hard_to_see_and_to_write(run: Any, module: str, engine:
     assert "'paid '\t1\tpaid" in first.out
     assert "NULL (no value)\t1\tnew" in first.out
     assert "'NULL'\t1\t?" in first.out
-    assert first.err.startswith("Say what 'NULL' stands for: --map \"'NULL'=STATE\",")
+    assert first.err.startswith("'NULL' has no state: give it one by --map \"'NULL'=STATE\",")
     assert '--map "it\'s=STATE"' in adopt("--map", "'NULL'=new").err
 
     last = adopt("--map", "it's=new", "--map", "'NULL'=cancelled", "--map", "Piad=paid")
@@ -219,7 +219,7 @@ def test_wrong_calls_say_what_would_work(run: Any, module: str, engine: Engine, 
     assert (without.status, without.err) == (2, "orders has no column state: give --from, the column to take over.\n")
     again = adopt("--from", "status", "--write", file)
     assert (again.status, file.read_text()) == (2, "# a revision that was run")
-    assert "is there already, and may have been run: delete it, or name another." in again.err
+    assert "exists already, and may have been run: delete it, or name another file." in again.err
     nowhere = adopt("--from", "status", "--write", tmp_path / "nowhere" / "x.py")
     assert nowhere.status == 2
     assert "cannot be written: No such file or directory." in nowhere.err

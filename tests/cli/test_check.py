@@ -59,7 +59,7 @@ def test_an_error_is_told_with_what_to_do_and_fails(run: Any, target: str, patie
     answer = run("check", target, "--url", patient.url)
 
     assert answer.status == 1
-    assert "error: there is no table orders.state create it" in answer.told
+    assert "error: there is no table orders run the migrations" in answer.told
 
 
 def test_a_note_does_not_fail(run: Any, target: str, patient: Engine) -> None:
@@ -68,7 +68,7 @@ def test_a_note_does_not_fail(run: Any, target: str, patient: Engine) -> None:
     answer = run("check", target, "--url", patient.url, "--strict")
 
     assert answer.status == 0
-    assert "1 row of orders.state is in 'void' (1), retired" in answer.told
+    assert "1 row of orders.state is in a retired state: 'void' (1)" in answer.told
     assert "void" not in run("check", target, "--url", patient.url, "--no-rows").out
 
 

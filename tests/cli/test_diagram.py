@@ -80,7 +80,7 @@ def test_rows_and_transitions_are_counted(run, shop, stock, session):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["Order.state", "--rows"], "which database? Give --url, or set DATABASE_URL."),
+        (["Order.state", "--rows"], "a database is needed: give --url, or set DATABASE_URL."),
         (["machine", "--rows", "--url", "sqlite://"], "a machine by itself has no rows"),
         (["Item.state", "--counts", "--url", "sqlite://"], "Item.state has no TransitionHistory to count in"),
         (["machine", "-o", "picture.gif"], "the suffix is none of .md .mmd .dot .gv .svg .png .json"),

@@ -69,7 +69,7 @@ def test_a_token_moves_once(run, shop, stock, order):
 
     assert (first.status, second.status) == (0, 0)
     assert "with this token" not in first.out
-    assert "it was moved before, with this token" in second.out
+    assert "an earlier call with this token has moved it" in second.out
 
 
 def test_payload_has_the_types_of_its_columns(run, shop, stock, session):
@@ -113,13 +113,16 @@ def test_a_composite_key_has_commas(run, shop, stock, session):
         (["Payment.state", "1", "Refund", "amount=1", "at=then", "note=n"], "at takes a time as the database has it"),
         (["Payment.state", "1", "Refund", "amount=1", "at=2026-01-01T00:00:00+01:00", "note=n"], "without an offset"),
         (["Payment.state", "1", "Refund", "amount:=1x", "at=2026-01-01", "note=n"], "amount takes JSON"),
-        (["Item.state", "north", "Ready"], "the key of Item is depot,number, so 2 values with commas between them"),
+        (["Item.state", "north", "Ready"], "the key of Item is depot,number: give 2 values with commas between them"),
         (["Item.state", "north,x", "Ready"], "number takes a whole number (64 bits at most), not 'x'"),
-        (["Item.state", "north,1", "Ready", "--token", "t"], "Item.state has no TransitionHistory to keep it"),
+        (
+            ["Item.state", "north,1", "Ready", "--token", "t"],
+            "Item.state has no TransitionHistory, which would store it",
+        ),
         (["Order.state", "7", "Ready", "--details", "{"], "--details takes JSON"),
         (["Order", "7", "Ready", "-u", "sqlite://nowhere/x"], "A URL looks like"),
-        (["Order", "7", "Ready", "-u", "ann:secret@host"], "this is no database's URL. A URL looks like"),
-        (["Order", "7", "Ready", "-u", "mysql+pymysql://ann:secret@host:port/db"], "this is no database's URL"),
+        (["Order", "7", "Ready", "-u", "ann:secret@host"], "this is not a database URL. A URL looks like"),
+        (["Order", "7", "Ready", "-u", "mysql+pymysql://ann:secret@host:port/db"], "this is not a database URL"),
         (["Order", "7", "Ready", "-u", "postgresql+nodriver://x/y"], "Can't load plugin"),
     ],
 )

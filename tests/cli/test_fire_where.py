@@ -143,8 +143,8 @@ def test_batches_are_committed_and_the_rest_is_told(run, shop, orders, session, 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "which rows? Give --where, or --all, and not both."),
-        (["--all", "-w", "id=1"], "which rows? Give --where, or --all, and not both."),
+        ([], "give --where or --all, and not both: they select the rows."),
+        (["--all", "-w", "id=1"], "give --where or --all, and not both: they select the rows."),
         (["-w", "id=one"], "id takes a whole number (64 bits at most), not 'one'"),
         (["-w", "customer=1"], "Order has no column 'customer'; it has id, tenant"),
         (["-w", "1=1"], "is no condition: write NAME=VALUE"),

@@ -41,18 +41,18 @@ def of_column(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
 def _of_kind(type_: StateType, column: ColumnFacts, label: str) -> Iterator[Finding]:
     """Whether the column stores what the model does: texts, or numbers."""
     if type_.numbers is None and not column.is_text:
-        what = f"{label} is {column.kind.upper()}, and the machine's states are texts: in strict mode no event fires"
+        what = f"{label} is {column.kind.upper()}, but the machine's states are texts: in strict mode every fire fails"
         advice = 'declare it with storage="integer", or take the column over by op.adopt_column()'
         yield Finding("error", "wrong type", what, advice)
         return
     if type_.numbers is not None and column.takes is None:
-        what = f"{label} is {column.kind.upper()}, and the machine's states are stored as whole numbers"
+        what = f"{label} is {column.kind.upper()}, but the machine's states are stored as whole numbers"
         yield Finding("error", "wrong type", what, "take the column over by op.adopt_column()")
         return
     if type_.numbers is not None and column.takes is not None:
         beyond = [str(number) for number in type_.numbers.values() if number not in column.takes]
         if beyond:
-            what = f"{label} is {column.kind.upper()}, which takes no {listed(beyond)}"
+            what = f"{label} is {column.kind.upper()}, which cannot store {listed(beyond)}"
             yield Finding("error", "too short", what, "give the column a larger type, such as INT")
 
 
@@ -66,21 +66,24 @@ def _of_states(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding]:
             "any state",
             f"{label} takes any {'text: it is not an ENUM, and' if type_.numbers is None else 'number: it'} has no"
             f" CHECK {check_name(*names_of(mapped.column))}",
-            f"give it one, as by op.{'convert_states' if column.kind in _CONVERTED else 'adopt_column'}()",
+            f"add one by op.{'convert_states' if column.kind in _CONVERTED else 'adopt_column'}()",
         )
     else:
         refused = [state for state in wanted if state not in column.states]
         more = [state for state in column.states if state not in wanted]
         if refused:
             yield Finding(
-                "error", "states missing", f"{label} does not take {named(refused)}", "add them by op.add_states()"
+                "error",
+                "states missing",
+                f"{label} does not take {named(refused)}",
+                "add the missing states by op.add_states()",
             )
         if more:
             yield Finding(
                 "note",
                 "more states",
                 f"{label} also takes {named(more)}, which the machine does not declare",
-                "that is as it should be while a release is rolled out; later take them out by op.drop_states()",
+                "this is right during a deploy; remove them afterwards by op.drop_states()",
             )
 
 
@@ -90,14 +93,14 @@ def _of_definition(mapped: MappedState, column: ColumnFacts) -> Iterator[Finding
     wanted = type_.stored_states
     longest = max(map(len, wanted))
     if column.length is not None and column.length < longest:
-        what = f"{label} holds {column.length} characters, and the longest state has {longest}"
+        what = f"{label} has room for {column.length} characters, but the longest state has {longest}"
         yield Finding("error", "too short", what, "make the column longer")
     if column.is_nullable:
-        what = f"{label} may be NULL, and a row without a state is refused by every event"
+        what = f"{label} allows NULL, but every event refuses a row without a state"
         yield Finding("warning", "nullable", what, "make it NOT NULL")
     initial = type_.spellings(mapped.machine.initial)
     if column.default is not None and column.default not in initial:
-        what = f"the default of {label} is {shown(column.default)}, and rows begin in {shown(initial[0])}"
+        what = f"the default of {label} is {shown(column.default)}, but new rows begin in {shown(initial[0])}"
         yield Finding("warning", "default", what, "change the column's default")
     if column.collation is not None and not column.is_exact:
         what = f"{label} has the collation {column.collation}, in which different texts are equal"
@@ -111,7 +114,7 @@ def type_of(mapped: MappedState) -> StateType:
 
 def of_engine(table: str, facts: TableFacts) -> Iterator[Finding]:
     if facts.engine is not None and facts.engine.lower() != "innodb":
-        what = f"{table} is stored by {facts.engine}, which has no transactions or no row locks like InnoDB's"
+        what = f"{table} is stored by {facts.engine}, which lacks the transactions or the row locks of InnoDB"
         yield Finding("error", "storage engine", what, f"ALTER TABLE {table} ENGINE = InnoDB")
 
 
@@ -119,14 +122,14 @@ def of_table(mapped: MappedState, facts: TableFacts) -> Iterator[Finding]:
     """Whether a table stands where the model has one."""
     if facts.is_view:
         table = mapped.column.table.name
-        what = f"{table} is a view: triggers, CHECKs and locks are those of the table behind it"
-        yield Finding("warning", "view", what, "map the model to the table, and run the doctor on that")
+        what = f"{table} is a view: its triggers, CHECKs and locks are those of the underlying table"
+        yield Finding("warning", "view", what, "map the model to that table, and run the doctor again")
         return
     key = {str(part.name).lower() for part in mapped.row.key}
     if not any({name.lower() for name in names} <= key for names in facts.unique if names):
         table = mapped.column.table.name
         what = f"{table} has no unique index on ({', '.join(sorted(key))}): a fire could move two rows"
-        yield Finding("error", "no key", what, "make it the primary key")
+        yield Finding("error", "no key", what, "make these columns the primary key")
 
 
 def of_checks(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
@@ -143,7 +146,7 @@ def of_checks(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
             refused = _refused_by(mapped, connection, condition)
             if refused:
                 what = f"the CHECK {name} refuses {named(refused)} in {label}"
-                yield Finding("error", "other check", what, "change it, or drop it")
+                yield Finding("error", "other check", what, "change or drop this CHECK")
 
 
 def _refused_by(mapped: MappedState, connection: Connection, condition: str) -> list[str]:
@@ -177,8 +180,8 @@ def of_rights(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
         lacking += [(table.name, right) for right in missing]
     if lacking:
         rights = listed(f"{right} on {table}" for table, right in lacking)
-        what = f"this account lacks {rights}: an event cannot be fired with it"
-        yield Finding("error", "rights", what, "GRANT it, or connect by the account of the program")
+        what = f"this account lacks {rights}, so it cannot fire events"
+        yield Finding("error", "rights", what, "GRANT it, or connect with the account of the program")
 
 
 def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
@@ -192,25 +195,25 @@ def of_rows(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
     left = {state: number for state, number in rows.items() if state in retired}
     aliased = {state: number for state, number in rows.items() if state in machine.aliases}
     if undeclared:
-        what = f"{_rows(undeclared, label, 'is in', 'are in')} {_with(undeclared)}, undeclared: no event moves them"
+        what = f"{_rows(undeclared, label)} in a state that the machine does not declare: {_with(undeclared)}"
         yield Finding(
             "error",
             "undeclared rows",
             what,
-            "declare the state, or move them by force_state() or migrate_states()",
+            "no event can move such a row: declare the state, or repair it by force_state() or op.migrate_states()",
             undeclared,
         )
     if left:
-        what = f"{_rows(left, label, 'is in', 'are in')} {_with(left)}, retired"
-        yield Finding("note", "retired rows", what, "the state can be dropped once no row is in it", left)
+        what = f"{_rows(left, label)} in a retired state: {_with(left)}"
+        yield Finding("note", "retired rows", what, "remove the state when no row is in it any more", left)
     if aliased:
-        what = f"{_rows(aliased, label, 'holds', 'hold')} {_with(aliased)}, an alias"
-        yield Finding("note", "alias rows", what, "op.migrate_states() writes the state's own name", aliased)
+        what = f"{_rows(aliased, label)} stored under an alias: {_with(aliased)}"
+        yield Finding("note", "alias rows", what, "run op.migrate_states(), which writes the state's own name", aliased)
 
 
-def _rows(found: Mapping[str, int], label: str, one: str, many: str) -> str:
+def _rows(found: Mapping[str, int], label: str) -> str:
     number = sum(found.values())
-    return f"1 row of {label} {one}" if number == 1 else f"{number} rows of {label} {many}"
+    return f"1 row of {label} is" if number == 1 else f"{number} rows of {label} are"
 
 
 def _decoded(value: Any) -> str:

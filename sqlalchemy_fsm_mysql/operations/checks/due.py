@@ -20,7 +20,7 @@ def of_due(mapped: MappedState, facts: TableFacts) -> Iterator[Finding]:
     since = mapped.row.since
     if since is not None and since.name.lower() not in {name.lower() for name in facts.columns}:
         what = f"there is no column {label_of(since)}, which every change of the state writes"
-        yield Finding("error", "no since column", what, "add it before this release runs: no event can be fired")
+        yield Finding("error", "no since column", what, "add it before this release runs; without it, every fire fails")
         return
     table, state = names_of(mapped.column)
     indexes = [tuple(name.lower() for name in index) for index in facts.indexes]

@@ -24,28 +24,33 @@ def of_history(mapped: MappedState, connection: Connection) -> Iterator[Finding]
     if history is None:
         return
     if is_autocommit(connection):
-        what = f"the connection is in AUTOCOMMIT, and {mapped.model.__name__}.{mapped.attribute} has a history"
+        own = f"{mapped.model.__name__}.{mapped.attribute}"
+        what = f"the connection is in AUTOCOMMIT, but the history of {own} needs transactions"
         yield Finding("error", "autocommit", what, 'use isolation_level="READ COMMITTED"')
     table: Table = history.sql.table
     facts = database_of(connection).catalogue.table(connection, table)
     if facts is None:
-        yield Finding("error", "no history", f"there is no table {table.name}", "create it, as by create_all()")
+        yield Finding(
+            "error", "no history", f"there is no table {table.name}", "create it by a migration, or by create_all()"
+        )
         return
     gone = [column.name for column in table.c if column.name not in facts.columns]
     if gone:
-        yield Finding("error", "history columns", f"{table.name} has no column {named(gone)}", "add what is missing")
+        yield Finding("error", "history columns", f"{table.name} has no column {named(gone)}", "add it by a migration")
     yield from of_engine(table.name, facts)
     key = tuple(column.name for column in (*history.sql.row_key, table.c.sequence))
     if key not in facts.unique:
         what = f"{table.name} has no unique index on ({', '.join(key)}): each fire reads all history rows of its row"
-        yield Finding("error", "history index", what, "make it the primary key")
+        yield Finding("error", "history index", what, "make these columns the primary key")
     token = table.c.token.name
     if token not in gone and (token,) not in facts.unique:
-        what = f"{table.name} has no unique index on ({token}): a token would count twice"
+        what = f"{table.name} has no unique index on ({token}): the same token could move a row twice"
         yield Finding("error", "history index", what, f"ADD UNIQUE INDEX ({token})")
     more = sorted(facts.required - {column.name for column in table.c})
     if more:
-        what = f"{table.name} has the column {named(more)}, NOT NULL without a default, which the model does not have"
+        what = (
+            f"{table.name} has the column {named(more)}, NOT NULL and without a default, which the model does not have"
+        )
         yield Finding("error", "history columns", what, "declare it with a default, or make it NULL")
     for column in table.c:
         found = None if column.name in gone else database_of(connection).catalogue.column(connection, column)
@@ -65,7 +70,7 @@ def _of_history_column(
         table.c.actor: getattr(table.c.actor.type, "length", None),
     }.get(column)
     if wanted is not None and found.length is not None and found.length < wanted:
-        what = f"{label} has room for {found.length} characters, and {wanted} may come"
+        what = f"{label} has room for {found.length} characters, but a value can have {wanted}"
         yield Finding("error", "too short", what, "make the column longer")
     if column in (table.c.source, table.c.target) and found.states is not None:
         refused = [state for state in machine.stored_states if state not in found.states]
@@ -77,7 +82,7 @@ def _of_history_column(
         yield Finding("error", "token collation", what, "give it a binary collation, such as that of create_all()")
     charset = str(found.collation).partition("_")[0]
     if column is table.c.actor and found.collation is not None and charset not in ("utf8mb4", "binary"):
-        what = f"{label} is stored in {charset}: an actor with a character outside of it fails the transition"
+        what = f"{label} is stored in {charset}: a fire fails if its actor has another character"
         yield Finding("warning", "actor charset", what, f"MODIFY {column.name} VARCHAR(255) CHARACTER SET utf8mb4")
     if column in history.row_key:
         own = mapped.row.key[history.row_key.index(column)]
@@ -85,4 +90,4 @@ def _of_history_column(
         kinds = [found.kind] if key is None else [found.kind, key.kind]
         if set(kinds) <= set(_INTEGERS) and _INTEGERS.index(kinds[0]) < _INTEGERS.index(kinds[-1]):
             what = f"{label} is {kinds[0].upper()}, and the key that it records is {kinds[-1].upper()}"
-            yield Finding("error", "history key", what, "give it the type of the key")
+            yield Finding("error", "history key", what, "give it the type of that key")

@@ -21,14 +21,14 @@ _WRITES = 2 | 4
 def _strictness(known: Settings) -> Iterator[Finding]:
     mode = known.variables.get("sql_mode")
     if mode is not None and not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(mode.upper().split(",")):
-        what = "the connection is not in strict mode: a bad ENUM value becomes '', a long text is cut"
+        what = "the connection is not in strict mode: the server stores '' for a bad ENUM value, and cuts a long text"
         yield Finding("warning", "strict mode", what, "add STRICT_TRANS_TABLES to sql_mode")
 
 
 def _found_rows(known: Settings) -> Iterator[Finding]:
     if known.counts_found_rows is False:
         what = (
-            "the driver counts changed rows and not found ones (the flag FOUND_ROWS is off): a self transition counts 0"
+            "the driver's flag FOUND_ROWS is off, so an UPDATE counts changed rows only, and a self transition counts 0"
         )
         yield Finding("warning", "found rows", what, "leave client_flag to SQLAlchemy, which sets it")
 
@@ -38,12 +38,14 @@ def _isolation(known: Settings) -> Iterator[Finding]:
     advice = 'create_engine(url, isolation_level="READ COMMITTED")'
     if level == "REPEATABLE-READ" and known.says("innodb_snapshot_isolation", "ON", "1"):
         what = (
-            "the isolation level is REPEATABLE READ with innodb_snapshot_isolation: hot rows end transactions by 1020"
+            "the isolation level is REPEATABLE READ with innodb_snapshot_isolation: on busy rows, transactions end with"
+            " error 1020"
         )
         yield Finding("warning", "isolation level", what, advice)
     elif level == "REPEATABLE-READ":
         what = (
-            "the isolation level is REPEATABLE READ: a refused row stays locked until COMMIT, and plain reads are old"
+            "the isolation level is REPEATABLE READ: a refused row stays locked until COMMIT, and plain reads show an"
+            " older snapshot"
         )
         yield Finding("note", "isolation level", what, advice)
     elif level not in ("", "READ-COMMITTED"):
@@ -56,7 +58,8 @@ def _binary_log(known: Settings) -> Iterator[Finding]:
     # InnoDB: a statement's effect under these levels depends on what others commit, so its text cannot be replayed.
     if is_logged and known.says("binlog_format", "STATEMENT") and level in ("READ-COMMITTED", "READ-UNCOMMITTED"):
         what = (
-            f"binlog_format is STATEMENT, and the isolation level {level.replace('-', ' ')}: every write is error 1665"
+            f"binlog_format is STATEMENT, and the isolation level is {level.replace('-', ' ')}: every write fails with"
+            " error 1665"
         )
         yield Finding("error", "binary log", what, "set binlog_format to ROW or MIXED, or use REPEATABLE READ")
 
@@ -75,7 +78,7 @@ def _writable(known: Settings) -> Iterator[Finding]:
 def _clusters(known: Settings) -> Iterator[Finding]:
     wait = known.variables.get("wsrep_sync_wait", "0")
     if known.says("wsrep_on", "ON", "1") and not (wait.isdigit() and int(wait) & _WRITES == _WRITES):
-        what = f"this is a Galera node with wsrep_sync_wait = {wait}: a refusal may name a state that has been left"
+        what = f"this is a Galera node with wsrep_sync_wait = {wait}: a refusal can name a state that the row has left"
         yield Finding("warning", "stale refusals", what, "SET SESSION wsrep_sync_wait = 7 on each new connection")
     consistency = known.variables.get("group_replication_consistency", "BEFORE").upper()
     waits = consistency in ("BEFORE", "BEFORE_AND_AFTER")
@@ -83,10 +86,15 @@ def _clusters(known: Settings) -> Iterator[Finding]:
     is_member = known.variables.get("group_replication_group_name", "") != ""
     has_several = is_member and known.says("group_replication_single_primary_mode", "OFF", "0")
     if has_several and not waits:
-        what = f"several primaries, and group_replication_consistency is {consistency}: refusals may be stale"
+        what = (
+            f"the group has several primaries, and group_replication_consistency is {consistency}: a refusal can name a"
+            " state that the row has left"
+        )
         yield Finding("warning", "stale refusals", what, "SET SESSION group_replication_consistency = 'BEFORE'")
     if has_several:
-        what = "several primaries: after a conflict with another member, a SAVEPOINT loses what was written before it"
+        what = (
+            "the group has several primaries: after a conflict between members, a SAVEPOINT loses the changes before it"
+        )
         yield Finding("warning", "savepoints", what, "use one primary, or send all writes to one member")
 
 
@@ -105,10 +113,10 @@ def _character_set(known: Settings) -> Iterator[Finding]:
     client = known.variables.get("character_set_client", "").lower()
     if known.charset and client and _UTF8.get(client, client) != _UTF8.get(known.charset, known.charset):
         what = (
-            f"the server reads this connection in {client}, and the driver writes {known.charset}, because of a SET"
-            " NAMES by SQL: a text can end its own quotes, and run as SQL"
+            f"the server reads this connection as {client}, but the driver writes {known.charset}, because a"
+            " statement SET NAMES changed it: a text can end its quotes and run as SQL"
         )
-        yield Finding("error", "client charset", what, "give the character set in the URL, by ?charset=utf8mb4")
+        yield Finding("error", "client charset", what, "set the character set in the URL instead: ?charset=utf8mb4")
     other = sorted(
         {
             known.variables[name]
@@ -131,9 +139,9 @@ def _proxy(known: Settings) -> Iterator[Finding]:
     if known.is_pooled:
         what = (
             "a proxy shares server connections: outside of a transaction each statement may go to another one, and "
-            "LAST_INSERT_ID() and session variables are then those of another client"
+            "LAST_INSERT_ID() and session variables may belong to another client"
         )
-        yield Finding("warning", "proxy", what, "fire within transactions, and not in AUTOCOMMIT")
+        yield Finding("warning", "proxy", what, "fire in transactions, not in AUTOCOMMIT")
 
 
 SETTINGS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

@@ -33,8 +33,8 @@ def of_triggers(connection: Connection, column: Column[Any]) -> Iterator[Finding
             what = f"{label_of(column)} is declared as enforced, but has no trigger for {kinds}"
             yield Finding("error", "triggers missing", what, "run enforce_machine()")
         else:
-            what = f"no trigger is seen on {label_of(column)}: this account has no privilege TRIGGER on the table"
-            yield Finding("warning", "triggers unseen", what, "run the doctor by an account that has it")
+            what = f"this account cannot see the triggers of {label_of(column)}: it lacks the privilege TRIGGER"
+            yield Finding("warning", "triggers unseen", what, "run the doctor with an account that has it")
     yield from _of_definers(connection, column)
     yield from _of_foreign(connection, column)
 
@@ -43,10 +43,12 @@ def _of_ours(connection: Connection, column: Column[Any], found: list[InstalledT
     label, rules = label_of(column), rules_of(column)
     missing = [kind for kind in KINDS if kind not in {one.kind for one in found}]
     if missing:
-        what = f"{label} is enforced in part: it has no trigger for {' and '.join(missing).upper()}"
+        what = f"{label} is enforced only in part: it has no trigger for {' and '.join(missing).upper()}"
         yield Finding("error", "triggers missing", what, "run enforce_machine()")
     if any(one.mode == "watch" for one in found):
-        what = f"the triggers of {label} refuse nothing: they write other transitions to fsm_watched_edges"
+        what = (
+            f"the triggers of {label} refuse nothing: they watch, and write undeclared transitions to fsm_watched_edges"
+        )
         yield Finding("note", "triggers watch", what, "look at watched_edges(), then run enforce_machine()")
         return
     allowed = None if missing else installed_rules(connection, column)
@@ -59,15 +61,17 @@ def _of_ours(connection: Connection, column: Column[Any], found: list[InstalledT
             yield Finding("error", "other triggers", what, advice)
         if more:
             what = f"the triggers of {label} also allow {_listed(more)}, which the machine does not have"
-            advice = "that is right during a deploy; later run enforce_machine()"
+            advice = "this is right during a deploy; run enforce_machine() afterwards"
             yield Finding("note", "wider triggers", what, advice)
     elif not missing and {one.fingerprint for one in found} != {rules.fingerprint}:
         names = listed(one.name for one in found)
-        what = f"{label} has triggers of another machine or an earlier version ({names}), whose edges cannot be read"
+        what = (
+            f"{label} has triggers of another machine or an earlier version ({names}), whose transitions cannot be read"
+        )
         yield Finding("error", "other triggers", what, "run enforce_machine(), when all servers have this machine")
     if any(one.table != table_digest(column.table.name) for one in found):
-        what = f"the triggers of {label} were made for a table of another name: force_state() cannot pass them"
-        yield Finding("warning", "triggers renamed", what, "run enforce_machine(), which makes them anew")
+        what = f"the triggers of {label} were made under another name of the table, so force_state() cannot bypass them"
+        yield Finding("warning", "triggers renamed", what, "run enforce_machine(), which creates them again")
 
 
 def _listed(rules: Rules) -> str:
@@ -79,7 +83,7 @@ def _of_orphans(connection: Connection, column: Column[Any]) -> Iterator[Finding
     orphans = orphaned_triggers(connection, column.table)
     if orphans:
         names = listed(one.name for one in orphans)
-        what = f"{column.table.name} has triggers of a column that is not there ({names}): every write of it fails"
+        what = f"{column.table.name} has triggers of a column that does not exist ({names}): every write to it fails"
         yield Finding("error", "broken triggers", what, "run enforce_machine() or release_machine(), which drop them")
 
 
@@ -89,8 +93,12 @@ def _of_definers(connection: Connection, column: Column[Any]) -> Iterator[Findin
     for definer in sorted({one.definer for one in found if one.definer is not None}):
         problem = database.catalogue.definer_problem(connection, column.table, definer)
         if problem is not None:
-            what = f"the triggers of {column.table.name} run as {definer}, which {problem}: every write of it fails"
-            yield Finding("error", "definer", what, "release_machine(), then enforce_machine() by another account")
+            what = (
+                f"the triggers of {column.table.name} run as {definer}, which {problem}: every write to the table fails"
+            )
+            yield Finding(
+                "error", "definer", what, "run release_machine(), then enforce_machine() with another account"
+            )
 
 
 def _of_foreign(connection: Connection, column: Column[Any]) -> Iterator[Finding]:
@@ -98,5 +106,8 @@ def _of_foreign(connection: Connection, column: Column[Any]) -> Iterator[Finding
     sets = re.compile(rf"\bSET\b[^;]*\bNEW\s*\.\s*(?:`{name}`|{name}\b)\s*:?=", re.IGNORECASE)
     for trigger in database_of(connection).enforcer.foreign_triggers(connection, column.table):
         if trigger.timing == "before" and sets.search(trigger.body):
-            what = f"the trigger {trigger.name} sets {label_of(column)} itself, before or after ours has looked"
-            yield Finding("warning", "foreign trigger", what, "a fire's outcome may not be what is stored; change it")
+            what = (
+                f"the trigger {trigger.name} sets {label_of(column)} itself, so the stored state can differ from the"
+                " outcome of a fire"
+            )
+            yield Finding("warning", "foreign trigger", what, "change or drop this trigger")
