@@ -1,4 +1,4 @@
-"""All comparisons in one run, on any MySQL or MariaDB; figures as JSON, and the tables and charts of docs/performance.md.
+"""All comparisons in one run, on any MySQL or MariaDB; figures as JSON, and the tables and charts of both pages on performance.
 
     python -m benchmarks mysql+mysqldb://root@127.0.0.1:3306/test [--quick | --full] [--only one_fire,crowd]
 
@@ -156,7 +156,7 @@ def main() -> None:
     sizes.add_argument("--full", action="store_const", const=FULL, dest="size", help="10,000,000 rows, 1,000,000 fires")
     parser.add_argument("--only", default=",".join(WORKS), help="works to run, separated by commas: %(default)s")
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "performance.json")
-    parser.add_argument("--no-page", action="store_true", help="leave docs/performance.md and its charts as they are")
+    parser.add_argument("--no-page", action="store_true", help="leave the pages on performance and their charts as they are")
     options = parser.parse_args()
     size = options.size or DEFAULT
     unknown = set(options.only.split(",")) - set(WORKS)

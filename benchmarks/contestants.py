@@ -48,7 +48,7 @@ class Contestant:
 
 
 class Driver(Contestant):
-    label = "mysqlclient, the statement by hand"
+    label = "mysqlclient, the same UPDATE and COMMIT"
     autocommit = False
 
     def open(self) -> None:
@@ -82,7 +82,7 @@ class Driver(Contestant):
 
 
 class DriverAutocommit(Driver):
-    label = "mysqlclient, by hand, autocommit"
+    label = "mysqlclient, the same UPDATE in AUTOCOMMIT"
     autocommit = True
 
 
@@ -106,7 +106,7 @@ class WithSession(Contestant):
 
 
 class ByHand(WithSession):
-    label = "the same through a session, by hand"
+    label = "the same UPDATE by hand in a session"
 
     def prepare(self) -> None:
         written = {event: tables.by_hand(event, counting=self.counting, parameter=":id") for event in EVENTS}
@@ -121,7 +121,7 @@ class ByHand(WithSession):
 class ByHandHolding(ByHand):
     """The session holds the row's object, as that of `Fire` does: SQLAlchemy expires it at each commit."""
 
-    label = "the same, with the object loaded"
+    label = "the same UPDATE by hand, with the object loaded"
 
     def prepare(self) -> None:
         super().prepare()
@@ -151,7 +151,7 @@ class FireKey(WithSession):
 class ByHandConnection(ByHand):
     """The statement executed by a Core Connection."""
 
-    label = "the same on a Connection, by hand"
+    label = "the same UPDATE by hand on a Connection"
 
     def prepare(self) -> None:
         super().prepare()
@@ -196,7 +196,7 @@ class FireKeyConnectionAutocommit(FireKeyConnection):
 class ByHandHistory(ByHand):
     """The UPDATE, and the INSERT of a history row with the next number of its row."""
 
-    label = "both statements of a history, by hand"
+    label = "UPDATE and history INSERT by hand in a session"
 
     def prepare(self) -> None:
         super().prepare()

@@ -1,4 +1,4 @@
-"""From figures to docs/performance.md: the tables between its markers, and the charts beside it."""
+"""From figures to docs/performance.md and docs/evidence/performance.md: the tables between their markers, and the charts."""
 
 from __future__ import annotations
 
@@ -11,49 +11,58 @@ from .contestants import CONTESTANTS, PEERS
 
 Figures = dict[str, Any]
 
-# Goals: what is compared, the work that has it, how to read it off, its bound, and whether that is the least or the most.
-GOALS: list[tuple[str, str, Callable[[Any], float], float, str]] = [
-    ("`fire_key` + COMMIT, CPU, relative to the same UPDATE by hand in a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
-    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 1.0, "most"),
-    ("CPU of `fire` + COMMIT, relative to the same by hand with the object loaded", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
-    ("the same, wall", "one_fire", lambda f: f["contestants"]["fire"]["wall_ratio"], 1.00, "most"),
-    ("wall time of the fastest safe competitor, relative to `fire_key`", "one_fire", lambda f: fastest_peer(f, "wall"), 1.8, "least"),
-    ("CPU of the fastest safe competitor, relative to `fire_key`", "one_fire", lambda f: fastest_peer(f, "cpu"), 1.8, "least"),
-    ("`fire_key` on a Connection + COMMIT, CPU, relative to the same UPDATE by hand in a session", "single_calls", lambda f: f["one_row"]["fire_key_connection"]["cpu_ratio"], 0.65, "most"),
-    ("the same, relative to the same UPDATE by hand on a Connection", "single_calls", lambda f: f["on_connections"]["fire_key_connection"]["cpu_ratio"], 1.25, "most"),
-    ("`fire_key` on a Connection in AUTOCOMMIT, wall, relative to UPDATE and COMMIT by mysqlclient", "single_calls", lambda f: f["one_row"]["fire_key_connection_autocommit"]["wall_ratio"], 1.0, "most"),
-    ("`fire_keys` of 1,000 keys, µs of CPU for each row", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["cpu_of_a_row"], 15, "most"),
-    ("the same, wall, relative to 1,000 `fire_key` in one transaction", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["wall_ratio"], 0.05, "most"),
-    ("`claim` of 10 with effects, 15 columns, CPU, relative to SKIP LOCKED by hand", "single_calls", lambda f: f["small_sets"]["claim"]["cpu_ratio"], 1.15, "most"),
-    ("the same, wall", "single_calls", lambda f: f["small_sets"]["claim"]["wall_ratio"], 1.15, "most"),
-    ("`fire_where` of 10 keys, 15 columns, CPU, relative to the UPDATE by hand", "single_calls", lambda f: f["small_sets"]["fire_where"]["cpu_ratio"], 1.25, "most"),
-    ("queue of 8 workers in batches of 10, jobs a second, relative to the queue by hand", "queue", lambda f: 1 / f["queue"]["ratio"], 0.9, "least"),
-    ("`run_transaction`, CPU, relative to `with factory.begin()`", "single_calls", lambda f: f["units"]["run_transaction"]["cpu_ratio"], 1.15, "most"),
-    ("`fire_or_create`, CPU, relative to Core's upsert in a session", "single_calls", lambda f: f["units"]["fire_or_create"]["cpu_ratio"], 1.15, "most"),
-    ("`fire_key` with a history, CPU, relative to both statements by hand", "single_calls", lambda f: f["one_row"]["fire_key_history"]["cpu_ratio"], 1.15, "most"),
-    ("`fire_key` in AUTOCOMMIT, wall, 0.5 ms away, relative to mysqlclient's UPDATE and COMMIT", "far_away", lambda f: f["autocommit_to_driver"], 1.0, "most"),
-    ("`fire` in an open transaction, CPU, relative to the Core statement by hand", "in_transaction", lambda f: f["fire"]["cpu_ratio"], 1.15, "most"),
-    ("statements of a fire", "on_the_wire", lambda f: f["fire_key"], 1, "most"),
-    ("statements of a fire with a history", "on_the_wire", lambda f: f["history"], 2, "most"),
-    ("statements of a fire with a token", "on_the_wire", lambda f: f["token"], 3, "most"),
-    ("one hot row, 8 processes, moves a second, relative to the lock pattern", "races", lambda f: f["hot"]["fire_key"]["ratio"], 2.2, "least"),
-    ("updates lost on the hot row", "races", lambda f: f["hot"]["fire_key"]["lost"] + f["hot"]["fire_key_autocommit"]["lost"], 0, "most"),
-    ("the same with 1 ms of round trip", "races", lambda f: f["hot_far"]["fire_key"]["ratio"], 2.0, "least"),
-    ("the same in AUTOCOMMIT", "races", lambda f: f["hot_far"]["fire_key_autocommit"]["ratio"], 4.5, "least"),
-    ("10,000 rows, 8 processes, moves a second, relative to the lock pattern", "races", lambda f: f["random"]["fire_key"]["ratio"], 1.5, "least"),
-    ("`fire_where` of a million rows, wall, relative to the UPDATE by hand", "whole_sets", lambda f: f["plain"]["fire_where"]["ratio"], 1.05, "most"),
-    ("`fire_where` with a history, wall, relative to both statements by hand", "whole_sets", lambda f: f["history"]["fire_where"]["ratio"], 1.10, "most"),
-    ("a loop of fires, wall, relative to `fire_where`", "whole_sets", lambda f: f["loop_ratio"], 100, "least"),
-    ("`claim`, 8 workers, wall, relative to SKIP LOCKED by hand", "claims", lambda f: f["claim"]["ratio"], 1.10, "most"),
-    ("200 states, CPU, relative to 5 states", "machines", lambda f: max(f[k]["cpu_ratio"] for k in f if k.startswith("200")), 1.2, "most"),
-    ("20 guards, CPU, relative to none", "machines", lambda f: f["20 guards"]["cpu_ratio"], 1.2, "most"),
-    ("the largest table, wall, relative to the smallest", "table_sizes", lambda f: max(each["wall_ratio"] for each in f.values() if "wall_ratio" in each), 1.2, "most"),
-    ("CPU of a fire, 8 processes relative to 1", "races", lambda f: f["processes"]["8"]["cpu"] / f["processes"]["1"]["cpu"], 1.2, "most"),
-    ("import on top of `sqlalchemy.orm`, ms of CPU", "start", lambda f: f["import_ms"]["median"], 30, "most"),
-    ("the same with the garbage collection that falls due in it", "start", lambda f: f["import_collecting_ms"]["median"], 30, "most"),
-    ("mapping a machine of 100 states, ms of CPU", "start", lambda f: f["mapping_ms"]["median"], 20, "most"),
-    ("growth of the process by a long run, MiB", "memory", lambda f: f["grown_mib"], 1.0, "most"),
-]  # fmt: skip
+# Goals, by the heading of their table: what is compared, the work that has it, how to read it off, its bound, and whether
+# that is the least or the most.
+GOALS: dict[str, list[tuple[str, str, Callable[[Any], float], float, str]]] = {
+    "One fire": [
+        ("CPU of `fire_key` + COMMIT, relative to the same UPDATE by hand in a session", "one_fire", lambda f: f["contestants"]["fire_key"]["cpu_ratio"], 0.95, "most"),
+        ("wall time of `fire_key` + COMMIT, relative to the same UPDATE by hand in a session", "one_fire", lambda f: f["contestants"]["fire_key"]["wall_ratio"], 1.0, "most"),
+        ("CPU of `fire` + COMMIT, relative to the same UPDATE by hand with the object loaded", "one_fire", lambda f: f["contestants"]["fire"]["cpu_ratio"], 1.00, "most"),
+        ("wall time of `fire` + COMMIT, relative to the same UPDATE by hand with the object loaded", "one_fire", lambda f: f["contestants"]["fire"]["wall_ratio"], 1.00, "most"),
+        ("wall time of the fastest safe competitor, relative to `fire_key`", "one_fire", lambda f: fastest_peer(f, "wall"), 1.8, "least"),
+        ("CPU of the fastest safe competitor, relative to `fire_key`", "one_fire", lambda f: fastest_peer(f, "cpu"), 1.8, "least"),
+        ("CPU of `fire_key` on a `Connection` + COMMIT, relative to the same UPDATE by hand in a session", "single_calls", lambda f: f["one_row"]["fire_key_connection"]["cpu_ratio"], 0.65, "most"),
+        ("CPU of `fire_key` on a `Connection` + COMMIT, relative to the same UPDATE by hand on a `Connection`", "single_calls", lambda f: f["on_connections"]["fire_key_connection"]["cpu_ratio"], 1.25, "most"),
+        ("wall time of `fire_key` on a `Connection` in AUTOCOMMIT, relative to UPDATE and COMMIT by mysqlclient", "single_calls", lambda f: f["one_row"]["fire_key_connection_autocommit"]["wall_ratio"], 1.0, "most"),
+        ("wall time of `fire_key` in AUTOCOMMIT, 0.5 ms away, relative to UPDATE and COMMIT by mysqlclient", "far_away", lambda f: f["autocommit_to_driver"], 1.0, "most"),
+        ("CPU of `fire` in an open transaction, relative to the Core statement by hand", "in_transaction", lambda f: f["fire"]["cpu_ratio"], 1.15, "most"),
+        ("CPU of `fire_key` with a history, relative to both statements by hand", "single_calls", lambda f: f["one_row"]["fire_key_history"]["cpu_ratio"], 1.15, "most"),
+        ("CPU of `run_transaction`, relative to `with factory.begin()`", "single_calls", lambda f: f["units"]["run_transaction"]["cpu_ratio"], 1.15, "most"),
+        ("CPU of `fire_or_create`, relative to Core's upsert in a session", "single_calls", lambda f: f["units"]["fire_or_create"]["cpu_ratio"], 1.15, "most"),
+        ("statements of a fire", "on_the_wire", lambda f: f["fire_key"], 1, "most"),
+        ("statements of a fire with a history", "on_the_wire", lambda f: f["history"], 2, "most"),
+        ("statements of a fire with a history and a token", "on_the_wire", lambda f: f["token"], 3, "most"),
+    ],
+    "Many rows": [
+        ("CPU of `fire_keys` of 1,000 keys, µs for each row", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["cpu_of_a_row"], 15, "most"),
+        ("wall time of `fire_keys` of 1,000 keys, relative to 1,000 `fire_key` in one transaction", "single_calls", lambda f: f["many_keys"]["fire_keys_connection"]["wall_ratio"], 0.05, "most"),
+        ("CPU of `claim` of 10 with effects, 15 columns, relative to SKIP LOCKED by hand", "single_calls", lambda f: f["small_sets"]["claim"]["cpu_ratio"], 1.15, "most"),
+        ("wall time of `claim` of 10 with effects, 15 columns, relative to SKIP LOCKED by hand", "single_calls", lambda f: f["small_sets"]["claim"]["wall_ratio"], 1.15, "most"),
+        ("wall time of `claim` by 8 workers, relative to SKIP LOCKED by hand", "claims", lambda f: f["claim"]["ratio"], 1.10, "most"),
+        ("jobs a second of a queue of 8 workers in batches of 10, relative to the queue by hand", "queue", lambda f: 1 / f["queue"]["ratio"], 0.9, "least"),
+        ("CPU of `fire_where` of 10 keys, 15 columns, relative to the UPDATE by hand", "single_calls", lambda f: f["small_sets"]["fire_where"]["cpu_ratio"], 1.25, "most"),
+        ("wall time of `fire_where` of a million rows, relative to the UPDATE by hand", "whole_sets", lambda f: f["plain"]["fire_where"]["ratio"], 1.05, "most"),
+        ("wall time of `fire_where` of a million rows with a history, relative to both statements by hand", "whole_sets", lambda f: f["history"]["fire_where"]["ratio"], 1.10, "most"),
+        ("wall time of a loop of a million fires, relative to `fire_where`", "whole_sets", lambda f: f["loop_ratio"], 100, "least"),
+    ],
+    "Many processes": [
+        ("moves a second of `fire_key` on one hot row, 8 processes, relative to the lock pattern", "races", lambda f: f["hot"]["fire_key"]["ratio"], 2.2, "least"),
+        ("updates lost on the hot row, also in AUTOCOMMIT", "races", lambda f: f["hot"]["fire_key"]["lost"] + f["hot"]["fire_key_autocommit"]["lost"], 0, "most"),
+        ("moves a second of `fire_key` on one hot row with 1 ms of round trip, relative to the lock pattern", "races", lambda f: f["hot_far"]["fire_key"]["ratio"], 2.0, "least"),
+        ("moves a second in AUTOCOMMIT on one hot row with 1 ms of round trip, relative to the lock pattern", "races", lambda f: f["hot_far"]["fire_key_autocommit"]["ratio"], 4.5, "least"),
+        ("moves a second of `fire_key` on 10,000 rows, 8 processes, relative to the lock pattern", "races", lambda f: f["random"]["fire_key"]["ratio"], 1.5, "least"),
+        ("CPU of a fire by 8 processes, relative to 1 process", "races", lambda f: f["processes"]["8"]["cpu"] / f["processes"]["1"]["cpu"], 1.2, "most"),
+    ],
+    "Growth and start": [
+        ("CPU of a fire in a machine of 200 states, relative to 5 states", "machines", lambda f: max(f[k]["cpu_ratio"] for k in f if k.startswith("200")), 1.2, "most"),
+        ("CPU of a fire with 20 guards, relative to none", "machines", lambda f: f["20 guards"]["cpu_ratio"], 1.2, "most"),
+        ("wall time of a fire in the largest table, relative to the smallest", "table_sizes", lambda f: max(each["wall_ratio"] for each in f.values() if "wall_ratio" in each), 1.2, "most"),
+        ("import on top of `sqlalchemy.orm`, ms of CPU", "start", lambda f: f["import_ms"]["median"], 30, "most"),
+        ("the same import with the garbage collection that falls due in it, ms of CPU", "start", lambda f: f["import_collecting_ms"]["median"], 30, "most"),
+        ("mapping a machine of 100 states, ms of CPU", "start", lambda f: f["mapping_ms"]["median"], 20, "most"),
+        ("growth of the process by a long run, MiB", "memory", lambda f: f["grown_mib"], 1.0, "most"),
+    ],
+}  # fmt: skip
 
 SAFE_PEERS = [name for name in PEERS if CONTESTANTS[name].is_safe]  # type: ignore[attr-defined]
 
@@ -65,14 +74,19 @@ def fastest_peer(figures: Any, unit: str) -> float:
 
 
 def goals(makes: Mapping[str, Figures]) -> str:
-    """A table of the goals, a column for each of *makes*; one that is missed is bold."""
-    lines = [f"| work | goal | {' | '.join(makes)} |", "|---|---|" + "---|" * len(makes)]
-    for label, work, read, bound, kind in GOALS:
+    """A table for each heading of the goals, with a column for each of *makes*; a result that missed its goal is bold."""
+    return "\n\n".join(f"### {heading}\n\n{table}" for heading in GOALS if (table := goals_of(heading, makes)))
+
+
+def goals_of(heading: str, makes: Mapping[str, Figures]) -> str:
+    """The table under *heading*, or nothing if none of its goals was measured."""
+    lines = [f"| measured | goal | {' | '.join(makes)} |", "|---|---|" + "---|" * len(makes)]
+    for label, work, read, bound, kind in GOALS[heading]:
         measured = [read(figures[work]) if work in figures else None for figures in makes.values()]
         cells = ["" if value is None else result(value, bound, kind) for value in measured]
         if any(cells):
             lines.append(f"| {label} | {'≤' if kind == 'most' else '≥'} {number(bound)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if lines[2:] else ""
 
 
 def result(value: float, bound: float, kind: str) -> str:
@@ -84,16 +98,57 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
 
 
+# The rows of the first table of docs/performance.md: the code to compare with, the call in its place, and their costs.
+_LOCKED_PEERS = ("sqlalchemy_fsm_locked", "transitions", "django_locked")
+_SUMMARY: tuple[tuple[str, str, str, Callable[[Any, str], list[float]]], ...] = (
+    ("`session.get(…, with_for_update=True)`, assign, commit", "`fire_key`", "one_fire", lambda f, unit: of_fire_key(f, unit, "locked")),
+    ("`version_id_col` with a retry", "`fire_key`", "one_fire", lambda f, unit: of_fire_key(f, unit, "optimistic")),
+    ("sqlalchemy-fsm, transitions or django-fsm-2, with a row lock", "`fire_key`", "one_fire", lambda f, unit: of_fire_key(f, unit, *_LOCKED_PEERS)),
+    ("python-statemachine with a row lock", "`fire_key`", "one_fire", lambda f, unit: of_fire_key(f, unit, "python_statemachine")),
+    ("the same UPDATE by hand in a session", "`fire_key`", "one_fire", lambda f, unit: [f["contestants"]["fire_key"][f"{unit}_ratio"]]),
+    ("the same UPDATE by hand in a session", "`fire_key` on a `Connection`", "single_calls", lambda f, unit: [f["one_row"]["fire_key_connection"][f"{unit}_ratio"]]),
+    ("the UPDATE and an INSERT of a history row, by hand in a session", "`fire_key` with a history", "single_calls", lambda f, unit: [f["one_row"]["fire_key_history"][f"{unit}_ratio"]]),
+    ("UPDATE and COMMIT by mysqlclient, without SQLAlchemy", "`fire_key` on a `Connection` in AUTOCOMMIT", "single_calls", lambda f, unit: [f["one_row"]["fire_key_connection_autocommit"][f"{unit}_ratio"]]),
+    ("a loop of 1,000 `fire_key` in one session", "`fire_keys` on a `Connection`", "single_calls", lambda f, unit: [f["many_keys"]["fire_keys_connection"][f"{unit}_ratio"]]),
+    ("`SELECT … SKIP LOCKED` and UPDATE of 10 jobs, by hand", "`claim`", "single_calls", lambda f, unit: [f["small_sets"]["claim"][f"{unit}_ratio"]]),
+    ("UPDATE of 10 rows by hand", "`fire_where`", "single_calls", lambda f, unit: [f["small_sets"]["fire_where"][f"{unit}_ratio"]]),
+    ("Core's upsert in a session", "`fire_or_create`", "single_calls", lambda f, unit: [f["units"]["fire_or_create"][f"{unit}_ratio"]]),
+)  # fmt: skip
+
+
+def summary(makes: Mapping[str, Figures]) -> str:
+    """The cost of this library's calls, as multiples of the code that they replace: the range over *makes*."""
+    lines = ["| you have now | use | wall time × | client's CPU × |", "|---|---|---|---|"]
+    for before, call, work, read in _SUMMARY:
+        measured = [figures[work] for figures in makes.values() if work in figures]
+        wall, cpu = (
+            sorted(f"{ratio:.2f}" for each in measured for ratio in read(each, unit)) for unit in ("wall", "cpu")
+        )
+        if wall:
+            lines.append(f"| {before} | {call} | {spanned(wall)} | {spanned(cpu)} |")
+    return "\n".join(lines)
+
+
+def spanned(ratios: list[str]) -> str:
+    """The least and the greatest of sorted *ratios*, or the one that there is."""
+    return ratios[0] if ratios[0] == ratios[-1] else f"{ratios[0]} to {ratios[-1]}"
+
+
+def of_fire_key(figures: Any, unit: str, *names: str) -> list[float]:
+    """The cost of `fire_key` as a multiple of that of each contestant in *names*."""
+    there = figures["contestants"]
+    return [there["fire_key"][unit] / there[name][unit] for name in names if name in there]
+
+
 def single_table(figures: Figures, work: str) -> str:
-    lines = ["| one fire and commit | wall µs | CPU µs | wall × | CPU × | |", "|---|---|---|---|---|---|"]
+    lines = ["| one fire and COMMIT | wall, µs | CPU, µs | wall × | CPU × |", "|---|---|---|---|---|"]
     there = figures[work]["contestants"]
     for name, told in sorted(there.items(), key=lambda item: float(item[1]["wall"])):
-        safe = "" if told["safe"] else "loses updates"
+        label = CONTESTANTS[name].label if told["safe"] else f"{CONTESTANTS[name].label} (loses updates)"  # type: ignore[attr-defined]
         lines.append(
-            f"| {told['label']} | {told['wall']:,.0f} | {told['cpu']:,.0f} | {spread(told, 'wall_ratio')} | "
-            f"{spread(told, 'cpu_ratio')} | {safe} |"
+            f"| {label} | {told['wall']:,.0f} | {told['cpu']:,.0f} | {spread(told, 'wall_ratio')} | "
+            f"{spread(told, 'cpu_ratio')} |"
         )
-        _ = name
     return "\n".join(lines)
 
 
@@ -113,24 +168,25 @@ def race_table(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def growth_table(told: dict[str, Any]) -> str:
-    lines = ["| | wall × | CPU × |", "|---|---|---|"]
+def growth_table(told: dict[str, Any], what: str) -> str:
+    lines = [f"| {what} | wall × | CPU × |", "|---|---|---|"]
     lines += [f"| {name} | {spread(each, 'wall_ratio')} | {spread(each, 'cpu_ratio')} |" for name, each in told.items()]
     return "\n".join(lines)
 
 
 def sets_table(told: dict[str, Any]) -> str:
     lines = [f"| {told['rows']:,} rows | seconds | × |", "|---|---|---|"]
+    labels = {"by hand": "UPDATE by hand", "fire_where": "`fire_where`"}
     for kind, suffix in (("plain", ""), ("history", ", with a history")):
         for way, each in told.get(kind, {}).items():
-            lines.append(f"| {way}{suffix} | {each['seconds']:.2f} | {spread(each, 'ratio')} |")
+            lines.append(f"| {labels[way]}{suffix} | {each['seconds']:.2f} | {spread(each, 'ratio')} |")
     return "\n".join(lines)
 
 
 # The rows of the table of single calls: what it is, relative to what, and where its figures are.
 _SINGLE_CALLS = (
     ("`fire_key` on a `Connection` + COMMIT", "the UPDATE by hand in a session", "one_row", "fire_key_connection"),
-    ("the same", "the UPDATE by hand on a `Connection`", "on_connections", "fire_key_connection"),
+    ("`fire_key` on a `Connection` + COMMIT", "the UPDATE by hand on a `Connection`", "on_connections", "fire_key_connection"),
     ("`fire_key` on a `Connection` in AUTOCOMMIT", "mysqlclient, UPDATE and COMMIT", "one_row", "fire_key_connection_autocommit"),
     ("`fire_key` in a session + COMMIT", "the UPDATE by hand in a session", "one_row", "fire_key"),
     ("`fire_key` with a history + COMMIT", "both statements by hand in a session", "one_row", "fire_key_history"),
@@ -145,7 +201,7 @@ _SINGLE_CALLS = (
 
 
 def single_calls_table(told: dict[str, Any]) -> str:
-    lines = ["| work | relative to | CPU × | wall × |", "|---|---|---|---|"]
+    lines = ["| call | relative to | CPU × | wall × |", "|---|---|---|---|"]
     for label, base, work, name in _SINGLE_CALLS:
         each = told[work][name]
         lines.append(f"| {label} | {base} | {spread(each, 'cpu_ratio')} | {spread(each, 'wall_ratio')} |")
@@ -156,11 +212,11 @@ def start_table(told: dict[str, Any]) -> str:
     labels = {
         "orm_ms": "`import sqlalchemy.orm`",
         "import_ms": "`from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, fire_key` on top",
-        "import_collecting_ms": "the same with the garbage collection that falls due in it",
-        "mapping_ms": "mapping a machine of 100 states and 100 events, more than a String",
-        "first_fire_ms": "the first `fire_key` of a process, on SQLite: its modules, and the event's statements",
+        "import_collecting_ms": "the same import with the garbage collection that falls due in it",
+        "mapping_ms": "mapping a machine of 100 states and 100 events, in addition to a String",
+        "first_fire_ms": "the first `fire_key` of a process, on SQLite: importing its modules and compiling the event's statements",
     }
-    lines = ["| | ms of CPU |", "|---|---|"]
+    lines = ["| start of a program | ms of CPU |", "|---|---|"]
     for name, label in labels.items():
         if name not in told:  # measured before the benchmark had it
             continue
@@ -169,14 +225,14 @@ def start_table(told: dict[str, Any]) -> str:
 
 
 def where(makes: Mapping[str, Figures]) -> str:
-    return "\n\n".join(of_one_make(figures["where"]) for figures in makes.values())
+    return "\n".join(f"- {of_one_make(figures['where'])}" for figures in makes.values())
 
 
 def of_one_make(told: dict[str, Any]) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in told["settings"].items())
+    settings = ", ".join(f"{name}={value}" for name, value in sorted(told["settings"].items()))
     return (
         f"{told['at']}: {told['server']} ({settings}), {told['driver']}, SQLAlchemy {told['sqlalchemy']}, Python "
-        f"{told['python']}, server and clients on the same {told['processors']} processors."
+        f"{told['python']}, server and clients on the same {told['processors']} processors"
     )
 
 
@@ -189,24 +245,38 @@ PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "whole_sets": ("whole_sets", lambda figures: sets_table(figures["whole_sets"])),
     "single_calls": ("single_calls", lambda figures: single_calls_table(figures["single_calls"])),
     "start": ("start", lambda figures: start_table(figures["start"])),
-    "machines": ("machines", lambda figures: growth_table(figures["machines"])),
-    "table_sizes": ("table_sizes", lambda figures: growth_table(figures["table_sizes"])),
+    "machines": ("machines", lambda figures: growth_table(figures["machines"], "a fire in a machine of")),
+    "table_sizes": ("table_sizes", lambda figures: growth_table(figures["table_sizes"], "a fire in a table of")),
 }
 
 
 def write(makes: Mapping[str, Figures], docs: Path) -> None:
-    """Put the tables between the markers of performance.md, and draw the charts: goals of all *makes*, the rest of the first."""
-    path = docs / "performance.md"
-    page = path.read_text(encoding="utf-8")
-    page = between(page, "where", where(makes))
-    page = between(page, "goals", goals(makes))
-    figures = next(iter(makes.values()))
-    for name, (work, table) in PARTS.items():
-        if work in figures:
-            page = between(page, name, table(figures))
-    path.write_text(page, encoding="utf-8")
-    for name, values, label in charts(figures):
+    """Put the tables between the markers of both pages, and draw the charts.
+
+    Summary and goals have a column or a range of all *makes*, every other table and chart has the first. Raises: ValueError
+    if no page has the markers of a table.
+    """
+    for path, page in pages(makes, docs).items():
+        path.write_text(page, encoding="utf-8")
+    for name, values, label in charts(next(iter(makes.values()))):
         draw(docs / "images" / name, values, label)
+
+
+def pages(makes: Mapping[str, Figures], docs: Path) -> dict[Path, str]:
+    """Both pages with their tables, by path."""
+    tables = {"where": where(makes), "summary": summary(makes), "goals": goals(makes)}
+    figures = next(iter(makes.values()))
+    tables |= {name: table(figures) for name, (work, table) in PARTS.items() if work in figures}
+    made = {
+        path: path.read_text(encoding="utf-8")
+        for path in (docs / "performance.md", docs / "evidence" / "performance.md")
+    }
+    for name, table in tables.items():
+        path = next(
+            (path for path, page in made.items() if f"<!-- {name} -->" in page), docs / "evidence" / "performance.md"
+        )
+        made[path] = between(made[path], name, table)
+    return made
 
 
 def between(page: str, name: str, content: str) -> str:

@@ -78,7 +78,7 @@ def test_declaration_imports_no_module_of_a_fire_or_a_database(program: str) -> 
 
 
 def test_declaration_makes_few_dataclasses() -> None:
-    """Each compiles its methods, which takes as long as reading two modules: see "Start" in docs/performance.md."""
+    """Each compiles its methods, which takes as long as reading two modules: see "Start" in docs/evidence/performance.md."""
     made = imported_by(IMPORT)["dataclasses"]
 
     # Those that a user writes and compares, and the two that have as many fields as a machine.
