@@ -330,7 +330,7 @@ def evidence(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speeds side by side on the server of a URL, in five minutes; writes docs/performance.md and its evidence. --help tells more."""
+    """Speeds side by side on the server of a URL, in five minutes; writes the pages on performance. See --help."""
     session.install("--quiet", *group("bench"), *group("peers"), NEWEST, "--editable", ".")
     install_mysqlclient(session)
     run_python(session, "-m", "benchmarks", *session.posargs)

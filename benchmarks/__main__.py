@@ -156,7 +156,9 @@ def main() -> None:
     sizes.add_argument("--full", action="store_const", const=FULL, dest="size", help="10,000,000 rows, 1,000,000 fires")
     parser.add_argument("--only", default=",".join(WORKS), help="works to run, separated by commas: %(default)s")
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "performance.json")
-    parser.add_argument("--no-page", action="store_true", help="leave the pages on performance and their charts as they are")
+    parser.add_argument(
+        "--no-page", action="store_true", help="leave the pages on performance and their charts as they are"
+    )
     options = parser.parse_args()
     size = options.size or DEFAULT
     unknown = set(options.only.split(",")) - set(WORKS)

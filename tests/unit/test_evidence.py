@@ -1,11 +1,13 @@
-"""docs/evidence/faults.md is what its records say, and shows what has to be shown."""
+"""docs/evidence/faults.md and the tables of the pages on performance show the figures of their records, and all of them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks import page as performance
 from tests.evidence.page import CHECKS, page, read, server
 from tests.faults.wrong import WRONG
 from tests.race import checker
@@ -42,6 +44,23 @@ def of(records, kind):
 
 def test_the_page_is_made_of_its_records(records):
     assert (DOCS / "evidence" / "faults.md").read_text(encoding="utf-8") == page(records)
+
+
+def test_the_tables_on_performance_are_made_of_their_figures():
+    makes = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
+    makes = {make: makes[make] for make in ("MySQL", "MariaDB")}
+
+    for path, text in performance.pages(makes, DOCS).items():
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_table_of_performance_without_a_place_is_an_error(tmp_path):
+    (tmp_path / "evidence").mkdir()
+    for name in ("performance.md", "evidence/performance.md"):
+        (tmp_path / name).write_text("no markers", encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"the page has no <!-- where -->"):
+        performance.pages({"MySQL": json.loads((DOCS / "performance.json").read_text())["MySQL"]}, tmp_path)
 
 
 def test_a_million_fires_under_faults_lost_and_doubled_none(records):
