@@ -24,8 +24,8 @@ def record_versions(column: object, manager: object) -> Callable[[Moved[Any], An
     """Have each fire of *column* (``Order.state``) make a version, as an update by a flush does; the hook that does so.
 
     *manager* is the library's ``versioning_manager``, or your own. The version belongs to the library's transaction of
-    this unit of work, and is rolled back with it. The hook is one of ``on_moved``, so ``fire_where`` and
-    ``fire_due``, which call none, make no versions. A fire by its key loads the row, by one SELECT.
+    this unit of work, and is rolled back with it. The hook is one of ``on_moved``, so ``fire_where``, which calls none,
+    makes no versions. A fire by its key loads the row, by one SELECT.
 
     Raises: TypeError when *column* is no state column, or *manager* is none. The hook raises TypeError for a fire on a
     ``Connection``, where there is no session that versions are made in.

@@ -17,10 +17,11 @@ from sqlalchemy import URL
 
 PROGRAM = """
 import json, sys
+from datetime import datetime
 from importlib import import_module
 from sqlalchemy import Connection, String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
-from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, fire_key
+from sqlalchemy_fsm_mysql import Event, Machine, Stateful, StateMachineColumn, fire_due, fire_key, fire_where
 from sqlalchemy_fsm_mysql.orm.versioning import record_versions
 
 package, url, strategy, is_enforced = sys.argv[1:]
@@ -36,12 +37,15 @@ class Order(Stateful, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     note: Mapped[str] = mapped_column(String(20), default="")
     paid: Mapped[int] = mapped_column(default=0)
+    closes_at: Mapped[datetime | None]
     state: Mapped[str] = StateMachineColumn(
         Machine(
             initial="new",
             events=[
                 Event("Pay", {"new": "paid"}, effect=lambda order: {"paid": order.paid + 1}),
                 Event("Ship", {"paid": "shipped"}),
+                Event("Close", {"paid": "closed"}, after=lambda order: order.closes_at),
+                Event("Open", {"closed": "paid"}),
             ],
         ),
         enforced=is_enforced == "enforced",
@@ -82,6 +86,15 @@ try:
         fire_key(Order, 3, "Pay", session)   # rolled back with it
         session.rollback()
         found["rolled back"] = versions(3)
+        session.add(Order(id=4, closes_at=datetime(2024, 1, 1)))
+        session.flush()
+        fire_key(Order, 4, "Pay", session)
+        session.commit()
+        fire_due(Order, session)             # calls hooks
+        session.commit()
+        fire_where(Order, "Open", session, Order.id == 4)  # calls none
+        session.commit()
+        found["sets"] = versions(4)
         order.note = "c"                     # a shipped order can be edited and deleted
         session.commit()
         session.delete(order)
@@ -119,6 +132,7 @@ def test_a_fire_makes_a_version(package: str, strategy: str, enforced: str, url:
     assert found["each"] == [["a", "new", 0, 0], ["a", "paid", 1, 1], ["b", "shipped", 1, 1]]
     assert found["insert"] == [["x", "paid", 1, 0]]
     assert found["rolled back"] == [["", "new", 0, 0]]
+    assert found["sets"] == [["", "paid", 1, 0], ["", "closed", 1, 1]]
     assert [row[1:2] + row[3:] for row in found["life"]] == [["shipped", 1], ["shipped", 1], ["shipped", 2]]
     assert "use a session" in found["connection"]
 
