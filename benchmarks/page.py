@@ -293,10 +293,10 @@ def between(page: str, name: str, content: str) -> str:
 
 def charts(figures: Figures) -> Iterator[tuple[str, dict[str, float], str]]:
     if "one_fire" in figures:
-        there = figures["one_fire"]["contestants"].values()
+        there = figures["one_fire"]["contestants"]
         yield (
             "performance-one-fire.svg",
-            {each["label"]: each["cpu"] for each in there},
+            {CONTESTANTS[name].label: each["cpu"] for name, each in there.items()},  # type: ignore[attr-defined]
             "client CPU of one fire and commit, µs",
         )
     if "races" in figures:
