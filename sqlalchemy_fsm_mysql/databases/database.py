@@ -91,7 +91,7 @@ def database_of_dialect(dialect: Dialect) -> Database:
     if database is None:
         raise FSMError(
             f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows {_titles()}. "
-            f"For another database with SELECT … FOR UPDATE, choose the locking read, which was tested on PostgreSQL only: "
+            f"For another database with SELECT … FOR UPDATE, choose the locking read, tested on PostgreSQL only: "
             f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}}); '
             "docs/scaling.md lists its limits"
         )
