@@ -4,7 +4,7 @@ A message says which row, what was asked, what is true, and what would have work
 
 >>> where = {"table": "orders", "key": 42, "event": "Ready"}
 >>> print(TransitionNotAllowed(**where, state="Deleted", allowed_from=["Initializing", "Running", "Error"]))
-orders 42 refused 'Ready': it is 'Deleted'; 'Ready' leaves 'Initializing', 'Running', 'Error'.
+orders 42 refused 'Ready': it is 'Deleted'; 'Ready' is only allowed from 'Initializing', 'Running', 'Error'.
 
 A message contains no SQL and no parameter values. A value from outside (an event's name, a key, a state stored in
 the row) is shown by ``repr`` and cut at 64 characters, and a list stops after 20 entries; the attributes are whole. The
@@ -35,7 +35,9 @@ from .texts import State, counted, listed, row_label, shown, stored_form
 
 
 class InvalidMachine(FSMError, ValueError):
-    """The machine's declaration, or its place on a model, is wrong; ``.problems`` lists every problem.
+    """The declaration of a machine is wrong, or the model cannot have it. Nothing was sent to the database.
+
+    ``.problems`` (list of str) has a sentence for every problem.
 
     >>> print(InvalidMachine(["event 'Go' has no transitions"], name="orders"))
     the machine 'orders' has 1 problem:
@@ -53,9 +55,10 @@ class InvalidMachine(FSMError, ValueError):
 
 
 class MigrationRefused(FSMError):
-    """A migration of a state column was not done; the database is unchanged, except for batches already committed.
+    """An Alembic operation refuses to run. The database is unchanged, except for batches that are committed already.
 
-    ``.rows`` has the number of rows in each state that stands in the way, by stored value.
+    ``.column`` is the state column, ``"orders.state"``. ``.rows`` (dict of str to int) has the number of rows in each
+    state that prevents the migration, by stored value.
 
     >>> print(MigrationRefused("orders.state", "not empty", "move them first", rows={"Error": 3}))
     orders.state: not empty: 3 rows in 'Error'; move them first
@@ -71,9 +74,10 @@ class MigrationRefused(FSMError):
 
 
 class UnknownEvent(FSMError, LookupError):
-    """The machine has no such event; nothing was sent to the database.
+    """The machine has no event with this name. Nothing was sent to the database.
 
-    ``.event`` is the value given as the event's name, of any type; ``.known`` are the names of the machine's events.
+    ``.event`` is the value that was passed as the event's name, of any type. ``.known`` (list of str) has the names of
+    the machine's events. ``.model`` is the mapped class, None where only a machine was asked.
 
     >>> print(UnknownEvent("Halt", ["Ready", "Stop"]))
     the machine has no event 'Halt'; it has 'Ready', 'Stop'.
@@ -90,27 +94,36 @@ class UnknownEvent(FSMError, LookupError):
 
 
 class StateAssignmentError(FSMError):
-    """A protected state was assigned; only an event, or ``force_state``, moves it."""
+    """The program assigned a state to a stored row, or an undeclared state to any instance. Fire an event instead.
+
+    ``force_state`` bypasses the machine. Assigning the state that the row has is allowed.
+    """
 
 
 class InstanceStateError(FSMError):
-    """The instance cannot be fired on: it is transient, detached, deleted, or of another session."""
+    """The event cannot be fired on this instance: it is transient, detached, deleted, or of another session.
+
+    The event was not fired. Add the instance to the session, or fire by its key with ``fire_key``.
+    """
 
 
 class TransactionRequired(FSMError):
-    """The call needs a transaction of another kind; nothing was sent.
+    """The call needs a transaction, or one of another kind. Nothing was sent to the database.
 
-    History, tokens and claims need one at all: in AUTOCOMMIT each statement is one by itself. ``commit_with_fire``
-    needs the outermost one, and neither a savepoint nor a two-phase transaction.
+    A history, a token and ``claim`` need a transaction: in AUTOCOMMIT, each statement is a transaction by itself.
+    ``commit_with_fire`` needs the outermost transaction, and no two-phase transaction.
     """
 
 
 class TooManyRows(FSMError):
-    """More rows match than ``max_rows`` allows; nothing was changed."""
+    """More rows match than the ``max_rows`` of ``fire_where`` allows. No row was moved."""
 
 
 class HistoryError(FSMError):
-    """A history row does not follow from the one before it, or not by the machine; ``.row`` is that history row."""
+    """The history of a row has a gap or a contradiction, or the machine does not have one of its transitions.
+
+    ``.row`` is the first history row that does not follow from the one before it.
+    """
 
     def __init__(self, message: str, row: Any = None) -> None:  # Any: of a class that the program declares
         self.row = row
@@ -118,7 +131,7 @@ class HistoryError(FSMError):
 
 
 class GraphvizMissing(FSMError, RuntimeError):
-    """A picture needs Graphviz: the Python package and the program ``dot``; the other formats need neither.
+    """Graphviz is missing: a picture (SVG, PNG) needs the Python package and the program ``dot``. Other formats do not.
 
     >>> print(GraphvizMissing("Graphviz's program 'dot' is", "apt install graphviz"))
     Graphviz's program 'dot' is not installed, and a picture needs it: apt install graphviz
@@ -129,7 +142,9 @@ class GraphvizMissing(FSMError, RuntimeError):
 
 
 class DatabaseUnfit(FSMError):
-    """The database does not fit the machine; ``.findings`` are all findings of the doctor, errors first.
+    """The database does not fit the machine, so ``require_database`` stops the program.
+
+    ``.findings`` (list of ``Finding``) has all findings of the doctor, errors first.
 
     >>> print(DatabaseUnfit(["error: orders.state does not take 'Failed'; add it"]))
     the database does not fit the machine:
@@ -144,10 +159,10 @@ class DatabaseUnfit(FSMError):
 
 
 class TransitionNotAllowed(FireError):
-    """The event does not leave the state that the row is in; nothing was changed.
+    """The event is not allowed from the state of the row. Nothing was changed, and the transaction goes on.
 
-    ``.state`` is the state observed in the row, ``.allowed_from`` the states that the event leaves, in the machine's
-    order.
+    ``.state`` (str or Enum member) is the row's state. ``.allowed_from`` (list of states) has the states from which the
+    event is allowed, in the machine's order. ``try_fire`` returns `Refused` instead of raising this error.
     """
 
     allowed_from: list[State]
@@ -168,8 +183,9 @@ class TransitionNotAllowed(FireError):
         super().__init__(message, model=model, key=key, event=event)
 
     def _reason(self, event: str) -> str:
-        leaves = listed(shown(stored_form(state)) for state in self.allowed_from) or "no state"
-        return f"it is {shown(stored_form(self.state))}; {shown(event)} leaves {leaves}."
+        sources = listed(shown(stored_form(state)) for state in self.allowed_from)
+        allowed = f"is only allowed from {sources}" if sources else "is allowed from no state"
+        return f"it is {shown(stored_form(self.state))}; {shown(event)} {allowed}."
 
 
 # The name that machine.guards gives to a lambda.
@@ -177,10 +193,11 @@ _UNNAMED = "guard"
 
 
 class GuardNotSatisfied(TransitionNotAllowed):
-    """The event leaves the row's state, but no transition's guards were all true there; nothing was changed.
+    """The event is allowed from the row's state, but no guard is true of the row. Nothing was changed.
 
-    ``.failed`` are the names of the guards that were not true of the row, ``.sentences`` the sentences for people that
-    those guards have.
+    ``.failed`` (tuple of str) has the names of the guards that are not true of the row, and ``.sentences`` (tuple of
+    str) the sentences for people that those guards have. ``.state`` and ``.allowed_from`` are those of
+    `TransitionNotAllowed`.
 
     >>> where = {"table": "orders", "key": 42, "event": "Cancel", "state": "paid", "allowed_from": ["paid"]}
     >>> print(GuardNotSatisfied(**where, failed=["owner", "in time"], sentences=["only the owner may"]))
@@ -210,14 +227,15 @@ class GuardNotSatisfied(TransitionNotAllowed):
         state = shown(stored_form(self.state))
         named = [name for name in self.failed if name != _UNNAMED]
         if not named:
-            return f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} is true of this row."
+            allowed = f"it is {state}, from which {shown(event)} is allowed"
+            return f"{allowed}, but no guard of {shown(event)} is true of this row."
         verb = "is" if len(named) == 1 else "are"
         why = f": {'; '.join(self.sentences).removesuffix('.')}" if self.sentences else ""
         return f"it is {state}, but {listed(map(shown, named))} {verb} not true of this row{why}."
 
 
 class RowNotFound(FireError):
-    """No row has this key: it was never stored, or is deleted, or a filter of the session hides it.
+    """No row has this key: it was never stored, it is deleted, or a filter of the session hides it.
 
     >>> print(RowNotFound(table="orders", key=42, event="Ready"))
     orders 42: there is no row with this key, so 'Ready' was not fired; create the row first.
@@ -232,10 +250,11 @@ class RowNotFound(FireError):
 
 
 class UnknownState(FireError):
-    """The row is in a state that the machine does not declare; nothing was changed.
+    """The row is in a state that the machine does not declare. Nothing was changed.
 
-    A server with a newer release may have written it, or a statement that bypasses the machine. ``.state`` is the
-    stored value, None for NULL, and ``.declared`` the states of this machine. ``force_state`` repairs such a row.
+    A server with a newer release may have written the state, or a statement that bypasses the machine. ``.state`` is
+    the stored value, None for NULL. ``.declared`` (list of states) has the states of this machine. ``force_state``
+    repairs such a row.
     """
 
     declared: list[State]
@@ -260,9 +279,9 @@ class UnknownState(FireError):
 
 
 class TokenConflict(FireError):
-    """The token belongs to an earlier fire of another event, or on another row; nothing was changed.
+    """The token belongs to an earlier fire of another event, or on another row. Nothing was changed.
 
-    ``.token`` is the token.
+    ``.token`` (str) is the token. A token stands for one event on one row: make a new token for another fire.
     """
 
     def __init__(
@@ -277,14 +296,14 @@ class TokenConflict(FireError):
 
 
 class RefusedByDatabase(FireError):
-    """The triggers of :func:`enforce_machine` refused a statement, which changed nothing.
+    """The triggers of :func:`enforce_machine` refused a statement. It changed nothing, and the transaction goes on.
 
-    ``.column`` is the column as the triggers name it (``"orders.state"``), ``.source`` the stored value before, None
-    for a new row (then ``.is_new`` is true), and ``.target`` the value that was to be stored. A very long one is cut,
-    and on SQLite one that the machine does not declare is None. ``.code`` is the server's error number, None on SQLite.
-    The transaction goes on.
+    Any statement can raise this error: a fire, a flush, or a statement of the application by Core or ORM.
 
-    Any statement can raise it: a fire, a flush, or the application's own by Core or ORM.
+    ``.column`` is the column as the triggers name it, ``"orders.state"``. ``.source`` is the stored value before, and
+    ``.target`` the value that was to be stored. For a new row, ``.is_new`` is true and ``.source`` is None. A very long
+    value is cut. On SQLite, a value that the machine does not declare is None. ``.code`` (int) is the server's error
+    number, None on SQLite.
 
     >>> print(RefusedByDatabase(column="orders.state", source="Deleted", target="Running"))
     the database refused 'Deleted' to 'Running' in orders.state: its triggers know no such transition.

@@ -11,7 +11,7 @@ def _restored(kind: type[FSMError], arguments: tuple[object, ...]) -> FSMError:
 
 
 class FSMError(Exception):
-    """The root: ``except FSMError`` catches every error class that this library defines."""
+    """The base class of every error that this library defines: ``except FSMError`` catches them all."""
 
     # Exception's own __reduce__ calls the class with `args`, which a keyword-only __init__ refuses.
     def __reduce__(self) -> tuple[Any, ...]:  # Any: the shape that object.__reduce__ has in typeshed
@@ -19,10 +19,10 @@ class FSMError(Exception):
 
 
 class FireError(FSMError):
-    """An event did not move its row.
+    """The base class of the errors of a fire: the event did not move its row.
 
-    ``.model`` is the mapped class, ``.key`` the primary key (a tuple when composite), ``.event`` the event's name.
-    Each is None where it is not known: an error at COMMIT belongs to no single fire.
+    ``.model`` is the mapped class, ``.key`` the primary key (a tuple if it is composite), and ``.event`` (str) the
+    name of the event. Each is None where it is not known: an error at COMMIT belongs to no single fire.
     """
 
     def __init__(

@@ -38,10 +38,11 @@ class _ServerError(FireError):
 
 
 class TransactionAborted(_ServerError):
-    """The server has ended the whole transaction: its earlier statements are rolled back, too.
+    """The server has ended the whole transaction, and has rolled back its earlier statements, too.
 
-    ``.retryable`` is true when the same unit of work may succeed the next time (a deadlock, a snapshot or certification
-    conflict, a connection lost before COMMIT was sent).
+    ``.retryable`` (bool) is true when the same unit of work can succeed the next time: after a deadlock, a snapshot or
+    certification conflict, or a connection that was lost before COMMIT was sent. ``run_transaction`` then runs the unit
+    again. ``.code`` (int) is the server's error number, None without one.
 
     >>> print(TransactionAborted(code=1213, retryable=True))
     the server ended the whole transaction (error 1213); roll back and run the whole unit of work again.
@@ -68,11 +69,11 @@ class TransactionAborted(_ServerError):
 
 
 class LockTimeout(_ServerError):
-    """The statement ended without the row's lock: another transaction held it too long, or the statement was killed.
+    """The statement did not get the row's lock: another transaction held it too long, or the statement was killed.
 
-    Nothing moved. The transaction goes on, with its earlier work and its locks, unless ``.rolled_back`` is true: then
-    the statement belonged to the flush before the event, and SQLAlchemy rolls back a failed flush, to the innermost
-    savepoint or the whole transaction.
+    Nothing moved, and the transaction goes on with its earlier work and its locks. If ``.rolled_back`` (bool) is
+    true, the statement belonged to the flush before the event. SQLAlchemy then has rolled back to the innermost
+    savepoint, or the whole transaction.
     """
 
     _what = "the statement was ended before it got the row's lock"
@@ -99,10 +100,11 @@ class LockTimeout(_ServerError):
 
 
 class TableBusy(LockTimeout):
-    """DDL ended without the lock of its table: other transactions used the table during every attempt.
+    """DDL did not get the lock of its table: other transactions used the table during every attempt.
 
-    ``.column`` is the column that was to be changed, ``"orders.state"``. ``.users`` describe the connections of these
-    transactions, as far as the account may see them. ``.happened`` and ``.advice`` are the two halves of the message.
+    ``.column`` is the column that was to be changed, ``"orders.state"``. ``.users`` (list of str) describes the
+    connections of these transactions, if the account may see them. ``.happened`` and ``.advice`` (str) are the two
+    halves of the message.
 
     >>> busy = TableBusy(column="orders.state", attempts=5, seconds=1, users=["connection 12 of app@db"], code=1205)
     >>> print(busy.happened)
@@ -133,9 +135,9 @@ class TableBusy(LockTimeout):
 
 
 class UniqueViolation(_ServerError):
-    """An effect, the move or a new row breaks a unique key; nothing moved, and the transaction goes on.
+    """An effect, the move or a new row would break a unique key. Nothing moved, and the transaction goes on.
 
-    ``.code`` is the database's error number, None where it gives none. The ``__cause__``, SQLAlchemy's
+    ``.code`` (int) is the database's error number, None where it gives none. The ``__cause__``, SQLAlchemy's
     ``IntegrityError``, names the key and the value.
 
     >>> print(UniqueViolation(table="tickets", key=2, event="Seat", code=1062))
@@ -147,11 +149,11 @@ class UniqueViolation(_ServerError):
 
 
 class RowFailed(_ServerError):
-    """The event of one row cannot be computed or stored; the row stays as it is, and the transaction goes on.
+    """The event of one row cannot be computed or stored. The row keeps its state, and the transaction goes on.
 
-    ``.code`` is the database's error number, None where a hook has raised. The ``__cause__`` is SQLAlchemy's or the
-    hook's error. ``fire_due`` and ``run_due`` go on with the other rows, and their outcome's ``.errors`` has one of
-    these for each such row.
+    ``fire_due`` and ``run_due`` do not raise this error. They go on with the other rows, and the ``.errors`` of their
+    outcome has a ``RowFailed`` for each such row. ``.code`` (int) is the database's error number, None if a hook
+    raised the error. The ``__cause__`` is SQLAlchemy's error or that of the hook.
 
     >>> print(RowFailed(table="jobs", key=2, event="Go", code=1690))
     jobs 2: a guard, an effect, a hook or a constraint failed while 'Go' was fired (error 1690); the row stays as it is.
@@ -162,25 +164,28 @@ class RowFailed(_ServerError):
 
 
 class KeyConflict(UniqueViolation):
-    """The row could not be created, because another row has one of its unique values. The other row is unchanged."""
+    """``fire_or_create`` cannot create the row: another row has one of its unique values. No row was changed."""
 
     _what = "there is no row with this key, and another row has one of its unique values"
     _remedy = "nothing was changed"
 
 
 class NotWritable(_ServerError):
-    """The server takes no writes: it is read-only, a replica, or a node without quorum. Nothing moved."""
+    """The server takes no writes: it is read-only, a replica, or a node without quorum. Nothing moved.
+
+    Run the whole unit of work again on a server that takes writes. ``.code`` (int) is the server's error number.
+    """
 
     _what = "the server takes no writes"
     _remedy = "nothing was committed; roll back and run the whole unit of work again on a server that takes writes"
 
 
 class OutcomeUnknown(_ServerError):
-    """The connection was lost at COMMIT: the transaction is in the database as a whole, or not at all.
+    """The connection was lost at COMMIT: either the whole transaction is committed, or nothing of it.
 
-    ``.tokens`` are the tokens of the transaction's fires, in order. ``.token`` is the one to give to ``find_by_token``:
-    the token given here, else the first of ``.tokens``. One is enough, because all were committed together or none was.
-    It is None when no fire had a token.
+    ``.token`` (str or None) is the token to pass to ``find_by_token``, which finds out. It is None if no fire had a
+    token. ``.tokens`` (list of str) has the tokens of all fires of the transaction, in order. One is enough, because
+    they were committed together.
     """
 
     token: str | None
@@ -211,10 +216,10 @@ class OutcomeUnknown(_ServerError):
 
 
 class OutcomeHidden(OutcomeUnknown):
-    """A fire in AUTOCOMMIT moved the row, and the answer does not contain the state that the row had before.
+    """A fire in AUTOCOMMIT has moved the row, but the answer does not contain the state that the row had before.
 
-    This happens once, when the table has got a trigger since the last fire of the event. Later fires of the event run
-    in a transaction of their own, whose answer is complete.
+    The move is committed. This happens once, when the table has got a trigger since the last fire of the event. Later
+    fires of the event run in a transaction of their own, whose answer is complete.
     """
 
     _what = "the row moved, but a new trigger on its table hides the state that the row had before"

@@ -131,7 +131,10 @@ def test_a_wrong_target_is_caught():
 def test_a_refusal_that_should_be_a_move_is_caught_with_its_reason(session):
     order = Order(id=7, state="Deleted")
     session.add(order)
-    expected = r"helped_order 7: 'Ready' was to move it to 'Running', but it is 'Deleted'; 'Ready' leaves 'Initializing', 'Running', 'Error'"
+    expected = (
+        r"helped_order 7: 'Ready' was to move it to 'Running', but it is 'Deleted'; "
+        r"'Ready' is only allowed from 'Initializing', 'Running', 'Error'"
+    )
     with pytest.raises(AssertionError, match=expected):
         assert_moves(order, "Ready", "Running")
 
