@@ -80,7 +80,7 @@ def abandon_adoption(operations: Operations, op: AbandonAdoptionOp) -> None:
     going = adoption_of(table.connection, op.table_name, op.column_name, op.new, table.schema)
     if new is not None and ((going is None and not new.is_nullable) or old is None or old.is_generated):
         raise MigrationRefused(
-            op.label, f"the adoption by {op.new} is finished, or has begun to be", "only a new adoption leads back"
+            op.label, f"the adoption by {op.new} is finished, or finish_adoption() has begun", "begin a new adoption"
         )
     # New code has been stopped, and the old column has everything, so the triggers may go one after the other.
     for name in going.names if going else ():
@@ -301,14 +301,14 @@ def _fill(table: AdoptedTable, adoption: Adoption, batch_size: int) -> int:
         raise MigrationRefused(
             table.op.label,
             f"{left()} rows are not filled yet",
-            "an open transaction holds them; end it, and run it again",
+            "an open transaction locks them; end it, and run the revision again",
         )
 
     go_through(walk, left, refuse)
     if unknown := disagreeing(table.connection, adoption, table.schema):
         raise MigrationRefused(
             table.op.label,
-            f"{unknown} rows have got a value that the mapping lacks, before the triggers were there",
+            f"{unknown} rows got a value that the mapping lacks before the triggers existed",
             'add it to mapping=, or give unknown="state", and run it again',
         )
     return walk.moved

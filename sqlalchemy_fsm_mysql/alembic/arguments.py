@@ -47,14 +47,14 @@ def require_arguments(op: object) -> None:
             continue
         _require_text(name, value)
         if name not in _TEXTS_OR_NONE and (not value or "\0" in value):
-            raise ValueError(f"{name}={shown(value)}; it is a name in the database")
+            raise ValueError(f"{name}={shown(value)}; it must be a name in the database")
     if len(given.get("actor") or "") > ACTOR_LENGTH:
-        raise ValueError(f"actor={shown(given['actor'])}; it has at most {ACTOR_LENGTH} characters")
+        raise ValueError(f"actor={shown(given['actor'])}; it must have at most {ACTOR_LENGTH} characters")
     for name in given.keys() & set(_NUMBERS):
         _require_number(name, given[name])
     for name in given.keys() & set(_FLAGS):
         if not isinstance(given[name], bool):
-            raise TypeError(f"{name}={shown(given[name])}; it is True or False")
+            raise TypeError(f"{name}={shown(given[name])}; it must be True or False")
     for name in given.keys() & {"record", "names"}:
         _require_texts(name, given[name])
     if given.get("details") is not None:
@@ -77,7 +77,7 @@ def require_choice(name: str, value: object, choices: Collection[str | None]) ->
 def require_list(name: str, values: object) -> None:
     """Raises: TypeError when *values* are no list, tuple or the like."""
     if not isinstance(values, Collection) or isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
-        raise TypeError(f"{name}={shown(values)}; it is a list")
+        raise TypeError(f"{name}={shown(values)}; it must be a list")
 
 
 def state_names(states: object) -> tuple[str, ...]:
@@ -116,14 +116,14 @@ def by_text(names: Any) -> Any:
 
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name}={shown(value)}; it is a string")
+        raise TypeError(f"{name}={shown(value)}; it must be a string")
     if has_surrogate(value):
-        raise ValueError(f"{name}={shown(value)}; it is text that UTF-8 can hold, and this one has a lone surrogate")
+        raise ValueError(f"{name}={shown(value)}; it has a lone surrogate, which UTF-8 cannot store")
 
 
 def _require_texts(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={shown(value)}; it is a dict of names")
+        raise TypeError(f"{name}={shown(value)}; it must be a dict of names")
     for text in (part for pair in value.items() for part in pair):
         _require_text(name, text)
         if not text:

@@ -27,7 +27,7 @@ def bare_alter(op: AlterStatesOp) -> Iterator[str]:
         return
     stored = mysql_column([op.definition], op.column_name, "")
     if stored is None:
-        raise ValueError(f"definition={op.definition!r}; it is the column's line of SHOW CREATE TABLE")
+        raise ValueError(f"definition={op.definition!r}; it must be the column's line of SHOW CREATE TABLE")
     if _before(op) in ("varchar", "integer"):
         yield "-- No bare ALTER: in the copy that gh-ost and pt-online-schema-change make, the CHECK has another name."
         return

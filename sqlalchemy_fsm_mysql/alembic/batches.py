@@ -97,7 +97,7 @@ def migrate(place: Place, migration: Migration) -> int:
         raise MigrationRefused(
             place.label,
             f"after {PASSES} passes and {walk.moved} rows moved, some are left",
-            "an open transaction holds them, or a server still writes these states; run it again",
+            "an open transaction locks them, or a server still writes these states; run the revision again",
             rows=shown_rows(left()),
         )
 
@@ -398,7 +398,7 @@ def history_columns(place: Place, migration: Migration) -> dict[str, str]:
         raise MigrationRefused(
             place.label,
             f"{migration.history!r} does not record the key ({parts})",
-            'say how: record={"record_id": "id"}',
+            'pass the columns: record={"record_id": "id"}',
         )
     return dict(record)
 

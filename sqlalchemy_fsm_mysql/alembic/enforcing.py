@@ -249,7 +249,9 @@ def release_machine(operations: Operations, op: ReleaseMachineOp) -> None:
         log.info("%s: no machine is enforced", op.label)
         return
     if op.machine is None:
-        raise MigrationRefused(op.label, "--sql cannot look for the triggers", "say which machine they are of")
+        raise MigrationRefused(
+            op.label, "--sql cannot look for the triggers", "pass machine=, whose triggers the script drops"
+        )
     context.impl.static_output(f"-- {escaped(op.label)}: no machine is enforced")
     for text in _script(context.dialect, op.lock_wait_timeout, _names(op, rules_of(op.machine, op.initial_states))):
         context.impl.static_output(text)

@@ -42,7 +42,7 @@ def add_states(operations: Operations, op: AddStatesOp) -> None:
         raise MigrationRefused(
             place.label,
             f"the server cannot add {_listed(missing)} with ALGORITHM={op.algorithm}",
-            'algorithm="COPY" copies the table, and blocks writers meanwhile; nothing was changed',
+            'algorithm="COPY" copies the table, and blocks writers while it does; nothing was changed',
         ) from error
     log.info("%s: takes %s", place.label, _listed(missing))
 
@@ -183,8 +183,8 @@ def _alter(place: Place, op: AlterStatesOp, wanted: Wanted) -> None:
         if is_due_to(error, Cause.KEY_REFUSED):
             raise MigrationRefused(
                 place.label,
-                f"a foreign key does not let the column be changed so ({error.orig})",
-                "keep the column's type, drop the foreign key before, or take the column over by op.adopt_column()",
+                f"a foreign key prevents this change of the column ({error.orig})",
+                "keep the column's type, drop the foreign key first, or take the column over by op.adopt_column()",
             ) from error
         if not is_due_to(error, Cause.VERSIONED):
             raise
@@ -213,7 +213,7 @@ def _default_after(place: Place, op: DropStatesOp, current: ColumnStates, left: 
         return op.server_default
     if op.server_default is None:
         raise MigrationRefused(
-            place.label, f"{current.default!r} is the column's default", "say server_default=; nothing was changed"
+            place.label, f"{current.default!r} is the column's default", "pass server_default=; nothing was changed"
         )
     return op.server_default
 

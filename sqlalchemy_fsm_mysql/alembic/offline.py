@@ -223,7 +223,7 @@ def _drop(writer: _Writer, op: DropStatesOp) -> Iterator[str]:
 def _swap_check(writer: _Writer, op: AlterStatesOp, states: Sequence[str], default: str | None = None) -> Iterator[str]:
     if not op.existing:
         raise MigrationRefused(
-            op.label, "--sql cannot read what the CHECK of the column lets in", "say existing=[…], all states before"
+            op.label, "--sql cannot read what the CHECK of the column lets in", "pass existing=[…], all states before"
         )
     name = writer.preparer.quote(check_name(op.table_name, op.column_name))
     then = f", DROP CONSTRAINT {name}, ADD {writer.check(op, states)}"
@@ -339,7 +339,7 @@ def _default(writer: _Writer, op: MigrateStatesOp) -> Iterator[str]:
 def _records(op: MigrateStatesOp, own: Table, sources: Any, target: Any) -> Any:
     if not op.record:
         raise MigrationRefused(
-            op.label, "--sql cannot read which columns the history keeps the key in", 'say record={"record_id": "id"}'
+            op.label, "--sql cannot read which columns the history keeps the key in", 'pass record={"record_id": "id"}'
         )
     assert op.history is not None
     names = (*op.record, "sequence", "event", "source", "target", "at", "actor")

@@ -164,7 +164,7 @@ def _alter(place: ServerPlace, op: AddSinceColumnOp, statements: list[str]) -> N
         raise MigrationRefused(
             op.label,
             f"the server cannot add the column by ALGORITHM=INSTANT ({error.orig})",
-            "op.add_column() with the column of the model copies the table instead, and blocks writers meanwhile;"
+            "op.add_column() with the column of the model copies the table instead, and blocks writers while it does;"
             " nothing was changed",
         ) from error
 

@@ -68,7 +68,7 @@ def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider:
         ("meter_provider", meter_provider, metrics.MeterProvider),
     ):
         if provider is not None and not isinstance(provider, kind):
-            raise TypeError(f"{name}={shown(provider)}; it is a {kind.__name__} of OpenTelemetry")
+            raise TypeError(f"{name}={shown(provider)}; it must be a {kind.__name__} of OpenTelemetry")
     if not _installed:
         _installed.append(Telemetry(tracer_provider, meter_provider))
         observe(_installed[0].watch)

@@ -315,7 +315,7 @@ def _plain(label: str, value: Any, *, is_number: bool) -> OldValue:
         return int(value) if isinstance(value, int) else value
     wanted = "whole numbers" if is_number else "texts"
     raise MigrationRefused(
-        label, f"the mapping has the key {value!r}, and the column holds {wanted}", "mend the mapping"
+        label, f"the mapping has the key {value!r}, and the column contains {wanted}", "correct the mapping"
     )
 
 

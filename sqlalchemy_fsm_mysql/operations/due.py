@@ -131,10 +131,10 @@ def run_due(
     errors that are no row's, such as a missing table.
     """
     if not is_number_of_rows(limit):
-        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
+        raise ValueError(f"limit={shown(limit)}; it must be a number of rows, at least 1")
     given: object = every
     if given is not None and (not isinstance(given, timedelta) or given <= timedelta(0)):
-        raise ValueError(f"every={shown(every)}; it is a timedelta above 0, or None for one round")
+        raise ValueError(f"every={shown(every)}; it must be a timedelta above 0, or None for one round")
     mapped, names = timed_events(model, event, column)
     ready = None if ready_file is None else Path(ready_file)
     # The rounds check these, too; here a wrong call fails before it connects.

@@ -92,10 +92,10 @@ def dwell_times(
     another *origin*.
     """
     if origin not in (None, "column", "history"):
-        raise ValueError(f"origin={shown(origin)}; it is 'column' or 'history'")
+        raise ValueError(f"origin={shown(origin)}; it must be 'column' or 'history'")
     for name, limit in (("since", since), ("until", until)):
         if limit is not None and not isinstance(limit, datetime):
-            raise TypeError(f"{name}={shown(limit)}; it is a datetime")
+            raise TypeError(f"{name}={shown(limit)}; it must be a datetime")
     return within(session, _dwell_times)(column, origin, since, until)
 
 
@@ -106,7 +106,9 @@ def _dwell_times(
     if origin is None:
         origin = "history" if mapped.extras.since is None and mapped.extras.history is not None else "column"
     if origin == "column" and mapped.extras.since is None:
-        raise TypeError(f"{mapped.label} has no StateSinceColumn, and no history: nothing tells since when rows are so")
+        raise TypeError(
+            f"{mapped.label} has no StateSinceColumn, and no history, so nothing records when a row came into its state"
+        )
     if origin == "column" and (since is not None or until is not None):
         raise TypeError("since= and until= limit the stays of a history: give origin='history'")
     stays = _in_history(mapped, column, since, until) if origin == "history" else _by_column(mapped)

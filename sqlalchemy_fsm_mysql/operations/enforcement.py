@@ -117,7 +117,7 @@ def require_seconds(lock_wait_timeout: Any) -> None:
     """Raises: ValueError when *lock_wait_timeout* is no number of seconds that a server takes."""
     if type(lock_wait_timeout) is not int or not 1 <= lock_wait_timeout <= _LONGEST_WAIT:
         raise ValueError(
-            f"lock_wait_timeout={shown(lock_wait_timeout)}; it is a number of whole seconds, 1 to {_LONGEST_WAIT:,}"
+            f"lock_wait_timeout={shown(lock_wait_timeout)}; it must be whole seconds, 1 to {_LONGEST_WAIT:,}"
         )
 
 
@@ -134,7 +134,7 @@ def permitted(
     Raises: TypeError when *column* holds no machine's state; ValueError when *rows* is no number of rows.
     """
     if type(rows) is not int or rows < 1:
-        raise ValueError(f"rows={shown(rows)}: how many rows are let through is a number from 1 on")
+        raise ValueError(f"rows={shown(rows)}; it must be a number of rows, at least 1")
     return database_of(connection).enforcer.permitted(connection, state_column(column), source, target, rows=rows)
 
 
@@ -296,7 +296,9 @@ def install_triggers(
                     lock_wait_timeout,
                     lambda: _replace_triggers(connection, column, rules, mode),
                 )
-    raise FSMError(f"{column}: other processes replace its triggers all the time, so it is not known which there are")
+    raise FSMError(
+        f"{column}: other processes replaced its triggers at each attempt, so the result is unknown: run it again"
+    )
 
 
 class _Raced(Exception):
@@ -373,7 +375,8 @@ def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_ti
     found = own_triggers(connection, column)
     if not found and not database_of(connection).catalogue.may_see_triggers(connection, column.table):
         raise FSMError(
-            f"{column}: this account has no privilege TRIGGER, without which no trigger is seen; nothing was changed"
+            f"{column}: this account has no privilege TRIGGER, and cannot see triggers without it: GRANT it, or use"
+            " another account; nothing was changed"
         )
     with database_of(connection).enforcer.waiting_at_most(connection, lock_wait_timeout):
         _patiently(connection, column, lock_wait_timeout, drop)

@@ -45,7 +45,7 @@ def count_transitions(
     """
     for name, limit in (("since", since), ("until", until)):
         if limit is not None and not isinstance(limit, datetime):
-            raise TypeError(f"{name}={shown(limit)}; it is a datetime")
+            raise TypeError(f"{name}={shown(limit)}; it must be a datetime")
     return within(session, _count_transitions)(column, since, until)
 
 

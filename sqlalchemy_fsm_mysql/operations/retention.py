@@ -52,7 +52,7 @@ def prune_history(column: object, session: Any, /, *, older_than: timedelta, lim
     that is negative or a *limit* below 1.
     """
     if not isinstance(older_than, timedelta):
-        raise TypeError(f"older_than={shown(older_than)}; it is a timedelta")
+        raise TypeError(f"older_than={shown(older_than)}; it must be a timedelta")
     if older_than < timedelta():
         raise ValueError(f"older_than={shown(older_than)}; it cannot be negative")
     _check_limit(limit)
@@ -111,16 +111,16 @@ def erase_actor(
 
 def _check_text(name: str, text: object) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"{name}={shown(text)}; it is a text")
+        raise TypeError(f"{name}={shown(text)}; it must be a string")
     if has_surrogate(text):
-        raise ValueError(f"{name}={shown(text)}; it has a lone surrogate, which UTF-8 cannot hold")
+        raise ValueError(f"{name}={shown(text)}; it has a lone surrogate, which UTF-8 cannot store")
 
 
 def _check_limit(limit: object) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"limit={shown(limit)}; it is a number of rows")
+        raise TypeError(f"limit={shown(limit)}; it must be a number of rows")
     if not is_number_of_rows(limit):
-        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
+        raise ValueError(f"limit={shown(limit)}; it must be a number of rows, at least 1")
 
 
 def _history(column: Any) -> History:

@@ -103,7 +103,7 @@ def claim(
     a version and edits that are not flushed; else as :func:`fire_where`.
     """
     if not is_number_of_rows(limit):
-        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
+        raise ValueError(f"limit={shown(limit)}; it must be a number of rows, at least 1")
     attribution = Attribution(actor, details)
     return within(session, _claim)(model, event, column, criteria, limit, order_by, payload, attribution, lease)
 
@@ -132,7 +132,8 @@ def _claim(
         connection = sweep.connection()
         if is_autocommit(connection):
             raise TransactionRequired(
-                "claim() locks rows and then moves them, and in AUTOCOMMIT, as on this connection, no lock lasts"
+                "claim() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock: "
+                "use another isolation level, such as READ COMMITTED"
             )
         order = order or sweep.event.row.key
         loads_first = _changes_state_only(sweep) and not any(isinstance(one, model) for one in session.dirty)

@@ -69,13 +69,13 @@ class Limits:
         numbers = {"max_batch": max_batch, "max_pending": max_pending, "connections": connections}
         for name, value in numbers.items():
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}={shown(value)}; it is a number")
+                raise TypeError(f"{name}={shown(value)}; it must be a number")
             if value < 1:
                 raise ValueError(f"{name}={shown(value)}; at least 1 is needed")
         if not isinstance(max_wait, timedelta):
-            raise TypeError(f"max_wait={shown(max_wait)}; it is a timedelta")
+            raise TypeError(f"max_wait={shown(max_wait)}; it must be a timedelta")
         if not timedelta(0) <= max_wait <= timedelta(minutes=1):
-            raise ValueError(f"max_wait={shown(max_wait)}; it is between 0 and 1 minute")
+            raise ValueError(f"max_wait={shown(max_wait)}; it must be between 0 and 1 minute")
         return cls(max_batch, max_wait.total_seconds(), max_pending, connections)
 
 

@@ -195,7 +195,7 @@ class StateType(Choosable, TypeDecorator[Any]):
         self.machine, self.storage, self.protected, self.enforced = machine, storage, protected, enforced
         self.one_packet = one_packet
         if isinstance(initial_states, (str, ClauseElement)) or not isinstance(initial_states, (AnyState, Iterable)):
-            raise TypeError(f"initial_states={shown(initial_states)}; they are a collection of states, or ANY")
+            raise TypeError(f"initial_states={shown(initial_states)}; they must be a collection of states, or ANY")
         self.initial_states = initial_states if isinstance(initial_states, AnyState) else tuple(initial_states)
         self.numbers: Mapping[str, int] | None = numbers_of(machine) if storage == "integer" else None
         self._named = {number: name for name, number in (self.numbers or {}).items()}

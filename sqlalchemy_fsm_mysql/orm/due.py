@@ -80,7 +80,7 @@ def fire_due(
     and a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.
     """
     if limit is not None and not is_number_of_rows(limit):
-        raise ValueError(f"limit={shown(limit)}; it is a number of rows, at least 1")
+        raise ValueError(f"limit={shown(limit)}; it must be a number of rows, at least 1")
     work = within(session, _fire_due, on_connection=_fire_due)
     return work(model, event, column, criteria, limit, Attribution(actor, details))
 

@@ -100,7 +100,8 @@ class _Look:
         connection = self.sweep.connection()
         if is_autocommit(connection):
             raise TransactionRequired(
-                "fire_due() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock"
+                "fire_due() locks rows and then moves them, and this connection is in AUTOCOMMIT, which keeps no lock: "
+                "use another isolation level, such as READ COMMITTED"
             )
         return connection
 

@@ -88,13 +88,13 @@ def note_leases(sweep: SessionSweep, instances: list[Any], rows: list[Locked], l
 
 def _require_terms(lease: Any, worker: Any) -> None:
     if not isinstance(lease, timedelta):
-        raise TypeError(f"lease={shown(lease)}; it is a timedelta")
+        raise TypeError(f"lease={shown(lease)}; it must be a timedelta")
     if not timedelta(0) < lease <= _LONGEST:
-        raise ValueError(f"lease={shown(lease)}; it is above 0, and at most 100 years")
+        raise ValueError(f"lease={shown(lease)}; it must be above 0, and at most 100 years")
     if not isinstance(worker, str):
         raise TypeError(f"worker={shown(worker)}; a lease belongs to a worker: give its name as a str")
     if not 0 < len(worker) <= WORKER_LENGTH:
-        raise ValueError(f"worker={shown(worker)}; it has 1 to {WORKER_LENGTH} characters")
+        raise ValueError(f"worker={shown(worker)}; it must have 1 to {WORKER_LENGTH} characters")
     if has_surrogate(worker):
         raise ValueError(f"worker={shown(worker)}; it has a lone surrogate, which UTF-8 cannot hold")
 

@@ -102,19 +102,19 @@ def fire_where(
     TooManyRows; and the errors of the server, as ``fire()``.
     """
     if not criteria:
-        name = getattr(model, "__name__", "of the")
-        raise TypeError(f"fire_where() needs criteria: which {name} rows? true() stands for all of them")
+        name = getattr(model, "__name__", "the model")
+        raise TypeError(f"fire_where() needs criteria that choose the rows of {name}; pass true() to move all of them")
     for name, size in (("limit", limit), ("batch_size", batch_size), ("max_rows", max_rows)):
         if size is not None and not is_number_of_rows(size):
-            raise ValueError(f"{name}={shown(size)}; it is a number of rows, at least 1")
+            raise ValueError(f"{name}={shown(size)}; it must be a number of rows, at least 1")
     if progress is not None and not callable(progress):
-        raise TypeError(f"progress={shown(progress)}; it is a function of the rows moved so far and their total")
+        raise TypeError(f"progress={shown(progress)}; it must be a function of the rows moved so far and their total")
     if limit is None and order_by is not None:
-        raise TypeError("order_by= says which rows limit= chooses, and there is no limit=")
+        raise TypeError("order_by= chooses the rows of limit=, and there is no limit=")
     if limit is not None and (batch_size is not None or max_rows is not None):
         raise TypeError("limit= moves the first rows at once: give neither batch_size= nor max_rows= with it")
     if not isinstance(keys, bool):
-        raise TypeError(f"keys={shown(keys)}; it is True or False")
+        raise TypeError(f"keys={shown(keys)}; it must be True or False")
     attribution = Attribution(actor, details)
     order = ordering(model, order_by)
     sizes = Sizes(batch_size, max_rows, limit, order, progress, {} if keys else None)
@@ -135,7 +135,7 @@ def ordering(model: Any, order_by: Any) -> Sequence[Any]:
     for one in order:
         is_name = isinstance(one, str) and isinstance(getattr(model, one, None), QueryableAttribute)
         if not is_name and not isinstance(one, (ColumnElement, TextClause)) and not hasattr(one, "__clause_element__"):
-            raise TypeError(f"order_by={shown(one)}; it is an SQL expression, such as an attribute of the model")
+            raise TypeError(f"order_by={shown(one)}; it must be an SQL expression, such as an attribute of the model")
     return tuple(getattr(model, one) if isinstance(one, str) else one for one in order)
 
 

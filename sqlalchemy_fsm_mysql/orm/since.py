@@ -86,7 +86,7 @@ def StateSinceColumn(  # noqa: N802 - reads as the class it stands for, like Sta
     for option in options.keys() & _FIXED.keys():
         raise TypeError(f"StateSinceColumn takes no {option}=, because {_FIXED[option]}")
     if of is not None and not isinstance(of, str):
-        raise TypeError(f"of={shown(of)}; it is the name of the attribute that holds the state")
+        raise TypeError(f"of={shown(of)}; it must be the name of the attribute that holds the state")
     options = {"nullable": False, "server_default": utc_default(), **options}
     names = () if name is None else (name,)
     return mapped_column(*names, StateSinceType(of), insert_default=utc_now(), **options)

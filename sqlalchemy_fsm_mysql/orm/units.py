@@ -125,15 +125,15 @@ def _check_arguments(work: Any, attempts: Any, timeout: Any) -> None:
     if not callable(work):
         raise TypeError(f"the work of a unit is a function of a session, not {shown(work)}")
     if not isinstance(attempts, int) or isinstance(attempts, bool):
-        raise TypeError(f"attempts={shown(attempts)}; it is a number")
+        raise TypeError(f"attempts={shown(attempts)}; it must be a number")
     if attempts < 1:
         raise ValueError(f"attempts={shown(attempts)}; at least 1 is needed")
     if timeout is None:
         return
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout={shown(timeout)}; it is a number of seconds")
+        raise TypeError(f"timeout={shown(timeout)}; it must be a number of seconds")
     if not 0 <= timeout < float("inf"):
-        raise ValueError(f"timeout={shown(timeout)}; it is a number of seconds, and None for no limit")
+        raise ValueError(f"timeout={shown(timeout)}; it must be a number of seconds, or None for no limit")
 
 
 @dataclass(slots=True)

@@ -178,7 +178,7 @@ def _assert_refused(
     mapped = mapped_state(type(instance), event, column)
     wanted: object = reason
     if wanted is not None and (not isinstance(wanted, str) or wanted not in ("state", "guard")):
-        raise ValueError(f"reason={shown(reason)}; it is 'state', 'guard', or None for either")
+        raise ValueError(f"reason={shown(reason)}; it must be 'state', 'guard', or None for either")
     if session.autoflush:
         session.flush()
     before = _row(session, mapped, instance), len(_records(session, mapped, instance))

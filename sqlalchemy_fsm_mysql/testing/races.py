@@ -138,15 +138,15 @@ def _require_kinds(
     for name, values in (("keys", keys), ("events", events)):
         is_none = values is None and name == "events"
         if not is_none and (not isinstance(values, Iterable) or isinstance(values, (str, bytes))):
-            raise TypeError(f"{name}={shown(values)}; it is a list")
+            raise TypeError(f"{name}={shown(values)}; it must be a list")
     if payloads is not None and not isinstance(payloads, Mapping):
-        raise TypeError(f"payloads={shown(payloads)}; it is a dict, by event")
+        raise TypeError(f"payloads={shown(payloads)}; it must be a dict, by event")
     if fire is not None and not callable(fire):
-        raise TypeError(f"fire={shown(fire)}; it is a function")
+        raise TypeError(f"fire={shown(fire)}; it must be a function")
     if isolation_level is not None and not isinstance(isolation_level, str):
-        raise TypeError(f"isolation_level={shown(isolation_level)}; it is a string")
+        raise TypeError(f"isolation_level={shown(isolation_level)}; it must be a string")
     if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed={shown(seed)}; it is a whole number")
+        raise TypeError(f"seed={shown(seed)}; it must be a whole number")
 
 
 def _require(
@@ -162,7 +162,7 @@ def _require(
     numbers: dict[str, object] = {"processes": processes, "fires": fires}
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool):
-            raise TypeError(f"{name}={shown(number)}; it is a whole number")
+            raise TypeError(f"{name}={shown(number)}; it must be a whole number")
         if not 1 <= number <= MOST:
             raise ValueError(f"{name}={shown(number)}; both are at least 1, and at most {MOST:,}")
     for event in events:
@@ -173,7 +173,7 @@ def _require(
 
 def _url(url: object) -> URL:
     if not isinstance(url, (str, URL)):
-        raise TypeError(f"url={shown(url)}; it is a URL")
+        raise TypeError(f"url={shown(url)}; it must be a URL")
     try:
         target = make_url(url)
         target.get_dialect()

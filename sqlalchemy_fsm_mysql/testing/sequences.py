@@ -53,10 +53,10 @@ def state_machine_for(
     functions: dict[str, object] = {"sessions": sessions, "make": make}
     for name, function in functions.items():
         if not callable(function) and (function is not None or name == "sessions"):
-            raise TypeError(f"{name}={shown(function)}; it is a function")
+            raise TypeError(f"{name}={shown(function)}; it must be a function")
     given: object = payloads
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"payloads={shown(given)}; it is a dict, by event")
+        raise TypeError(f"payloads={shown(given)}; it must be a dict, by event")
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 

@@ -456,7 +456,7 @@ def test_sql_watches(project: Project, engine: Engine, table: Table) -> None:
 @pytest.mark.servers_only
 def test_sql_without_a_machine_cannot_know_what_to_drop(project: Project, table: Table) -> None:
     project.write("op.release_machine('orders', 'state')")
-    with pytest.raises(MigrationRefused, match="say which machine"):
+    with pytest.raises(MigrationRefused, match="pass machine="):
         project.sql("head")
 
 

@@ -135,7 +135,7 @@ def test_a_varchar_needs_to_be_told_what_is_there(project):
     project.config.attributes["metadata"] = orders(STATES)
     project.write("op.add_states('orders', 'state', ['sent'], storage='varchar', algorithm='COPY', copies_table=True)")
 
-    with pytest.raises(MigrationRefused, match="say existing="):
+    with pytest.raises(MigrationRefused, match="pass existing="):
         project.sql("head")
 
 

@@ -334,7 +334,7 @@ def test_many_batches(session, monkeypatch):
 
 
 def test_wrong_calls(session):
-    with pytest.raises(ValueError, match="limit=0; it is a number of rows"):
+    with pytest.raises(ValueError, match="limit=0; it must be a number of rows"):
         fire_due(Order, session, limit=0)
     with pytest.raises(
         ValueError, match="event 'Pay' of Order.state has no after=, so it is never due: use fire_where"

@@ -236,7 +236,7 @@ def states(session: Session, model: type[Any]) -> list[str]:
 
 
 def test_without_criteria_it_is_an_error(session, sent):
-    with sent() as statements, pytest.raises(TypeError, match=r"true\(\) stands for all"):
+    with sent() as statements, pytest.raises(TypeError, match=r"true\(\) to move all"):
         fire_where(Order, "Close", session)
 
     assert statements.number == 0

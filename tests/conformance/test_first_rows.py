@@ -145,12 +145,12 @@ def test_the_outcome_is_ready_for_json(place: Place) -> None:
     ("wrong", "error", "message"),
     [
         ({"order_by": Job.priority}, TypeError, "there is no limit="),
-        ({"limit": 0}, ValueError, "limit=0; it is a number of rows, at least 1"),
+        ({"limit": 0}, ValueError, "limit=0; it must be a number of rows, at least 1"),
         ({"limit": 1, "batch_size": 2}, TypeError, "neither batch_size= nor max_rows="),
         ({"limit": 1, "max_rows": 2}, TypeError, "neither batch_size= nor max_rows="),
-        ({"limit": 1, "order_by": "nothing"}, TypeError, "it is an SQL expression"),
+        ({"limit": 1, "order_by": "nothing"}, TypeError, "it must be an SQL expression"),
         ({"limit": 1, "order_by": Recorded.priority}, TypeError, "order_by= reads first_recorded.priority"),
-        ({"keys": 1}, TypeError, "it is True or False"),
+        ({"keys": 1}, TypeError, "it must be True or False"),
     ],
 )
 def test_wrong_arguments(place: Place, backend_engine: Engine, wrong, error, message) -> None:

@@ -284,16 +284,19 @@ def test_a_deleted_row_leaves_its_history(session: Session, old: tuple[Order, Or
 @pytest.mark.parametrize(
     "call, error",
     [
-        (lambda s: prune_history(Order.state, s, older_than=3), "older_than=3; it is a timedelta"),
+        (lambda s: prune_history(Order.state, s, older_than=3), "older_than=3; it must be a timedelta"),
         (lambda s: prune_history(Order.state, s, older_than=timedelta(-1)), "cannot be negative"),
-        (lambda s: prune_history(Order.state, s, older_than=timedelta(), limit=0), "limit=0; it is a number of rows"),
+        (
+            lambda s: prune_history(Order.state, s, older_than=timedelta(), limit=0),
+            "limit=0; it must be a number of rows",
+        ),
         (
             lambda s: prune_history(Order.state, s, older_than=timedelta(), limit="x"),
-            "limit='x'; it is a number of rows",
+            "limit='x'; it must be a number of rows",
         ),
         (lambda s: prune_history("state", s, older_than=timedelta()), "no state column"),
-        (lambda s: erase_actor(Order.state, None, s), "actor=None; it is a text"),
-        (lambda s: erase_actor(Order.state, "a", s, replacement=3), "replacement=3; it is a text"),
+        (lambda s: erase_actor(Order.state, None, s), "actor=None; it must be a string"),
+        (lambda s: erase_actor(Order.state, "a", s, replacement=3), "replacement=3; it must be a string"),
         (lambda s: erase_actor(Order.state, "a", s, replacement="a"), "is the name itself"),
         (lambda s: erase_actor(Order.state, "a", s, replacement="a" * 256), "longer than 255"),
     ],

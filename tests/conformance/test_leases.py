@@ -180,8 +180,8 @@ def test_the_time_zone_of_the_session_changes_nothing(session, jobs, zone):
 @pytest.mark.parametrize(
     ("given", "error", "problem"),
     [
-        ({"lease": 60, "worker": "w"}, TypeError, "lease=60; it is a timedelta"),
-        ({"lease": timedelta(0), "worker": "w"}, ValueError, "it is above 0"),
+        ({"lease": 60, "worker": "w"}, TypeError, "lease=60; it must be a timedelta"),
+        ({"lease": timedelta(0), "worker": "w"}, ValueError, "it must be above 0"),
         ({"lease": MINUTE}, TypeError, "a lease belongs to a worker"),
         ({"lease": MINUTE, "worker": ""}, ValueError, "1 to 64 characters"),
         ({"lease": MINUTE, "worker": "w" * 65}, ValueError, "1 to 64 characters"),

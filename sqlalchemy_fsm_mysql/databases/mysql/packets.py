@@ -166,7 +166,7 @@ class MySQLPackets(Packets):
         for position, unit in enumerate(units):
             text = self._ready(unit).text(connection, unit)
             if text is None:
-                raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; fits() tells beforehand")
+                raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; ask fits() first")
             if text.is_looking or (text.is_recorded and remembers):
                 statements.append(_FORGET)
                 sent += 1
@@ -202,7 +202,7 @@ class MySQLPackets(Packets):
         ready = self._ready(unit._replace(has_token=False))  # who has a token looks for it when nothing has moved
         parts = [part for statement in ready.statements if (part := statement.text_on(connection)) is not None]
         if len(parts) < len(ready.statements):
-            raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; fits() tells beforehand")
+            raise ValueError(f"{unit.event.name!r} cannot be sent in a packet; ask fits() first")
         before = [_FORGET] if savepoint is None else [f"SAVEPOINT {savepoint}", _FORGET]
         update, *insert_row = [part.text for part in parts]
         statements = [*before, update, _REMEMBER_OR_STOP, *insert_row, _LOOK, _COMMIT]
