@@ -236,6 +236,8 @@ def extend(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
 
     is_raises = False
     for number, line in enumerate(lines):
+        if line.startswith("Returns:"):
+            lines[number] = line.replace("Returns:", "**Returns:**", 1)
         is_raises = (is_raises and bool(line.strip())) or line.startswith("Raises:")
         if is_raises:
             lines[number] = ERROR.sub(linked, line).replace("Raises:", "**Raises:**", 1)

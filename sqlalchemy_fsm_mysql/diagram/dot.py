@@ -71,13 +71,13 @@ def dot(
     effects: bool = True,
     borders: bool = False,
 ) -> str:
-    """*machine* in DOT; needs nothing installed.
+    """*machine* in DOT, the language of Graphviz. Graphviz itself is not needed.
 
-    *counts*, *rows* and *times* are shown as by ``mermaid()``, *times* also by the colour of the states' borders.
-    *direction* is TB (top to bottom), LR, BT or RL, *theme* ``"light"`` or ``"dark"``. The initial state has an arrow
-    from a dot, final states have a double border. Dashed is what the machine does not declare. A group is a box; of two
-    groups that overlap, the larger one. *guards* and *effects* are named on the arrows, with *borders* the effects of
-    `on_enter` and `on_exit` in states and boxes.
+    *counts*, *rows* and *times* are shown as by ``mermaid()``; *times* also colours the borders of the states.
+    *direction* is TB (top to bottom), LR, BT or RL. *theme* is ``"light"`` or ``"dark"``. The initial state has an
+    arrow from a dot, and final states have a double border. A dashed line is a transition or a state that the machine
+    does not declare. A group is a box. Of two groups that overlap, only the larger one is drawn. *guards* and *effects*
+    add their names to the arrows, and *borders* adds the effects of `on_enter` and `on_exit` to states and boxes.
     Descriptions of events are tooltips.
 
     Raises: ValueError for another *direction* or *theme*.

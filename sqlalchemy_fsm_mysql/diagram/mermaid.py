@@ -44,15 +44,14 @@ def mermaid(
     effects: bool = True,
     borders: bool = False,
 ) -> str:
-    """*machine* in Mermaid's language.
+    """*machine* in the language of Mermaid, which GitHub and GitLab draw.
 
-    *counts* tells how often each edge was taken, *rows* how many rows each state has now, *times* how long rows
-    stay in each state; all are shown, and with *counts* an arrow is the wider and redder the more often it was taken.
-    *direction* is LR (left to right), TB (top to bottom), RL or BT; from top to bottom, Mermaid 11 writes the labels of
-    two opposite arrows over each other.
+    *counts*, *rows* and *times* are shown as numbers. With *counts*, an arrow is wider and redder the more often it was
+    taken. *direction* is LR (left to right), TB (top to bottom), RL or BT. From top to bottom, Mermaid 11 writes the
+    labels of two opposite arrows over each other.
 
-    A group is a composite state; of two groups that overlap, the larger one. *guards* and *effects* are named on the
-    arrows, with *borders* the effects of `on_enter` and `on_exit` in the states and boxes.
+    A group is a composite state. Of two groups that overlap, only the larger one is drawn. *guards* and *effects* add
+    their names to the arrows, and *borders* adds the effects of `on_enter` and `on_exit` to states and groups.
 
     >>> from sqlalchemy_fsm_mysql import Event, Machine
     >>> print(mermaid(Machine(initial="new", events=[Event("Pay", {"new": "paid"})])))

@@ -23,7 +23,7 @@ _DPI = range(10, 1201)
 
 
 class DrawingTimeout(FSMError, TimeoutError):
-    """Graphviz was stopped because it took too long; a table shows a machine of any size."""
+    """Graphviz was stopped because the drawing took too long. A table shows a machine of any size."""
 
 
 def svg(
@@ -37,14 +37,13 @@ def svg(
     borders: bool = False,
     timeout: float | None = 60.0,
 ) -> str:
-    """*machine* as SVG text; the arguments are those of ``dot()``.
+    """*machine* as SVG text. The arguments are those of ``dot()``, and *timeout*.
 
-    *timeout* is in seconds, None for no limit: Graphviz draws 50 states in less than one, and hundreds in hours.
+    *timeout* is in seconds; None means no limit. Graphviz draws 50 states in less than one second, and hundreds of
+    states in hours. The *theme* ``"auto"`` is light, and dark where the reader's system is dark. The same machine gives
+    the same picture with the same version of Graphviz.
 
-    *theme* ``"auto"`` is light, and dark where the reader's system is. The same machine gives the same picture with the
-    same version of Graphviz.
-
-    Raises: GraphvizMissing, telling what to install. DrawingTimeout, a TimeoutError, after *timeout* seconds.
+    Raises: GraphvizMissing, which names the missing package. DrawingTimeout, a TimeoutError, after *timeout* seconds.
     """
     chosen = "light" if theme == "auto" else theme
     text = dot(machine, counts=counts, rows=rows, times=times, direction=direction, theme=chosen, borders=borders)
@@ -67,7 +66,9 @@ def png(
     borders: bool = False,
     timeout: float | None = 60.0,
 ) -> bytes:
-    """*machine* as a PNG with *dpi* pixels an inch; else as :func:`svg`, with a *theme* of ``"light"`` or ``"dark"``.
+    """*machine* as the bytes of a PNG with *dpi* pixels an inch. The other arguments are those of :func:`svg`.
+
+    The *theme* is ``"light"`` or ``"dark"``.
 
     Raises: as :func:`svg`; ValueError for a *dpi* that is no whole number from 10 to 1200.
     """

@@ -21,12 +21,12 @@ _ALIGNED_CELLS = 100_000
 def markdown_table(
     machine: Machine | Graph, counts: Counts | None = None, rows: Rows | None = None, times: Times | None = None
 ) -> str:
-    """*machine* as a Markdown table that lines up in plain text, too, unless it has more than 100,000 cells.
+    """*machine* as a Markdown table: a row for each state, a column for each event, the target state in each cell.
 
-    *counts* tells how often each edge was taken, *rows* how many rows each state has now, *times* how
-    long rows stay in each. A dash is an event that the
-    state refuses. Several targets are alternatives with their guards, the first that holds wins; effects come after a
-    slash.
+    *counts* adds how often each transition was taken, *rows* how many rows each state has now, *times* how long rows
+    stay in each state. A dash means that the state refuses the event. Several targets are alternatives with their
+    guards, and the first whose guard is true is taken. Effects follow after a slash. The columns line up in plain text,
+    unless the table has more than 100,000 cells.
 
     >>> from sqlalchemy_fsm_mysql import Event, Machine
     >>> events = [Event("Pay", {"new": "paid"}), Event("Drop", {"new": "void"})]

@@ -19,14 +19,16 @@ After: TypeAlias = timedelta | Callable[..., Any]  # Any: as above
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One way for an event to go: from `source` to `target`.
+    """One transition of an event: from `source` to `target`, perhaps with a guard and an effect.
 
-    `source` is a state, a group's name, an iterable of these, or `ANY`. `guard` is called with the mapped class and
-    the payload by name and returns a SQL condition, None when the transition is always open; a dict of named guards
-    must be true as a whole. `effect` is called likewise and returns ``{attribute name: SQL expression}``, what is
-    written along with the state.
+    - `source`: a state, a group's name, an iterable of these, or `ANY`.
+    - `target`: the state that the row gets.
+    - `guard`: a function that gets the mapped class and the payload by name, and returns a SQL condition. With a dict
+      of named guards, all have to be true. None means that the transition is always possible.
+    - `effect`: a function that gets the same arguments, and returns ``{attribute name: SQL expression or value}``,
+      which is written together with the state. None means no effect.
 
-    Raises: TypeError when a part is of a type that it cannot be.
+    Raises: TypeError when an argument is of a wrong type.
     """
 
     source: Source
@@ -65,20 +67,21 @@ _SOURCES = "a state, a group, an iterable of these, or ANY"
 
 @dataclass(frozen=True, slots=True, init=False)
 class Event:
-    """An event: a name, and its transitions.
+    """Something that can happen to a row: a name, and its transitions.
 
-    *transitions* is ``{source: target}``, where a source is a state, a group's name, a tuple of these or `ANY`, or an
-    iterable of `Transition`; `.transitions` is a tuple of Transitions either way. Several from one source are tried in
-    their order: the first whose guard holds wins. *guard* must be true for every transition of the event, besides the
-    transition's own, and *effect* is written by every one, along with the transition's own.
+    - *transitions* is ``{source: target}``. A source is a state, a group's name, a tuple of these, or `ANY`. An
+      iterable of `Transition` is the other form; `.transitions` is a tuple of Transitions in both cases. Several
+      transitions from one source are tried in their order, and the first whose guard is true is taken.
+    - *guard* has to be true for every transition of the event, in addition to the transition's own guard.
+    - *effect* is written by every transition, together with the transition's own effect.
+    - *after* makes a timed event. A timedelta: the event is due that long after the row has entered its state, and the
+      model needs a `StateSinceColumn`. A function: the event is due at the time that it returns for a row. Before that,
+      the guard ``"after"`` refuses the event. ``fire_due`` fires the events that are due.
+    - *recorded*, if false, leaves the event out of the history. Only an event that leads every state back to itself can
+      have it.
+    - *description* is a text for people, which diagrams show.
 
-    *after* makes a timed event: it is due so long after the row has entered its state, or at the moment that the
-    function returns for a row. Fired earlier, the guard ``"after"`` refuses it. For a timedelta, the model needs a
-    `StateSinceColumn`. ``fire_due`` fires the events that are due. ``recorded=False`` leaves the event out of the
-    history; it is for events that lead every state back to itself. *description* is a text for people, which diagrams
-    show.
-
-    Raises: TypeError when a part is of a type that it cannot be.
+    Raises: TypeError when an argument is of a wrong type.
     """
 
     name: str

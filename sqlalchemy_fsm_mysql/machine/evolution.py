@@ -45,10 +45,13 @@ _CROSSING: Final[dict[Role, str]] = {"enter": "entering", "exit": "leaving"}
 
 
 def diff_machines(old: Machine, new: Machine) -> list[Change]:
-    """The changes from *old* to *new*, each with its deploy phases; empty when the two do the same.
+    """Compare two releases of a machine: the changes from *old* to *new*, each with the phases of its deployment.
 
-    A rename is known by the alias that *new* keeps for it; without one it is a removal and an addition. Order and
-    the machines' names do not count. Either machine may come from `Machine.from_json`.
+    Returns: a list of `Change`; empty when both machines do the same. The order of states and events, and the names of
+    the machines, do not count.
+
+    A rename is recognised by the alias that *new* keeps for it. Without the alias it is a removal and an addition. Each
+    machine can come from `Machine.from_json`.
 
     Raises: TypeError when one of the two is no Machine.
     """

@@ -28,10 +28,11 @@ AFTER: Final = "after"
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A guard's function with a sentence for people, which an error about a refusal shows.
+    """A guard with a name and with a sentence for people, which an error about a refusal shows.
 
-    *name* is the key where the guard stands in a dict, and the function's name otherwise; a lambda is called
-    ``guard``.
+    *function* gets the mapped class and the payload by name, and returns a SQL condition. *sentence* is the refusal in
+    words for people; None without one. *name* defaults to the key of the guard in a dict, or to the function's name; a
+    lambda is called ``guard``.
 
     Raises: TypeError when *function* cannot be called, or *sentence* or *name* is no str.
     """

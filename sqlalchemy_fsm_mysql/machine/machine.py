@@ -33,31 +33,33 @@ from .validation import problems
 
 
 class Machine(Questions):
-    """A finite state machine, checked and immutable.
+    """A finite state machine: states, events, and transitions. It is checked as a whole, and immutable.
 
-    *initial* is the state that a row begins in. *events* are the `Event` objects, in the order to list them.
-    *states* gives the order of the states, which is also the order of the ENUM column: an iterable of states,
-    or an `enum.Enum` class (then its members are the states, everywhere). By default it is the order of first
-    appearance, the initial state first. *name* is for messages.
+    Two machines with the same declaration are equal; functions are equal if they are the same function. A machine has
+    no connection.
 
-    *groups* names sets of states, ``{"open": ("new", "paid")}``; a group may contain groups. A group's name stands
-    wherever a source does. *initial_states* are further states that a row may be born in. *on_enter* and *on_exit*
-    are effects, ``{"paid": effect}``, of a state, a group or `ANY`: they are written by every transition that crosses
-    its border, forced ones included. Where several effects write one column, the most specific wins: that of the
-    transition, the event, the state, the inner group, the outer group, `ANY`; entering before leaving.
+    - *initial* is the state of a new row. *initial_states* are further states in which a row can be inserted.
+    - *events* are the `Event` objects, in the order in which they are listed.
+    - *states* gives the order of the states, which is also the order of the ENUM column: an iterable of states, or an
+      `enum.Enum` class, whose members are then the states. By default it is the order of first appearance, the initial
+      state first.
+    - *name* appears in messages.
+    - *groups* names sets of states, ``{"open": ("new", "paid")}``. A group can contain groups, and its name can be used
+      as a source.
+    - *on_enter* and *on_exit* are effects of a state, a group or `ANY`, ``{"paid": effect}``. Every transition that
+      crosses the border writes them, forced ones included. If several effects write one column, the most specific wins:
+      that of the transition, the event, the state, the inner group, the outer group, `ANY`; entering before leaving.
+    - *aliases* maps another spelling to a state, for a rename while servers run: with ``aliases={"Error": "Failed"}``,
+      rows with ``Error`` are understood, and every write stores ``Failed``.
+    - *retired* are states that rows can still have and that no transition enters. They are listed last unless *states*
+      names them.
 
-    Two more arguments are for machines that change while servers run. *aliases* maps another spelling, a
-    string, to the state that a row with it is in: ``aliases={"Error": "Failed"}`` understands rows that hold
-    ``Error``, and whatever is written says ``Failed``. *retired* are states that rows may still hold and that
-    nothing leads to; they are states as any other, listed last unless *states* names them.
-
-    `.final` are the states that no event leaves for another. `.events` maps names to Events, `.groups` maps names
-    to tuples of states, in order. `.stored_states` are all texts that the database may hold: the states, then the
-    aliases. `.grouping` knows which group is inside which, `.borders` the effects of a change of state. A machine is a
-    value: two of the same declaration are equal, and functions are equal if they are one.
+    Attributes: `.events` maps names to Events, and `.groups` maps names to tuples of states. `.final` has the states
+    that no event leaves for another one. `.stored_states` has all texts that the database can contain: the states, then
+    the aliases. `.grouping` shows which group is inside which, `.borders` the effects of a change of state.
 
     Raises: InvalidMachine, which lists every problem, when the declaration is wrong; TypeError when an argument is of a
-    type that it cannot be, such as *events* without an order.
+    wrong type, such as *events* without an order.
     """
 
     __slots__ = ()
@@ -143,10 +145,10 @@ class Machine(Questions):
         return markdown(self)
 
     def to_json(self) -> str:
-        """This machine as JSON, for a CI job to compare with the last release's by `diff_machines`.
+        """This machine as JSON, for a CI job to compare with the last release's machine by `diff_machines`.
 
-        Lost are what guards and effects say (that they are there, their names and their payload's names are kept) and
-        Enum classes: a member is written as the text that the database holds. The same machine gives the same text.
+        Returns: a str. The same machine gives the same text. Guards and effects are kept by their names and the names
+        of their payload only. A member of an Enum class is written as the text that the database stores.
         """
         from . import document
 
@@ -154,7 +156,9 @@ class Machine(Questions):
 
     @classmethod
     def from_json(cls, text: str) -> Machine:
-        """The machine that `to_json` wrote; its guards and effects are `Absent`, so it is to be compared, not fired.
+        """The machine that `to_json` has written. It can be compared, but not fired.
+
+        Its guards and effects are `Absent`.
 
         Raises: ValueError when *text* is not as `to_json` writes it; InvalidMachine, which is a ValueError, when its
         machine is wrong.

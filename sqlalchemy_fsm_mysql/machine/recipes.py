@@ -9,7 +9,10 @@ __all__ = ["RECIPES", "Change", "Phase", "change"]
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One step of a change: `kind` is expand, enforce, deploy, data or contract; `what` is what to do."""
+    """One step of the deployment of a change.
+
+    `kind` is expand, enforce, deploy, data or contract. `what` is the task.
+    """
 
     kind: str
     what: str
@@ -20,7 +23,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: its `kind` (a key of `RECIPES`), a sentence, and the phases that make it safe, in their order."""
+    """One change of a machine, with the phases that deploy it safely.
+
+    `kind` is a key of `RECIPES`, `what` a sentence, and `phases` a tuple of `Phase` in their order.
+    """
 
     kind: str
     what: str

@@ -14,7 +14,7 @@ FORCED: Final = "force_state"
 
 @final
 class AnyState:
-    """The type of `ANY`, its only instance."""
+    """The type of `ANY`, which is its only instance."""
 
     __slots__ = ()
 

@@ -31,11 +31,11 @@ Operation: TypeAlias = Literal["fire", "fire_keys", "fire_where", "fire_due", "c
 
 @dataclass(slots=True)
 class Attempt:
-    """One call that may move rows: its arguments, and once it has ended, its outcome.
+    """One call that may move rows: its arguments, and after its end, its outcome.
 
-    `key` is None for sets of rows. `result` is the call's return value, with a refusal as a value; for a claim and for
-    ``fire_keys`` it is a ``MovedRows``. `error` is the exception that the call raised instead. Both are None until the
-    call has ended.
+    `key` is the primary key, None for sets of rows. `result` is the call's return value, with a refusal as a value; for
+    a claim and for ``fire_keys`` it is a ``MovedRows``. `error` is the exception that the call raised instead. Both are
+    None until the call has ended.
     """
 
     operation: Operation
@@ -103,7 +103,7 @@ observers: list[Observer] = []
 
 
 def observe(observer: F) -> F:
-    """Have *observer* called with each :class:`Attempt`; usable as a decorator, above ``@contextmanager``.
+    """Call *observer* with each :class:`Attempt`. It can be used as a decorator, above ``@contextmanager``.
 
     An exception that *observer* raises propagates out of the fire.
     """
@@ -112,7 +112,7 @@ def observe(observer: F) -> F:
 
 
 def stop_observing(observer: Observer) -> None:
-    """Undo :func:`observe`.
+    """Call *observer* no longer.
 
     Raises: ValueError when *observer* is not registered.
     """

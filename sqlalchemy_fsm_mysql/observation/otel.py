@@ -59,9 +59,9 @@ _installed: list[Telemetry] = []
 def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None) -> None:
     """Report every fire in this process to OpenTelemetry from now on. A second call does nothing.
 
-    The default providers are the global ones.
+    The providers default to the global ones.
 
-    Raises: TypeError for what is no provider.
+    Raises: TypeError for a value that is no provider.
     """
     for name, provider, kind in (
         ("tracer_provider", tracer_provider, trace.TracerProvider),
@@ -75,7 +75,7 @@ def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider:
 
 
 def uninstrument() -> None:
-    """Take back :func:`instrument`. Without one, it does nothing."""
+    """End the reports that :func:`instrument` has begun. Without them, it does nothing."""
     if _installed:
         stop_observing(_installed.pop().watch)
 
@@ -83,7 +83,7 @@ def uninstrument() -> None:
 def count_retry(details: RetryDetails) -> None:
     """A hook for stamina that counts, as ``fsm.retries``, how often ``run_transaction`` ran its work again.
 
-    ``stamina.instrumentation.set_on_retry_hooks([count_retry, …])`` installs it. It counts nothing without
+    Install it by ``stamina.instrumentation.set_on_retry_hooks([count_retry, …])``. It counts nothing without
     :func:`instrument`, and it does not count the program's other retries with stamina.
     """
     if _installed and isinstance(details.caused_by, FSMError):

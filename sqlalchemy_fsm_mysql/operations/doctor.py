@@ -30,10 +30,12 @@ __all__ = ["SEVERITIES", "Finding", "check_database", "require_database"]
 
 
 def check_database(column: object, bind: Connection | Engine, *, count_rows: bool = True) -> list[Finding]:
-    """The differences between the machine of *column*, ``Order.state``, and the database of *bind*; errors first.
+    """Compare the machine of *column* (``Order.state``) with the database of *bind*.
 
-    *count_rows* asks which states rows are in, which reads the whole table. Settings are those of the connection,
-    so give the program's own engine.
+    Returns: a list of `Finding`, errors first; empty when everything fits.
+
+    *count_rows* also counts the rows in each state, which reads the whole table. The settings that are checked are
+    those of the connection, so pass the program's own engine.
 
     Raises: TypeError when *column* is no mapped state; SQLAlchemy's errors.
     """
@@ -44,9 +46,11 @@ def check_database(column: object, bind: Connection | Engine, *, count_rows: boo
 
 
 def require_database(column: object, bind: Connection | Engine, *, count_rows: bool = False) -> list[Finding]:
-    """As :func:`check_database`, for a program that starts: rows are not counted unless asked for.
+    """Check the database as :func:`check_database`, and raise on an error: for the start of a program.
 
-    Raises: DatabaseUnfit when a finding is an error; its `.findings` are all of them.
+    Returns: a list of the warnings and notes. Rows are not counted unless *count_rows* is true.
+
+    Raises: DatabaseUnfit when a finding is an error; its `.findings` has all findings.
     """
     findings = check_database(column, bind, count_rows=count_rows)
     errors = [str(finding) for finding in findings if finding.severity == "error"]

@@ -111,24 +111,28 @@ def run_due(
     stop: Stop | None = None,
     ready_file: Path | str | None = None,
 ) -> Any:
-    """Fire the timed events of *model* as they become due, until a signal stops it, and return what was moved in all.
+    """Run a worker that fires the timed events of *model* as they become due, until a signal stops it.
+
+    Returns: a :class:`MovedRows` of everything that was moved.
 
     Each batch of up to *limit* rows is a transaction of its own, as by :func:`fire_due` and :func:`run_transaction`.
-    When no row is due, the worker sleeps until the next one is, by the database's clock, or for *every*, whichever is
-    sooner. With ``every=None`` it goes over the due rows once and returns. Any number of workers may run at once.
+    When no row is due, the worker sleeps until the next row is due by the database's clock, or for *every*, whichever
+    is sooner. With ``every=None`` it processes the due rows once and returns. Any number of workers can run at once.
 
-    It stops after its batch when ``stop()`` is true. Without *stop*, in the main thread, SIGTERM and SIGINT stop it; a
-    second signal acts as it did before. *ready_file* is touched after each batch, and removed while the database cannot
-    be used and at the end. A lost connection, a failover, a read-only server and a lock timeout are waited out by
-    stamina's retries. A row on which the server or a hook fails is reported and tried again in the next round; the
-    others move. The logger ``sqlalchemy_fsm_mysql.due`` has a line at INFO for each batch, and one at WARNING for each
-    such row and each wait.
+    The worker stops after its batch when ``stop()`` is true. Without *stop*, in the main thread, SIGTERM and SIGINT
+    stop it; a second signal has its usual effect. *ready_file* is touched after each batch, and removed at the end and
+    while the database cannot be used.
 
-    *sessions* is a ``sessionmaker`` or an ``Engine``; given an ``async_sessionmaker`` or an ``AsyncEngine``, await the
+    The worker waits, by stamina's retries, while a connection is lost, a server is read-only or fails over, or a lock
+    times out. A row on which the server or a hook fails is reported and tried again in the next round; the others move.
+    The logger ``sqlalchemy_fsm_mysql.due`` has a line at INFO for each batch, and one at WARNING for each such row and
+    each wait.
+
+    *sessions* is a ``sessionmaker`` or an ``Engine``. With an ``async_sessionmaker`` or an ``AsyncEngine``, await the
     call.
 
     Raises: TypeError and ValueError as :func:`fire_due`, and for an *every* that is no positive timedelta; and the
-    errors that are no row's, such as a missing table.
+    errors that do not belong to one row, such as a missing table.
     """
     if not is_number_of_rows(limit):
         raise ValueError(f"limit={shown(limit)}; it must be a number of rows, at least 1")

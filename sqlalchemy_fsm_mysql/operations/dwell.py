@@ -30,8 +30,8 @@ Origin = Literal["column", "history"]
 class Dwell:
     """How long rows stay in one state.
 
-    `count` is the number of stays. `median`, `p95` (19 of 20 stays are not longer) and `oldest`, the longest stay, are
-    None without a stay.
+    `count` is the number of stays. `median`, `p95` (19 of 20 stays are not longer) and `oldest` (the longest stay) are
+    timedeltas, None without a stay.
     """
 
     count: int
@@ -40,7 +40,7 @@ class Dwell:
     oldest: timedelta | None = None
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """These figures for JSON; times in seconds."""
+        """These figures for JSON, with times in seconds."""
         times = {"median": self.median, "p95": self.p95, "oldest": self.oldest}
         seconds = {name: None if time is None else time.total_seconds() for name, time in times.items()}
         return {"count": self.count, **seconds}
@@ -75,18 +75,21 @@ def dwell_times(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Any:
-    """How long rows stay in each state of *column* (``Order.state``): ``{state: Dwell}``, by the names stored.
-    An alias counts as its state.
+    """Measure how long rows stay in each state of *column* (``Order.state``).
 
-    With ``origin="column"``, the stays are those of the rows that are in the state now, up to now, by the
-    ``StateSinceColumn``. With ``origin="history"``, they are those that have ended: the time from the history row that
-    entered the state to the one that left it. A transition from a state to itself ends no stay. The history has no row
-    for the birth of a row, so the stay in its first state is not counted. By default it is the column, and the history
-    where there is none. *since* (included) and *until* (not included) limit the time at which the stays of a history
-    ended, in UTC.
+    Returns: a dict ``{state: Dwell}`` of stored values. Every declared state is included, and so is a state that rows
+    have and the machine does not declare. An alias counts as its state.
 
-    Every declared state is there, and so is one that rows hold and the machine does not declare. It is one statement,
-    and the server sorts all stays: on a large table, ask a replica. Given an ``AsyncSession``, await it.
+    *origin* chooses the source of the times. None takes the column if there is one, and else the history.
+
+    - ``"column"``: the rows that are in the state now, from the time in the ``StateSinceColumn`` until now.
+    - ``"history"``: the stays that have ended, from the history row that entered the state to the one that left it. A
+      transition from a state to itself ends no stay. The stay in the first state of a row is not counted, because the
+      history has no row for the creation of a row. *since* (included) and *until* (not included) limit the time at
+      which the stays ended, in UTC.
+
+    The call is one statement, and the server sorts all stays: on a large table, use a replica. With an
+    ``AsyncSession``, await the call.
 
     Raises: TypeError when *column* is no state column or has neither, and for limits without a history; ValueError for
     another *origin*.

@@ -68,28 +68,29 @@ def enforce_machine(
     mode: Mode = "refuse",
     lock_wait_timeout: int = LOCK_WAIT,
 ) -> None:
-    """Have the database of *bind* enforce the machine of *column* on every writer, by triggers on its table.
+    """Create triggers on the table of *column* that enforce the machine for every writer of the database.
 
-    *column* is a mapped attribute, ``Order.state``, or a Core column with a ``StateType``. Triggers of an older machine
-    are replaced: the new ones are created first, so at no time is the table without, and for that moment only what
-    both allow is allowed. Called again, it does nothing, and several processes may call it at once. Rows are not looked
-    at.
+    *column* is a mapped attribute, ``Order.state``, or a Core column with a ``StateType``. Existing rows are not read.
+    Called again, it does nothing, and several processes can call it at once. Triggers of an older machine are replaced.
+    The new ones are created first, so the table always has triggers; for that moment they allow only transitions that
+    both machines have.
 
-    *also* are further machines, each a `Machine`, the text of its ``to_json()``, or edges: ``{"paid": ["void"]}``.
-    Edges from None are states of a new row. The triggers allow the edges of all of them. In a rolling deploy it is the
-    machine of the servers that run the other release.
+    *also* are further machines whose transitions are allowed, too, such as the machine of the other release during a
+    rolling deploy. Each is a `Machine`, the text of its ``to_json()``, or transitions: ``{"paid": ["void"]}``.
+    Transitions from None are states of a new row.
 
-    With *mode* ``"watch"`` the triggers refuse nothing: they write each edge that the rules do not allow to the table
-    ``fsm_watched_edges``, in the writer's own transaction, for :func:`~.operations.enforcement.watched_edges`.
+    With the *mode* ``"watch"``, the triggers refuse nothing. They count each undeclared transition in the table
+    ``fsm_watched_edges``, in the writer's own transaction. :func:`~.operations.enforcement.watched_edges` reads it.
 
-    MySQL and MariaDB commit an open transaction before they create a trigger, and need the privilege TRIGGER for it;
-    with the binary log on, see ``log_bin_trust_function_creators``. While it waits for the table, all other writers
-    wait, too: an attempt gives up after *lock_wait_timeout* seconds, a second later the next one begins, five in all.
+    MySQL and MariaDB commit an open transaction before they create a trigger, and require the privilege TRIGGER. If the
+    binary log is on, see ``log_bin_trust_function_creators``. While the statement waits for the table, all other
+    writers wait, too. So an attempt ends after *lock_wait_timeout* seconds, and the next one begins a second later,
+    with five attempts in all.
 
-    Raises: TypeError when *column* holds no machine's state; ValueError for another *mode*, and a *lock_wait_timeout*
-    that is no number of seconds; FSMError for a database whose triggers are not known here; TableBusy, a LockTimeout,
-    after the last attempt, when nothing is left half done unless it says so; SQLAlchemy's DBAPIError for a missing
-    privilege or table.
+    Raises: TypeError when *column* has no machine; ValueError for another *mode*, and a *lock_wait_timeout* that is no
+    number of seconds; FSMError for a database whose triggers are not supported; TableBusy, a LockTimeout, after the
+    last attempt, with nothing half done unless the message reports it; SQLAlchemy's DBAPIError for a missing privilege
+    or table.
     """
     if mode not in ("refuse", "watch"):
         raise ValueError(f"mode={shown(mode)}; triggers either 'refuse' or 'watch'")
@@ -101,11 +102,11 @@ def enforce_machine(
 
 
 def release_machine(column: object, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
-    """Take the triggers of :func:`enforce_machine` for *column* away, whichever machine made them.
+    """Drop the triggers that :func:`enforce_machine` has made for *column*, whichever machine made them.
 
     Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
-    seconds; FSMError when the account could not see a trigger, if there was one; TableBusy, a LockTimeout, as for
-    :func:`enforce_machine`; SQLAlchemy's DBAPIError.
+    seconds; FSMError when the account cannot see triggers; TableBusy, a LockTimeout, as for :func:`enforce_machine`;
+    SQLAlchemy's DBAPIError.
     """
     require_seconds(lock_wait_timeout)
     own = state_column(column)
@@ -124,14 +125,13 @@ def require_seconds(lock_wait_timeout: Any) -> None:
 def permitted(
     column: object, connection: Connection, source: str, target: str, *, rows: int
 ) -> AbstractContextManager[None]:
-    """The way through the triggers, for repairs: within the block *connection* may take *rows* rows along one edge.
+    """Within the block, *connection* can take *rows* rows along one transition that the triggers refuse, for a repair.
 
-    *source* and *target* are the texts that rows hold. Every other write in the block must follow the machine,
-    and so is all that comes after it. ``force_state`` and the Alembic operation ``migrate_states`` go this way.
+    *source* and *target* are the stored values. Every other write in the block has to follow the machine, and so does
+    every write after the block. ``force_state`` and the Alembic operation ``migrate_states`` use it. On SQLite, a
+    trigger that does not count the rows replaces the usual one for the block, within a savepoint.
 
-    On SQLite the trigger is replaced for the block, within a savepoint, by one that does not count the rows.
-
-    Raises: TypeError when *column* holds no machine's state; ValueError when *rows* is no number of rows.
+    Raises: TypeError when *column* has no machine; ValueError when *rows* is no number of rows.
     """
     if type(rows) is not int or rows < 1:
         raise ValueError(f"rows={shown(rows)}; it must be a number of rows, at least 1")
@@ -384,9 +384,10 @@ def remove_triggers(connection: Connection, column: Column[Any], *, lock_wait_ti
 
 @dataclass(frozen=True, slots=True)
 class WatchedEdge:
-    """Edges of the same kind that triggers in the mode "watch" have let pass.
+    """A transition that the machine does not declare, counted by triggers in the mode "watch".
 
-    `source` is None for a new row. `account` is the login, ``user@host``, None on SQLite. `first` and `last` are UTC.
+    `source` and `target` are the stored values; `source` is None for a new row. `times` is how often it happened,
+    `first` and `last` are the times in UTC. `account` is the login ``user@host``, None on SQLite.
     """
 
     source: str | None
@@ -398,11 +399,12 @@ class WatchedEdge:
 
 
 def watched_edges(column: object, bind: Connection | Engine) -> list[WatchedEdge]:
-    """The edges that the machine of *column* does not allow and that were taken all the same, the most frequent first.
+    """The undeclared transitions of *column* that triggers in the mode "watch" have counted.
 
-    ``enforce_machine(column, bind, mode="watch")`` has them written down; the list is empty before.
+    Returns: a list of `WatchedEdge`, the most frequent first; empty before ``enforce_machine(column, bind,
+    mode="watch")``.
 
-    Raises: TypeError when *column* holds no machine's state; SQLAlchemy's errors.
+    Raises: TypeError when *column* has no machine; SQLAlchemy's errors.
     """
     own = state_column(column)
     with connected(bind) as connection:

@@ -35,11 +35,12 @@ def count_transitions(
 def count_transitions(
     column: Any, session: Any, /, *, since: datetime | None = None, until: datetime | None = None
 ) -> Any:
-    """How often each edge was taken, by the history of *column*, ``Order.state``: ``{(event, source, target): times}``.
+    """Count how often each transition of *column* (``Order.state``) was taken, from its history.
 
-    The states are as they are stored now; a forced state is the event ``force_state``. *since* (included) and *until*
-    (not included) limit the time, in UTC without a time zone, as the history has it. It reads the whole history, or
-    what of it is within the limits: on a large one, ask a replica. Given an ``AsyncSession``, await it.
+    Returns: a dict ``{(event, source, target): times}`` of stored values. A forced state is the event ``force_state``.
+
+    *since* (included) and *until* (not included) limit the time, as naive datetimes in UTC. The call reads the whole
+    history within these limits: on a large history, use a replica. With an ``AsyncSession``, await the call.
 
     Raises: TypeError when the column has no history.
     """
@@ -54,10 +55,10 @@ def count_rows(column: object, session: AnySession, /) -> dict[str, int]: ...
 @overload
 def count_rows(column: object, session: AsyncSession, /) -> Later[dict[str, int]]: ...
 def count_rows(column: Any, session: Any, /) -> Any:
-    """How many rows are in each state of *column* (``Order.state``) now: ``{state: rows}``, by the names stored.
+    """Count how many rows are in each state of *column* (``Order.state``) now.
 
-    A state without rows is there with 0; so is a state that rows hold and the machine does not declare, with their
-    number. Given an ``AsyncSession``, await it.
+    Returns: a dict ``{state: rows}`` of stored values. A state without rows has 0. A state that rows have and the
+    machine does not declare is included. With an ``AsyncSession``, await the call.
 
     Raises: TypeError when *column* is no state column.
     """

@@ -19,9 +19,12 @@ SEVERITIES = ("error", "warning", "note")
 class Finding:
     """One thing that the doctor found.
 
-    `severity` is ``"error"`` (the program will fail, or the data is wrong), ``"warning"`` (it can go wrong) or
-    ``"note"`` (to be known). `kind` names the check and stays the same between releases, `what` is true, `advice` is
-    what to do, and `rows` the numbers of rows by state, where it is about rows.
+    - `severity`: ``"error"`` (the program will fail, or the data is wrong), ``"warning"`` (it can go wrong) or
+      ``"note"``.
+    - `kind`: the name of the check, which stays the same between releases.
+    - `what`: the fact, in a sentence.
+    - `advice`: the remedy, in a sentence.
+    - `rows`: the numbers of rows by state, for a finding about rows.
     """
 
     severity: str

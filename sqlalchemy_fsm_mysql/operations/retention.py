@@ -41,12 +41,13 @@ def prune_history(
     column: object, session: AsyncSession, /, *, older_than: timedelta, limit: int = ...
 ) -> Later[int]: ...
 def prune_history(column: object, session: Any, /, *, older_than: timedelta, limit: int = 1000) -> Any:
-    """Delete history rows of *column* (``Order.state``) that are older than *older_than*; how many rows were deleted.
+    """Delete history rows of *column* (``Order.state``) that are older than *older_than* by the database's clock.
 
-    The age is by the database's clock. At most *limit* rows are deleted, the oldest numbers of each row first. The last
-    history row of each row stays, whatever its age: the next number follows it. ``replay(rows, pruned=True)`` checks a
-    history whose beginning is gone; a token that is deleted is forgotten. An index on ``at`` finds the rows. Given an
-    ``AsyncSession``, await it.
+    Returns: the number of deleted rows. At most *limit* rows are deleted, the oldest numbers of each row first.
+
+    The last history row of each row stays, whatever its age, because the next number follows it. ``replay(rows,
+    pruned=True)`` checks a history without its beginning. A token that is deleted is forgotten. An index on ``at``
+    finds the rows. With an ``AsyncSession``, await the call.
 
     Raises: TypeError when the column has no history, or an argument is of another type; ValueError for an *older_than*
     that is negative or a *limit* below 1.
@@ -91,11 +92,13 @@ def erase_actor(
     details: bool = False,
     limit: int = 1000,
 ) -> Any:
-    """Take *actor* out of the history of *column* (``Order.state``); how many history rows were changed.
+    """Remove the name *actor* from the history of *column* (``Order.state``). The transitions and their order stay.
 
-    *replacement* stands in the place of the name, NULL when it is None. With *details*, those rows lose their details,
-    too. Names are compared byte by byte. At most *limit* rows are changed; an index on ``actor`` finds them. The
-    transitions and their order stay. Given an ``AsyncSession``, await it.
+    Returns: the number of changed history rows, at most *limit*.
+
+    *replacement* takes the place of the name; None stores NULL. With *details*, the details of those rows are emptied,
+    too. Names are compared byte by byte. An index on ``actor`` finds the rows. With an ``AsyncSession``, await the
+    call.
 
     Raises: TypeError when the column has no history, or an argument is of another type; ValueError for a *replacement*
     that is too long or *actor* itself, or for a *limit* below 1.

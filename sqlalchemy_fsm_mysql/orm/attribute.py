@@ -27,7 +27,11 @@ if TYPE_CHECKING:
         def in_group(self, group: str, /) -> ColumnElement[bool]: ...
 
     class StateMapped(Mapped[S]):
-        """``Mapped[S]`` for a state column."""
+        """``Mapped[S]`` for a state column. With it, type checkers know ``can``, ``after``, ``due`` and ``in_group``.
+
+        For example ``state: StateMapped[Status] = StateMachineColumn(machine)``. At run time it is ``Mapped``. With
+        ``Mapped`` the methods work as well, but type checkers regard their results as Any.
+        """
 
         @overload
         def __get__(self, instance: None, owner: object) -> StateAttribute[S]: ...
@@ -39,8 +43,8 @@ else:
     StateAttribute = InstrumentedAttribute
 
     class StateMapped(Mapped[S]):
-        """``Mapped[S]`` for a state column: type checkers know ``can``, ``after``, ``due`` and ``in_group`` of it.
+        """``Mapped[S]`` for a state column. With it, type checkers know ``can``, ``after``, ``due`` and ``in_group``.
 
-        As in ``state: StateMapped[Status] = StateMachineColumn(machine)``. At run time it is ``Mapped``; with that, the
-        methods work as well, and type checkers take their results for Any.
+        For example ``state: StateMapped[Status] = StateMachineColumn(machine)``. At run time it is ``Mapped``. With
+        ``Mapped`` the methods work as well, but type checkers regard their results as Any.
         """

@@ -86,17 +86,18 @@ def fire_key(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on the row of *model* with this primary *key*, without loading it: one statement in all.
+    """Fire *event* on the row of *model* with the primary key *key*, without loading the row: one statement.
 
-    *key* is one value, or for a composite key a tuple in the order of the model's primary key, or a mapping by
-    attribute name. The other arguments are those of :meth:`Stateful.fire`. If the session has an instance of the row,
-    it is brought up to date.
+    Returns: a :class:`Moved`. Its ``.instance`` is None. If the session has an instance of the row, that instance shows
+    the new state afterwards.
 
-    *session* may be a Core ``Connection`` (an ``AsyncConnection``: await the call). Everything else is as with a
-    session, at about half of its CPU time: history, tokens, hooks, which get the connection, and errors.
+    *key* is one value. A composite key is a tuple in the order of the model's primary key, or a mapping by attribute
+    name. *session* can be a Core ``Connection``, which takes about half of the CPU time of a session. History, tokens,
+    hooks and errors are the same; hooks get the connection. With an ``AsyncSession`` or an ``AsyncConnection``, await
+    the call. Nothing is committed.
 
-    Raises: TransitionNotAllowed, GuardNotSatisfied, RowNotFound, UnknownState, and, before any SQL, UnknownEvent, and
-    TypeError for a key or a payload that does not fit; and the errors of the server, as ``fire()``.
+    Raises: UnknownEvent, and TypeError for a key or a payload that does not fit, before any SQL; TransitionNotAllowed,
+    GuardNotSatisfied, RowNotFound, UnknownState; and the errors of the server, as ``fire()``.
     """
     return at_key()("fire_key", model, key, event, session, column, payload, actor, details, token)
 
@@ -142,7 +143,13 @@ def try_fire_key(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """As :func:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
+    """Fire *event* as :func:`fire_key`, and return a refusal as a value.
+
+    Returns: a :class:`Moved`, which is true, or a :class:`Refused`, which is false and has the row's state and the
+    reason.
+
+    Raises: as :func:`fire_key`, except TransitionNotAllowed and GuardNotSatisfied.
+    """
     return at_key()("try_fire_key", model, key, event, session, column, payload, actor, details, token)
 
 
@@ -178,12 +185,13 @@ def force_state(
     actor: str | None = None,
     details: Any = None,
 ) -> Any:
-    """Set the row of *instance* to *state* without an event of the machine: for operators and data repair.
+    """Set the row of *instance* to *state* without an event, for operators and for the repair of data.
 
-    *state* must be declared, and the effects of ``on_enter`` and ``on_exit`` are written. The row may be in any state,
-    also in one that the machine does not declare; for NULL, the source is ``""``. The outcome is a :class:`Moved` of
-    the event ``"force_state"``, and so is the history row. *column* names the machine when the model has several. With
-    an ``AsyncSession``, await the call.
+    Returns: a :class:`Moved` of the event ``"force_state"``. The history row has the same event.
+
+    The row can be in any state, even in one that the machine does not declare. For NULL, the ``source`` is ``""``.
+    *state* has to be declared. The effects of ``on_enter`` and ``on_exit`` are written. *column* names the machine when
+    the model has several. With an ``AsyncSession``, await the call.
 
     Raises: ValueError for an undeclared state; TypeError when an effect of ``on_enter`` or ``on_exit`` needs a payload;
     InstanceStateError, RowNotFound, UniqueViolation.

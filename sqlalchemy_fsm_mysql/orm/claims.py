@@ -87,17 +87,20 @@ def claim(
     lease: timedelta | None = None,
     **payload: Any,
 ) -> Any:
-    """Lock up to *limit* free rows that match, fire *event* on them, and return their instances.
+    """Lock up to *limit* free rows that match, fire *event* on them, and return their instances: the claim of a worker.
 
-    Rows that another transaction has locked are skipped (``FOR UPDATE SKIP LOCKED``), so workers do not wait for each
-    other, and no two get the same row. The instances come in the order of *order_by* (one expression or several;
-    the primary key when left out). The claim is committed with the transaction; until then the rows are only locked.
+    Returns: a list of instances in the order of *order_by*, empty when no row is free.
 
-    With *lease*, a timedelta, the rows belong to ``worker="…"``, which is then needed, until so long from now by the
-    database's clock: the same UPDATE writes the columns of :class:`Leased`, and :func:`extend_lease` extends the lease.
-    An event with a payload named ``worker`` gets it as well.
+    Rows that another transaction has locked are skipped (``FOR UPDATE SKIP LOCKED``). So workers do not wait for each
+    other, and no two workers get the same row. The claim is committed with the transaction; until then the rows are
+    only locked.
 
-    An instance that is in the session already is read again, except for edits that are not flushed (autoflush is off).
+    With *lease*, the rows belong to the worker *worker*, who then has to be named, for that long from now by the
+    database's clock. The same UPDATE writes the columns of :class:`Leased`. :func:`extend_lease` extends the lease. An
+    event with a payload named ``worker`` gets the name as well.
+
+    An instance that is in the session already is read again, except for edits that are not flushed (with autoflush
+    off).
 
     Raises: ValueError for a *limit* below 1; TransactionRequired in AUTOCOMMIT; InstanceStateError for an instance with
     a version and edits that are not flushed; else as :func:`fire_where`.

@@ -49,24 +49,27 @@ _CLOSED = "this Coalescer is closed, and accepts no fire"
 
 
 class Coalescer(Generic[E]):
-    """Fires of many tasks or threads go out together, in one packet with one COMMIT, and each has its own outcome.
+    """Sends the fires of many tasks or threads together, with one COMMIT. Each caller gets its own outcome.
 
     ::
 
         async with Coalescer(async_engine) as fires:
             moved = await fires.fire_key(Order, 42, "Stop")
 
-    With an ``AsyncEngine``, use ``async with`` and await the calls, in one event loop. With an ``Engine``, use ``with``
-    and call from any number of threads. A call returns when its transaction is committed.
+    With an ``AsyncEngine``, use ``async with`` and await the calls, in one event loop. With an ``Engine``, use
+    ``with``, and call from any number of threads. A call returns when its transaction is committed.
 
-    A batch has at most *max_batch* fires. It is sent when it is full, or when its first fire has waited for *max_wait*.
-    At most *connections* batches are on their way, never two with fires on one row; meanwhile, the next one gathers. At
-    most *max_pending* fires wait: a further caller waits until there is room.
-
-    When one fire of a batch fails, nothing of the batch is committed. That fire is then run alone, and the others
-    again, so an error reaches its own caller only. A fire with more than 8,192 characters of values is run alone: a
-    packet that is too large ends the connection. When the outcome of the COMMIT is unknown, a fire with a token is
-    sent again under it, which moves the row once; a fire without a token raises OutcomeUnknown.
+    - **Batches**: a batch has at most *max_batch* fires. It is sent when it is full, or when its first fire has waited
+      for *max_wait*.
+    - **At once**: at most *connections* batches are under way, and never two with fires on one row. The next batch
+      fills while they are.
+    - **Queue**: at most *max_pending* fires wait. A further caller waits until there is room.
+    - **Errors**: when one fire of a batch fails, nothing of the batch is committed. That fire is then run alone, and
+      the others again, so only its own caller gets the error.
+    - **Large fires**: a fire with more than 8,192 characters of values is run alone, because a packet that is too large
+      ends the connection.
+    - **Unknown COMMIT**: a fire with a token is sent again under its token, which moves the row once. A fire without a
+      token raises OutcomeUnknown.
 
     Raises: TypeError when *engine* is no engine, or a limit no number; ValueError for a limit that is too small.
     """
@@ -138,7 +141,9 @@ class Coalescer(Generic[E]):
         token: str | None = None,
         **payload: Any,
     ) -> Any:
-        """As :func:`~sqlalchemy_fsm_mysql.fire_key`, in a batch with the fires of other callers; committed on return.
+        """Fire as :func:`~sqlalchemy_fsm_mysql.fire_key`, in a batch with the fires of other callers.
+
+        Returns: a :class:`Moved`, which is committed.
 
         A caller that gives up (its task is cancelled) before the batch is sent takes its fire back. Afterwards the fire
         goes on, and its outcome is dropped.
@@ -189,19 +194,21 @@ class Coalescer(Generic[E]):
         token: str | None = None,
         **payload: Any,
     ) -> Any:
-        """As :meth:`fire_key`, with a refusal as a value: falsy, with the state observed and the reason."""
+        """Fire as :meth:`fire_key`, and return a refusal as a value: a :class:`Refused`, which is false."""
         fire = self._fire(model, key, event, column, payload, Attribution(actor, details, token))
         return self._front.fire(fire, raises_refusal=False)
 
     def close(self) -> None:
-        """Accept no further fire, and return when all that wait have their outcomes; for a coalescer of an ``Engine``.
+        """Accept no further fire, and return when all waiting fires have their outcomes.
 
-        Raises: TypeError for one of an ``AsyncEngine``: await :meth:`aclose`.
+        It is for a coalescer of an ``Engine``.
+
+        Raises: TypeError for a coalescer of an ``AsyncEngine``: await :meth:`aclose`.
         """
         _require(self._front, _Threads, "await aclose()").close()
 
     async def aclose(self) -> None:
-        """As :meth:`close`, for a coalescer of an ``AsyncEngine``."""
+        """Close as :meth:`close`, for a coalescer of an ``AsyncEngine``: await it."""
         await _require(self._front, _Tasks, "call close()").close()
 
     def __enter__(self) -> Self:

@@ -18,13 +18,17 @@ __all__ = ["CoalescerFigures", "Limits", "Pending", "Queue"]
 
 @dataclass(frozen=True, slots=True)
 class CoalescerFigures:
-    """The figures of a coalescer since it was made; every number but `pending` and `mean_size` only grows.
+    """The figures of a coalescer since it was made. Every number except `pending` and `mean_size` only grows.
 
-    `moved`, `refused` and `failed` are the numbers of outcomes, `cancelled` that of fires whose caller gave up before
-    they were sent. `batches` were sent, in `packets` packets or transactions, the largest of `largest` fires. `rerun`
-    fires were run alone, after an error or because they need a transaction. `pending` fires wait now. `waited` and
-    `took` are sums in seconds over all fires: from the call until the batch was sent, and until the outcome was there.
-    `longest` is the longest of the latter, in seconds.
+    - `moved`, `refused`, `failed`: the numbers of outcomes of each kind.
+    - `cancelled`: the number of fires whose caller gave up before they were sent.
+    - `batches`: the number of batches, sent in `packets` packets or transactions. `largest` is the most fires of a
+      batch.
+    - `rerun`: the number of fires that were run alone, after an error or because they need a transaction.
+    - `pending`: the number of fires that wait now.
+    - `waited`, `took`: sums over all fires, in seconds: from the call until the batch was sent, and from the call until
+      the outcome was known.
+    - `longest`: the largest single value of `took`, in seconds.
     """
 
     moved: int = 0

@@ -55,28 +55,34 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     one_packet: bool = False,
     **options: Any,  # Any: those of mapped_column, each of its own type
 ) -> StateColumn:
-    """A :func:`~sqlalchemy.orm.mapped_column` that holds the state of *machine*.
+    """A :func:`~sqlalchemy.orm.mapped_column` that stores the state of *machine*.
 
-    The column is NOT NULL, and the machine's initial state is its default, in Python and in the DDL. *storage* is
-    ``"enum"`` (ENUM on MySQL and MariaDB, where appending a state later is instant), ``"varchar"`` (VARCHAR with a
-    named CHECK), or ``"integer"``: the values of the machine's Enum class, which are ints, in SMALLINT or INT with a
-    named CHECK. A database without ENUM has VARCHAR and CHECK in its place. While *protected*, assigning the attribute
-    of a stored instance raises :class:`StateAssignmentError`, and comparing it with a text that is no state raises
-    ValueError. All other *options* go to ``mapped_column``, and so do the positional *arguments*: the column's name,
-    and parts such as ``ForeignKey("states.name")``.
+    It is NOT NULL. The default is the initial state, in Python and in the DDL. *storage* chooses the database column.
+    On a database without ENUM, VARCHAR with a CHECK takes its place.
 
-    With *enforced*, ``metadata.create_all()`` gives a new table the triggers that enforce the machine on every writer
-    (see :func:`enforce_machine`). They let a row begin only in the initial state, in a state in which
-    ``fire_or_create`` creates one, and in *initial_states*: more states, or ``ANY`` for all.
+    - ``"enum"``: ENUM on MySQL and MariaDB. Appending a state later is instant.
+    - ``"varchar"``: VARCHAR with a named CHECK.
+    - ``"integer"``: SMALLINT or INT with a named CHECK. It stores the values of the machine's Enum class, which have to
+      be ints.
 
-    With *one_packet*, the fires of this machine are sent as under the execution option ``fsm_one_packet``, on every
-    engine that does not set the option itself.
+    If *protected*, assigning the attribute of a stored instance raises :class:`StateAssignmentError`, and comparing it
+    with a text that is no state raises ValueError.
 
-    Raises: TypeError when *machine* is no Machine, or another type is given; ValueError for another *storage*, for
-    ``"integer"`` where a state has no int, for ``nullable=True``, or an undeclared one of *initial_states*.
-    InvalidMachine when the class is mapped and the column cannot be moved by events: in the primary key, as the
-    discriminator, with ``onupdate`` or a default that is no state, or where ``use_existing_column=True`` finds a column
-    of another machine.
+    If *enforced*, ``metadata.create_all()`` gives a new table the triggers that enforce the machine for every writer,
+    as :func:`enforce_machine` does. A row can then only be inserted in the initial state, in a state in which
+    ``fire_or_create`` creates one, and in *initial_states*: further states, or ``ANY`` for all.
+
+    If *one_packet*, the fires of this machine are sent as with the execution option ``fsm_one_packet``, on every engine
+    that does not set this option itself.
+
+    All other *options*, and the positional *arguments* (the column's name, ``ForeignKey("states.name")``), go to
+    ``mapped_column``.
+
+    Raises: TypeError when *machine* is no Machine, or another type is passed; ValueError for another *storage*, for
+    ``"integer"`` where a state has no int, for ``nullable=True``, or an undeclared state in *initial_states*.
+    InvalidMachine when the class is mapped and events cannot move the column: in the primary key, as the discriminator,
+    with ``onupdate`` or a default that is no state, or where ``use_existing_column=True`` finds a column of another
+    machine.
     """
     if not isinstance(machine, Machine):
         raise TypeError(f"StateMachineColumn takes a Machine first, not {shown(machine)}")
@@ -157,10 +163,10 @@ class StateColumn(_Declared):
 
 
 class StateType(Choosable, TypeDecorator[Any]):
-    """The type of a column that holds the state of *machine*; for Core tables and imperative mappings.
+    """The SQLAlchemy type of a column that stores the state of *machine*, for Core tables and imperative mappings.
 
-    Binding an undeclared state raises ValueError. Loading one never fails, because another release may have written
-    it: the value is the stored text, and firing on the row raises :class:`UnknownState`.
+    Binding an undeclared state raises ValueError. Loading one never fails, because another release may have written it:
+    the value is then the stored text, and firing on the row raises :class:`UnknownState`.
     """
 
     enforced: bool

@@ -80,19 +80,21 @@ def commit_with_fire(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on the row of *instance* as the last act of the session's transaction, and commit that.
+    """Fire *event* on the row of *instance*, and commit the session's transaction.
 
-    With ``fsm_one_packet``, the UPDATE, the history row and the COMMIT go out in one packet, so the row is locked for
-    no round trip. Where that is not possible, they go out one by one, with the same outcomes and errors. The arguments
-    are those of :meth:`Stateful.fire`. With an ``AsyncSession``, await the call.
+    Returns: a :class:`Moved`. The transaction is committed.
 
-    The transaction is committed if, and only if, the event moves the row, or has moved it before under the same token.
-    After a refusal it is rolled back. After any other error, nothing is committed, unless the error is OutcomeUnknown:
-    roll back, as after a failed ``commit()``.
+    With ``fsm_one_packet``, the UPDATE, the history row and the COMMIT are sent in one packet, so the row is locked for
+    no round trip. Where that is not possible, they are sent one by one, with the same outcomes and errors. The
+    arguments are those of :meth:`Stateful.fire`. With an ``AsyncSession``, await the call.
+
+    The transaction is committed only if the event moves the row, or has moved it before under the same token. After a
+    refusal it is rolled back. After any other error nothing is committed, unless the error is OutcomeUnknown: then roll
+    back, as after a failed ``commit()``.
 
     Pending changes are flushed before the fire. Listeners of ``before_commit`` are called before the packet, and so
-    before the fire; where the two go out apart, between the fire and the COMMIT. For a move that functions of
-    ``on_moved`` may want, the two go out apart: these functions run in the transaction, between the move and the
+    before the fire; if the two are sent apart, between the fire and the COMMIT. If the move may call functions of
+    ``on_moved``, the two are sent apart, because these functions run in the transaction, between the move and the
     COMMIT. Functions of ``on_committed``, ``after_commit`` and ``expire_on_commit`` are as after ``commit()``.
 
     Raises: as ``fire()`` and :func:`run_transaction`; OutcomeUnknown with all tokens of the transaction when the
@@ -142,7 +144,13 @@ def try_commit_with_fire(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """As :func:`commit_with_fire`, with a refusal as a value: falsy, and the transaction is rolled back."""
+    """Fire and commit as :func:`commit_with_fire`, and return a refusal as a value.
+
+    Returns: a :class:`Moved`, which is true, or a :class:`Refused`, which is false: then the transaction is rolled
+    back.
+
+    Raises: as :func:`commit_with_fire`, except TransitionNotAllowed and GuardNotSatisfied.
+    """
     attribution = Attribution(actor, details, token)
     work = within(session_or_own(session, instance), _commit_row, "try_commit_with_fire")
     return work(type(instance), instance, None, event, column, payload, attribution, raises_refusal=False)
@@ -189,10 +197,12 @@ def commit_with_fire_key(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """As :func:`commit_with_fire`, on the row of *model* with this primary *key*, which is not loaded.
+    """Fire and commit as :func:`commit_with_fire`, on the row with the primary key *key*, which is not loaded.
 
-    The arguments are those of :func:`fire_key`: *session* may be a Core ``Connection``, whose transaction is then
-    committed, or an ``AsyncConnection``.
+    Returns: a :class:`Moved`. The transaction is committed.
+
+    The arguments are those of :func:`fire_key`. *session* can be a Core ``Connection`` or an ``AsyncConnection``, whose
+    transaction is then committed.
 
     Raises: as ``fire_key`` and ``commit_with_fire``.
     """
@@ -242,7 +252,13 @@ def try_commit_with_fire_key(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """As :func:`commit_with_fire_key`, with a refusal as a value: falsy, and the transaction is rolled back."""
+    """Fire and commit as :func:`commit_with_fire_key`, and return a refusal as a value.
+
+    Returns: a :class:`Moved`, which is true, or a :class:`Refused`, which is false: then the transaction is rolled
+    back.
+
+    Raises: as :func:`commit_with_fire_key`, except TransitionNotAllowed and GuardNotSatisfied.
+    """
     attribution = Attribution(actor, details, token)
     work = within(session, _commit_row, "try_commit_with_fire_key", on_connection=_commit_on_connection)
     return work(model, None, key, event, column, payload, attribution, raises_refusal=False)

@@ -64,11 +64,11 @@ class StateComparator(String.Comparator[Any]):
     """The operators of a state column: those of a string, and ``can``, ``after`` and ``in_group`` of its machine."""
 
     def can(self, event: str, /, **payload: object) -> ColumnElement[bool]:
-        """Whether *event* would move the row, its guards included, as a SQL boolean.
+        """A SQL condition: whether *event* would move the row, its guards included.
 
-        Give the payload here, or leave it out and bind it by name when the statement is executed.
+        Pass the payload here, or leave it out and bind it by name when the statement is executed.
 
-        Raises: UnknownEvent; TypeError for a payload the event does not have.
+        Raises: UnknownEvent; TypeError for a payload that the event does not have.
         """
         machine = self._machine(event)
         if not _is_guarded(machine, event):
@@ -82,7 +82,7 @@ class StateComparator(String.Comparator[Any]):
 
     # Any: a state, whose class the machine has; StateMapped tells it to type checkers.
     def after(self, event: str, /, **payload: object) -> ColumnElement[Any]:
-        """The state after *event*, as a SQL expression; the state itself where the event is refused.
+        """A SQL expression: the state of the row after *event*; its present state where the event is refused.
 
         Raises: as :meth:`can`.
         """
@@ -102,10 +102,10 @@ class StateComparator(String.Comparator[Any]):
         return composed
 
     def due(self, event: str, /) -> ColumnElement[bool]:
-        """Whether the timed *event* is due: the row is in a state that it leaves, and its time has come.
+        """A SQL condition: whether the timed *event* is due.
 
-        The event's other guards are left out, so that an index on the state and the time serves it; :meth:`can` has
-        them all.
+        It is due when it is allowed from the row's state and its time has come. The event's other guards are left out,
+        so that an index on the state and the time can be used. :meth:`can` evaluates all guards.
 
         Raises: UnknownEvent; ValueError for an event without ``after=``.
         """
@@ -121,7 +121,7 @@ class StateComparator(String.Comparator[Any]):
         return composed
 
     def in_group(self, group: str, /) -> ColumnElement[bool]:
-        """Whether the row is in one of the states of *group*, as a SQL boolean; an index on the column serves it.
+        """A SQL condition: whether the row is in one of the states of *group*. An index on the column can be used.
 
         Raises: ValueError for a group that the machine does not have.
         """

@@ -61,20 +61,20 @@ def fire_due(
     actor: str | None = None,
     details: Any = None,
 ) -> Any:
-    """Fire every timed event of *model* on the rows that are due, oldest first; at most *limit* moves.
+    """Fire the timed events of *model* on the rows that are due, the oldest first, with at most *limit* moves.
 
-    Any number of servers may call it at once: rows that another transaction has locked are passed over (``FOR UPDATE
-    SKIP LOCKED``), and no row is fired twice for one time. Of one event, a call fires each row once, even if it stays
-    due. *event* is the only one to fire, *criteria* narrow the rows, *column* names the machine when several have timed
-    events. Rows that another guard of the event refuses are left alone. Hooks are called, and the history is written.
+    Returns: a :class:`MovedRows`. Its ``.event`` is the event's name, or the names of all timed events with commas
+    between them. Its ``.errors`` has a ``RowFailed`` for each row on which the server could not compute a guard or
+    store an effect. Such a row stays as it is, and the others move.
 
-    The locks last until COMMIT, and nothing is committed here, so give a *limit* and commit between calls. A row
-    on which the server cannot compute a guard or store an effect stays as it is, and the others move: the outcome's
-    `.errors` has a ``FireError`` for each such row, with its `.key`. A hook that raises ends the call.
+    Any number of servers can call it at once. Rows that another transaction has locked are skipped (``FOR UPDATE SKIP
+    LOCKED``), and no row is fired twice for one time. One call fires an event on each row once, even if the row stays
+    due. Rows that another guard of the event refuses are left alone. Hooks are called, and the history is written. A
+    hook that raises ends the call.
 
-    *session* may be a Core ``Connection``; hooks get the connection then.
-
-    The outcome's `.event` is the event's name, or the names of all timed events with commas between them.
+    The locks last until COMMIT, and nothing is committed here. So pass a *limit* and commit between calls. *column*
+    names the machine when several have timed events. *session* can be a Core ``Connection``; hooks then get the
+    connection.
 
     Raises: TypeError when there is no timed event, or *column* is needed; ValueError for an *event* that is not timed
     and a *limit* below 1; TransactionRequired in AUTOCOMMIT; else as :func:`fire_where`.

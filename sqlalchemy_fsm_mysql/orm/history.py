@@ -121,13 +121,21 @@ class RecordedState(ExactText):
 
 
 class TransitionHistory(_Parameter[S]):
-    """A declarative mixin for the history of one state column, named by ``__records__``.
+    """A declarative mixin for the history of one state column, which ``__records__`` names, as in ``"Order.state"``.
 
-    The columns: ``record_…`` for each part of the row's key (``record_id``), ``sequence`` (from 1, without gaps),
-    ``event``, ``source``, ``target``, ``at`` (the database's clock, UTC), ``actor`` (at most 255 characters),
-    ``details`` (JSON), ``token`` (unique). The first two are the primary key; on a base that brings a primary key
-    of its own (``id``, made by the database), they are a unique key. More columns may be declared, with defaults; a
-    default that is a function is called once for each statement.
+    Each transition is a row with these columns:
+
+    - ``record_…``: one column for each part of the row's key, such as ``record_id``.
+    - ``sequence``: the number of the transition in the row's history, from 1, without gaps.
+    - ``event``, ``source``, ``target``: the event's name and the stored states.
+    - ``at``: the time in UTC, by the database's clock.
+    - ``actor``: who did it, at most 255 characters; NULL if none was passed.
+    - ``details``: JSON; NULL if none was passed.
+    - ``token``: the idempotency token, unique; NULL if none was passed.
+
+    The key columns and ``sequence`` are the primary key. On a base that has a primary key of its own (``id``, made by
+    the database), they are a unique key. You can declare more columns with defaults. A default that is a function is
+    called once for each statement.
 
     Raises: InvalidMachine when ``__records__`` names no state column that is mapped already, or one with a history, or
     when the base's primary key has a default in Python, or none.
@@ -260,10 +268,12 @@ def find_by_token(column: object, token: str, session: SyncPlace) -> Moved[Any] 
 # Any: the model of the column.
 def find_by_token(column: object, token: str, session: AsyncPlace) -> Later[Moved[Any] | None]: ...
 def find_by_token(column: Any, token: str, session: Any) -> Any:
-    """The committed :class:`Moved` with *token*, ``.replayed`` set; None without one. It resolves an OutcomeUnknown.
+    """Find the committed transition with *token*, for instance after an OutcomeUnknown.
+
+    Returns: its :class:`Moved`, with ``.replayed`` true; None if no committed transition has the token.
 
     *column* is the state column, as in ``find_by_token(Order.state, token, session)``. The read takes a lock on the
-    primary: it waits for a COMMIT in flight, which a plain read can miss. *session* may be a Core ``Connection``. With
+    primary: it waits for a COMMIT in flight, which a plain read can miss. *session* can be a Core ``Connection``. With
     an ``AsyncSession`` or an ``AsyncConnection``, await the call.
 
     Raises: TypeError when the column has no history; ValueError for a text that cannot be a token; FSMError on a server
@@ -304,14 +314,15 @@ def _history_rows(session: Session, instance: Any, column: Any) -> list[Any]:
 
 
 def replay(history: Iterable[object], *, pruned: bool = False) -> State | None:
-    """The state that *history*, the history rows of one row, oldest first, leads to; None without history rows.
+    """Compute the state of a row from *history*, its history rows, oldest first.
 
-    The numbers begin at 1; with *pruned*, they may begin later, as after :func:`prune_history`.
+    Returns: the state after the last history row; None without history rows.
 
-    A history row with a state that the machine no longer declares comes from an earlier release, whose events are not
-    known. It is only checked to follow from the history row before it.
+    The numbers begin at 1. With *pruned*, they can begin later, as after :func:`prune_history`. A history row with a
+    state that the machine no longer declares comes from an earlier release, whose events are not known. It only has to
+    follow from the history row before it.
 
-    Raises: HistoryError naming the first history row that does not follow from the one before it, or that is no
+    Raises: HistoryError with the first history row that does not follow from the one before it, or that is no
     transition of the machine.
     """
     state: State | None = None

@@ -39,16 +39,16 @@ def on_moved(
     """Call the decorated ``f(moved, session)`` after each move of *column* (``Order.state``), inside its transaction.
 
     *event*, *source* and *target* filter the moves, each by one value or several; None is no filter. With an
-    ``AsyncSession`` *f* runs as part of the fire and gets the sync session behind it; for a fire on a Core
-    ``Connection`` it gets the connection. A replayed token and :func:`fire_where` call nothing.
+    ``AsyncSession``, *f* runs as part of the fire and gets the sync session behind it. For a fire on a Core
+    ``Connection``, *f* gets the connection. A replayed token and :func:`fire_where` call nothing.
 
-    *f* may fire further events. Hooks run to completion: every function is called for the first move before any is
-    called for the moves of those events, so each function gets the moves in the order in which they happened. For a
-    move that a savepoint's rollback has undone by then, none is called.
+    *f* can fire further events. Hooks run to completion: every function is called for the first move before any is
+    called for the moves of those events. So each function gets the moves in the order in which they happened. For a
+    move that the rollback of a savepoint has undone by then, no function is called.
 
-    An exception of *f* propagates out of the outermost ``fire()`` and undoes nothing by itself. It keeps no other
-    function from being called, because the caller may commit all the same: the first exception is raised at the end,
-    and further ones are logged. Only when the transaction has ended, the others are not called.
+    An exception of *f* propagates out of the outermost ``fire()`` and undoes nothing by itself. The other functions are
+    still called, because the caller can still commit: the first exception is raised at the end, and further ones are
+    logged. Only when the transaction has ended, the others are not called.
 
     Raises: TypeError when *column* is no state column, or *f* a coroutine function, a generator function, or a function
     that does not take these arguments; UnknownEvent and ValueError for filters that the machine does not declare.
@@ -65,14 +65,13 @@ def on_committed(
 ) -> Callable[[G], G]:
     """Call the decorated ``f(moved)`` once for each move of *column*, after the outermost COMMIT has succeeded.
 
-    That COMMIT is the connection's. A session that has joined a transaction calls nothing when it commits; *f* is
-    called when the owner of the transaction commits it. In AUTOCOMMIT every fire is its own COMMIT, so *f* is called by
-    the fire. *f* is never called for what a rollback or a savepoint's rollback undid.
+    That COMMIT is the connection's. If a session has joined a transaction of its caller, its commit calls nothing; *f*
+    is called when the caller commits the transaction. In AUTOCOMMIT every fire is its own COMMIT, so the fire calls
+    *f*. *f* is never called for a move that a rollback, even of a savepoint, has undone.
 
-    Best effort: a process that dies after COMMIT has not called *f*, so work that must not be lost reads the history
-    instead. The transaction is over and cannot fail any more: an error of *f* is logged, and the other functions are
-    still called. KeyboardInterrupt and SystemExit are raised after the others have been called. The filters are those
-    of :func:`on_moved`.
+    A process that dies after COMMIT has not called *f*. Work that must not be lost reads the history instead. An error
+    of *f* is logged, because the transaction is over and cannot fail any more, and the other functions are still
+    called. KeyboardInterrupt and SystemExit are raised after that. The filters are those of :func:`on_moved`.
 
     Raises: as :func:`on_moved`.
     """
@@ -80,7 +79,7 @@ def on_committed(
 
 
 def remove_hook(column: object, function: Callable[..., object]) -> None:
-    """Remove every registration of *function* for *column*.
+    """Remove every registration of *function* as a hook of *column*.
 
     Raises: ValueError when *function* is not registered.
     """

@@ -42,10 +42,13 @@ _LONGEST = timedelta(days=36_525)
 
 
 class Leased:
-    """A declarative mixin: `worker`, who has the row (at most 64 characters), and `lease_until`, in UTC.
+    """A declarative mixin with the two columns of a lease.
 
-    ``claim(…, lease=…, worker=…)`` writes both, and :func:`extend_lease` the time. The library empties neither: an
-    effect may, as that of a job that is given back.
+    - `worker`: the name of the worker that has the row, at most 64 characters; None without a lease.
+    - `lease_until`: the end of the lease, a datetime in UTC; None without a lease.
+
+    ``claim(…, lease=…, worker=…)`` writes both columns, and :func:`extend_lease` writes the time. The library empties
+    neither of them. An effect can, such as that of an event that gives the job back.
     """
 
     # At run time the attributes have no annotations: MappedAsDataclass refuses an annotated mixin that is no dataclass.
@@ -155,14 +158,16 @@ def extend_lease(
     worker: str | None = None,
     column: Any = None,
 ) -> Any:
-    """Have the lease of *job* end *lease* from now, by the database's clock; whether the row still was the worker's.
+    """Extend the lease of *job*, the heartbeat of a worker: it then ends *lease* from now, by the database's clock.
 
-    False means that the lease has passed on: the row is gone, in another state than that of the claim, or another
-    worker's. Then stop the work. *lease* and *worker* are those of the claim when left out, which the claimed
-    instance remembers in this process. It is one UPDATE, without a history row, a new version or a hook.
+    Returns: true when the row still belongs to the worker. False means that the row is gone, is in another state than
+    that of the claim, or belongs to another worker: stop the work.
 
-    *session* is the instance's own when left out. Give another one, or a ``Connection``, to extend the lease while the
-    job is at work in its own transaction; nothing is committed. With an ``AsyncSession``, await the call.
+    *lease* and *worker* default to those of the claim, which the claimed instance remembers in this process. The UPDATE
+    writes no history row and no new version, and calls no hook.
+
+    *session* defaults to that of the instance. Pass another session or a ``Connection`` to extend the lease while the
+    job works in its own transaction. Nothing is committed. With an ``AsyncSession``, await the call.
 
     Raises: TypeError for a model that is not `Leased`, and when the instance remembers no claim and *lease* or *worker*
     are left out; ValueError as :func:`claim`; InstanceStateError for an instance that is not stored; and the errors of

@@ -65,20 +65,23 @@ def fire_keys(
     details: Any = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on the rows of *model* with these primary *keys*; return one outcome for each, in their order.
+    """Fire *event* on the rows of *model* with the primary keys *keys*, with an outcome for each key.
 
-    An outcome is a ``Moved``, a ``Refused``, or a ``Missing`` where there is no row. On MySQL and MariaDB up to 1,000
-    keys take two statements, and with a history three: a SELECT that locks the rows and reads what the event does to
-    each, one UPDATE, one INSERT of the history rows. More keys are fired on in parts of 1,000, all or none. Keys are
-    as those of :func:`fire_key`. A key that is given twice is fired on twice, one after the other.
+    Returns: a list in the order of *keys*. Each item is a :class:`Moved`, a :class:`Refused`, or a :class:`Missing`
+    where there is no row.
 
-    The rows that refuse the event stay locked until the transaction ends, too. ``on_moved`` functions are called for
-    each move, once all rows have moved. *actor* and *details* are written to each history row; a token belongs to one
-    fire, so there is none here. No instance is loaded; those that the session has are brought up to date.
-    *session* may be a Core ``Connection``.
+    On MySQL and MariaDB, up to 1,000 keys take two statements, and three with a history: a SELECT that locks the rows
+    and reads what the event does to each, an UPDATE, and an INSERT of the history rows. More keys are processed in
+    parts of 1,000, and either all parts succeed or none. A key that is passed twice is fired on twice, one after the
+    other.
+
+    Rows that refuse the event stay locked until the transaction ends, too. Functions of ``on_moved`` are called for
+    each move when all rows have moved. *actor* and *details* are written to each history row. There is no token,
+    because a token belongs to one fire. No instance is loaded; instances that the session has show the new states.
+    *session* can be a Core ``Connection``.
 
     Raises: TypeError for *keys* that are no keys; UnknownState when a row is in a state that the machine does not
-    declare, and then none has moved; else as :func:`fire_key`, but for refusals and missing rows.
+    declare, and then no row has moved; else as :func:`fire_key`, except for refusals and missing rows.
     """
     if isinstance(keys, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(keys, Iterable):
         raise TypeError(f"fire_keys() takes several keys, such as a list, and not {shown(keys)}")

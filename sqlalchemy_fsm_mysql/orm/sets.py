@@ -88,15 +88,22 @@ def fire_where(
 ) -> Any:
     """Fire *event* on every row of *model* that matches all *criteria* and that the event can move.
 
-    *criteria* are SQL expressions on the model; ``true()`` matches all rows. On MySQL and MariaDB, without a history,
-    the call is one UPDATE. With *batch_size*, it processes that many rows at a time, in primary-key order, and does
-    not commit between batches; *progress* is called after each as ``progress(moved so far, None)``, and may commit.
-    With *max_rows*, it counts and locks first, and refuses before anything is changed. Rows that are not moved are
-    neither counted nor an error. With *limit*, it moves at most so many rows: the first in the order of *order_by* (one
-    expression or several; the primary key when left out), which may wait for rows that others have locked. With *keys*,
-    the outcome's ``.keys`` is ``{key: (source, target)}`` of the rows that were moved. Both lock the rows and read
-    their keys first, which costs a statement more. Hooks are not called. The session's instances of the rows are
-    brought up to date or expired. *session* may be a Core ``Connection``.
+    Returns: a :class:`MovedRows` with the number of rows. Rows that the event does not move are neither counted nor an
+    error.
+
+    *criteria* are SQL expressions on the model. ``true()`` matches all rows. On MySQL and MariaDB, without a history,
+    the call is one UPDATE. The options change that:
+
+    - *batch_size* processes so many rows at a time, in primary-key order, and does not commit between batches.
+      *progress* is called after each batch as ``progress(moved so far, None)``, and can commit.
+    - *max_rows* counts and locks the rows first, and refuses before any row is moved when more rows match.
+    - *limit* moves at most so many rows: the first in the order of *order_by*, which is one expression or several. It
+      waits for rows that other transactions have locked.
+    - *keys*, if true, gives the outcome a mapping ``.keys``, ``{key: (source, target)}``, of the rows that moved.
+      *keys* and *limit* lock the rows and read their keys first, which costs one more statement.
+
+    Hooks are not called. The session's instances of the rows are brought up to date or expired. *session* can be a Core
+    ``Connection``.
 
     Raises: TypeError without criteria or for a payload that does not fit; ValueError for sizes below 1; UnknownEvent;
     TooManyRows; and the errors of the server, as ``fire()``.

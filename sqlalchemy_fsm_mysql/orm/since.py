@@ -69,19 +69,20 @@ def StateSinceColumn(  # noqa: N802 - reads as the class it stands for, like Sta
     of: str | None = None,
     **options: Any,  # Any: those of mapped_column, each of its own type
 ) -> MappedColumn[datetime]:
-    """A :func:`~sqlalchemy.orm.mapped_column` that holds since when a row is in its state: a naive datetime in UTC.
+    """A :func:`~sqlalchemy.orm.mapped_column` with the time at which the row entered its state.
 
-    The time is that of the database's clock, with microseconds (SQLite: milliseconds). Every change of the state writes
-    it in the same UPDATE: fires of one row, of a key and of sets, ``claim``, ``fire_or_create`` and ``force_state``. A
-    transition from a state to itself does not. An INSERT writes the current time. *of* names the attribute of the state
-    where a model has several machines. *name* is the column's name in the database, where it is another than the
-    attribute's. All other *options* go to ``mapped_column``; dataclass models need ``init=False``.
+    It is a naive datetime in UTC. The database's clock gives the time, in microseconds (on SQLite, in milliseconds).
+    An INSERT writes the current time. Every change of the state writes the time in the same UPDATE: fires of one row,
+    of a key and of sets, ``claim``, ``fire_or_create`` and ``force_state``. A transition from a state to itself does
+    not. SQL that is not the library's does not write it, and neither does the Alembic operation ``migrate_states``
+    without *since*.
 
-    Rows move past it by SQL that is not the library's, and by the Alembic operation ``migrate_states`` without *since*.
-    ``op.add_since_column`` adds it to a table that has rows.
+    *of* names the attribute of the state where a model has several machines. *name* is the column's name in the
+    database, if it differs from the attribute's. All other *options* go to ``mapped_column``. Dataclass models need
+    ``init=False``. ``op.add_since_column`` adds the column to a table that has rows.
 
     Raises: TypeError for an option that the column decides itself. InvalidMachine when the class is mapped and the
-    column belongs to no state, or to one that has such a column already.
+    column belongs to no state, or to a state that has such a column already.
     """
     for option in options.keys() & _FIXED.keys():
         raise TypeError(f"StateSinceColumn takes no {option}=, because {_FIXED[option]}")

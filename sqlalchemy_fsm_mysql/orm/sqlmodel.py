@@ -30,9 +30,9 @@ def StateField(  # noqa: N802 - reads as SQLModel's Field
     sa_column_kwargs: Mapping[str, object] | None = None,
     **options: object,
 ) -> Any:  # Any: as SQLModel's Field, which stands for a value of the annotated type
-    """A SQLModel ``Field`` that holds the state of *machine*: the state of a new object is the machine's initial one.
+    """A SQLModel ``Field`` that stores the state of *machine*. A new object is in the machine's initial state.
 
-    The arguments are those of ``StateMachineColumn``, and all other *options* go to ``Field``.
+    The arguments are those of ``StateMachineColumn``. All other *options* go to ``Field``.
 
     Raises: TypeError when *machine* is no Machine; as ``StateMachineColumn``.
     """

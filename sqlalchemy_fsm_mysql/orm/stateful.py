@@ -51,16 +51,17 @@ __all__ = ["StateMachineColumn", "StateType", "Stateful"]
 
 
 class Stateful(_Parameters[E, T, H]):
-    """The methods of a model with a :func:`StateMachineColumn`. Type checkers see them when it is inherited.
+    """A mixin with the methods of a model that has a :func:`StateMachineColumn`.
 
-    It has three parameters for type checkers, and each has a default:
+    The model has these methods even without the mixin. With it, type checkers know them. Its three parameters are for
+    type checkers, and each has a default:
 
-    - The names of the events. ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum, has
-      them check the names; the default is ``str``.
-    - The type of the states in outcomes, as in ``Stateful[str, Status]``. By default it is that of the model's
-      attribute ``state``, so it is only needed for an attribute of another name, or for several machines.
-    - The class of the history, as in ``Stateful[str, Status, "OrderTransition"]``. By default ``history()`` returns a
-      list of :class:`TransitionHistory`.
+    - The names of the events: ``Stateful[Literal["Pay", "Ship"]]``, or ``Stateful[Events]`` with a ``str`` Enum. Type
+      checkers then check the names. The default is ``str``.
+    - The type of the states in outcomes: ``Stateful[str, Status]``. By default it is the type of the model's attribute
+      ``state``, so it is only needed for an attribute of another name, or for several machines.
+    - The class of the history: ``Stateful[str, Status, "OrderTransition"]``. By default ``history()`` returns a list of
+      :class:`TransitionHistory`.
     """
 
     @overload
@@ -101,15 +102,16 @@ class Stateful(_Parameters[E, T, H]):
         token: str | None = None,
         **payload: Any,
     ) -> Any:
-        """Fire *event* on this row: one atomic UPDATE, decided by the row in the database, not by the state in memory.
+        """Fire *event* on this row by one atomic UPDATE. The row in the database decides, not the state in memory.
 
-        *session* is the instance's own when left out; if it is an ``AsyncSession``, await the call. *column* names the
-        machine when two of the model have the event. *payload* are the values that the event's guards and effects take.
-        Nothing is committed.
+        Returns: a :class:`Moved`. Nothing is committed.
 
-        Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the state
-        observed, GuardNotSatisfied, RowNotFound, UnknownState; UniqueViolation, TypeError and ValueError for a value
-        that a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
+        *session* defaults to that of the instance. With an ``AsyncSession``, await the call. *column* names the machine
+        when two of the model have the event. *payload* are the values for the event's guards and effects.
+
+        Raises: UnknownEvent and TypeError before any SQL; InstanceStateError; TransitionNotAllowed with the row's
+        state, GuardNotSatisfied, RowNotFound, UnknownState; UniqueViolation, TypeError and ValueError for a value that
+        a unique key or a column refuses; LockTimeout, TransactionAborted and NotWritable of the server.
         """
         return of_instance()("fire", self, event, session, column, payload, actor, details, token)
 
@@ -151,21 +153,31 @@ class Stateful(_Parameters[E, T, H]):
         token: str | None = None,
         **payload: Any,
     ) -> Any:
-        """As :meth:`fire`, with a refusal as a value: :class:`Refused` is falsy. All other errors are raised."""
+        """Fire *event* as :meth:`fire`, and return a refusal as a value.
+
+        Returns: a :class:`Moved`, which is true, or a :class:`Refused`, which is false and has the row's state and the
+        reason.
+
+        Raises: as :meth:`fire`, except TransitionNotAllowed and GuardNotSatisfied.
+        """
         return of_instance()("try_fire", self, event, session, column, payload, actor, details, token)
 
     def can_fire(self, event: E, *, column: object = None) -> bool:
-        """Whether *event* leaves the state in memory. A hint: the state may be stale, and guards are not evaluated.
+        """Whether *event* is allowed from the state in memory. It is a hint: only a fire decides.
 
-        No SQL, unless the state is expired, as after a commit: then it is loaded like any attribute. On an instance of
-        an ``AsyncSession`` it is not loaded, and the result is False: refresh the instance first.
+        The state in memory may be old, and guards are not evaluated. The call sends no SQL, unless the state is
+        expired, as after a commit: then it is loaded like any attribute. On an instance of an ``AsyncSession`` it is
+        not loaded, and the result is False: refresh the instance first.
 
         Raises: UnknownEvent.
         """
         return can_fire(self, event, column=column)
 
     def available_events(self, *, column: object = None) -> list[str]:
-        """The events that leave the state in memory, in the machine's order. A hint, like :meth:`can_fire`."""
+        """The events that are allowed from the state in memory, in the machine's order.
+
+        Returns: a list of names. It is a hint, like :meth:`can_fire`.
+        """
         return available_events(self, column=column)
 
     @overload
@@ -177,10 +189,10 @@ class Stateful(_Parameters[E, T, H]):
         self, session: AsyncSession, /, *, column: object = ..., **payload: object
     ) -> Later[list[str]]: ...
     def possible_events(self, session: Any = None, /, *, column: Any = None, **payload: Any) -> Any:
-        """The events that would move this row now, guards included, in the machine's order: one SELECT.
+        """The names of the events that would move this row now, guards included, in the machine's order, by one SELECT.
 
-        *payload* are the values for the guards; an event whose required payload is not given is left out.
-        This is a plain read, so the row may change before a fire.
+        *payload* are the values for the guards. An event that requires a payload that is not passed is left out. The
+        SELECT takes no lock, so the row can change before a fire.
 
         Raises: TypeError for a payload that no event of the model takes; InstanceStateError.
         """

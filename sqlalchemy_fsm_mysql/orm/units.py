@@ -84,21 +84,22 @@ def run_transaction(
     timeout: float | None = None,
     idempotent: bool = False,
 ) -> Any:
-    """Run ``work(session)`` in a fresh session, commit, and return what it returned.
+    """Run ``work(session)`` in a new session and commit. Run it again if the server has ended the transaction.
 
-    When the server has ended the transaction (a deadlock, a snapshot conflict, a failed certification, a connection
-    lost before COMMIT), the whole unit is run again in another fresh session, up to *attempts* times and for *timeout*
-    seconds (None: no limit), with jittered exponential back-off by stamina, whose instrumentation and testing mode
-    apply. The whole of *work* runs again, also its effects outside of the database.
+    Returns: the result of *work*.
 
-    *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call. An
-    ``Engine`` in its place opens no session, and *work* gets a Core ``Connection`` (an ``AsyncEngine``: an
-    ``AsyncConnection``). A COMMIT of unknown outcome is only run again when the work is *idempotent*, for instance by
-    tokens.
+    The server ends a transaction by a deadlock, a snapshot conflict, a failed certification, or a connection that is
+    lost before COMMIT. Then the whole unit of work runs again in another new session, at most *attempts* times in
+    *timeout* seconds. Between attempts it waits, with the jittered exponential back-off of stamina, whose
+    instrumentation and testing mode apply. The whole of *work* runs again, even its effects outside of the database.
 
-    Raises: TransactionAborted when the attempts are used up; OutcomeUnknown with the tokens that were fired;
-    NotWritable; TypeError when *session_factory* makes no sessions, or one that is in a transaction already; ValueError
-    for *attempts* below 1 and a *timeout* below 0; and any error of *work*.
+    *session_factory* is a ``sessionmaker``, or an ``async_sessionmaker`` with an async *work*: then await the call.
+    With an ``Engine``, *work* gets a Core ``Connection`` (with an ``AsyncEngine``, an ``AsyncConnection``). After a
+    COMMIT of unknown outcome, the work only runs again if it is *idempotent*, for instance by tokens.
+
+    Raises: TransactionAborted after the last attempt; OutcomeUnknown with the tokens that were fired; NotWritable;
+    TypeError when *session_factory* makes no sessions, or a session that is in a transaction already; ValueError for
+    *attempts* below 1 and a *timeout* below 0; and any error of *work*.
     """
     if not callable(session_factory) and not _is_engine(session_factory):
         given = shown(session_factory)

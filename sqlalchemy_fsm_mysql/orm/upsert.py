@@ -112,22 +112,23 @@ def fire_or_create(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on the row with the key of *instance*; a missing row is created from *instance*, and moved.
+    """Fire *event* on the row with the key of *instance*. If the row is missing, create it and move it.
 
-    *instance* is a new object with its primary key set. ``.created`` of the outcome is true when the row was created. A
-    created row is in the state that the event leads to from the initial one; an existing row keeps its columns and
-    moves as by ``fire()``. If the event does not leave the initial state, a missing row is refused and not created.
+    Returns: a :class:`Moved` whose ``.created`` is true when the row was created. A created row is in the state to
+    which the event leads from the initial state. An existing row keeps its columns and moves as by ``fire()``.
 
-    On MySQL and MariaDB it is one ``INSERT … ON DUPLICATE KEY UPDATE``. An event with guards or effects needs a row to
-    evaluate them on: it is fired first, and a missing row is inserted and then fired on. Afterwards *instance* is in
-    the session, unless the session has another object for the row: then that object is ``.instance``.
+    *instance* is a new object with its primary key set. Instead of *instance*, you can pass the model and the *values*
+    of its attributes: ``fire_or_create(Order, {"id": 20}, "Pay", connection)``. Then no object is made, and *session*
+    can be a Core ``Connection``.
 
-    In the place of *instance*, give the model and the *values* of its attributes: ``fire_or_create(Order, {"id": 20},
-    "Pay", connection)``. Then no object is made, and a Core ``Connection`` may stand in the place of the session.
+    If the event is not allowed from the initial state, a missing row is refused and not created. On MySQL and MariaDB
+    the call is one ``INSERT … ON DUPLICATE KEY UPDATE``. An event with guards or effects needs a row to evaluate them
+    on, so it is fired first, and a missing row is inserted and then fired on. Afterwards *instance* is in the session,
+    unless the session has another object for the row: then that object is ``.instance``.
 
     Raises: KeyConflict when another row has one of its unique values; TypeError for an incomplete key, values that the
     model has no attribute for, or a model of several tables; ValueError when another state than the initial one is
-    given; and as ``fire()``.
+    passed; and as ``fire()``.
     """
     attribution = Attribution(actor, details, token)
     if len(arguments) == 4:  # noqa: PLR2004 - the model and its values

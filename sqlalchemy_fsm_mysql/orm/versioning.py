@@ -21,14 +21,16 @@ __all__ = ["record_versions"]
 
 # Any: the model of the column, and the Session.
 def record_versions(column: object, manager: object) -> Callable[[Moved[Any], Any], None]:
-    """Have each fire of *column* (``Order.state``) make a version, as an update by a flush does; the hook that does so.
+    """Make each fire of *column* (``Order.state``) write a version, as an update by a flush does.
 
-    *manager* is the library's ``versioning_manager``, or your own. The version belongs to the library's transaction of
-    this unit of work, and is rolled back with it. The hook is one of ``on_moved``, so ``fire_where``, which calls none,
-    makes no versions. A fire by its key loads the row, by one SELECT.
+    Returns: the hook that does so, one of ``on_moved``; :func:`remove_hook` removes it.
+
+    *manager* is the ``versioning_manager`` of SQLAlchemy-Continuum or SQLAlchemy-History, or your own. The version
+    belongs to the versioning transaction of this unit of work, and is rolled back with it. ``fire_where`` calls no
+    hooks, so it makes no versions. A fire by key loads the row, by one SELECT.
 
     Raises: TypeError when *column* is no state column, or *manager* is none. The hook raises TypeError for a fire on a
-    ``Connection``, where there is no session that versions are made in.
+    ``Connection``, because versions need a session.
     """
     if not callable(getattr(manager, "unit_of_work", None)):
         raise TypeError(f"record_versions takes the library's versioning_manager, not {shown(manager)}")

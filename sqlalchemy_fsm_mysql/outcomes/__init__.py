@@ -65,18 +65,25 @@ NO_PAYLOAD: Mapping[str, Any] = ReadOnlyMapping({})  # Any: a payload value is w
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Moved(Ends[M_co]):
-    """The event took the row from `source` to `target`. The transaction is not committed yet.
+    """The event moved the row from `source` to `target`. The transaction is not committed yet.
 
-    `key` is the primary key, a tuple when it is composite. `source` and `target` are states as the machine
-    declares them. `instance` is the object fired on, None when there was only a key. `payload` are
-    the values that the event was fired with, read-only. `actor` and `details` are the caller's, None without.
-    `token` is the fire's idempotency token. `replayed` is true when an earlier fire with this token moved the
-    row: then this is the outcome of that fire, and nothing moved now. `sequence` is the number of this
-    transition within the row's history, None without a history. `created` is true when `fire_or_create` has
-    created the row.
+    A ``Moved`` is true as a condition. Its fields:
 
-    Equality and hash leave out `instance`, `payload` and `details`, and so does `repr`: they may be large,
-    private, or unhashable. `repr` also leaves out the fields that have their default.
+    - `model`: the mapped class.
+    - `key`: the primary key; a tuple if it is composite.
+    - `event`: the name of the event, a str.
+    - `source`, `target`: the states before and after, as the machine declares them: str or Enum members.
+    - `instance`: the object that was fired on; None for a fire by key.
+    - `payload`: the values that the event was fired with, a read-only mapping.
+    - `actor`, `details`: those that the caller passed; None without.
+    - `token`: the idempotency token of the fire; None without.
+    - `replayed`: true when an earlier fire with this token moved the row. Then this is the outcome of that fire, and
+      nothing moved now.
+    - `sequence`: the number of this transition in the row's history, an int from 1; None without a history.
+    - `created`: true when ``fire_or_create`` has created the row.
+
+    Equality and hash leave out `instance`, `payload` and `details`, and so does `repr`: they can be large, private, or
+    unhashable. `repr` also leaves out fields that have their default.
     """
 
     model: type[M_co]
@@ -149,14 +156,20 @@ class Moved(Ends[M_co]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Refused(Seen[M_co]):
-    """The event did not move the row, and nothing was changed.
+    """The event did not move the row. Nothing was changed, and the transaction goes on.
 
-    `key` is the primary key, a tuple when it is composite. `state` is the state observed in the row, never one
-    from memory. `reason` is ``"state"`` when the event does not leave that state, ``"guard"`` when it does and no
-    transition's guards were all true. `allowed_from` lists the states that the event leaves, in the machine's order.
+    A ``Refused`` is false as a condition. Its fields:
 
-    `failed` are the names of all guards that were not true of the row, in the machine's order, learned in the same
-    statement; `sentences` are those that guards among them have for people.
+    - `model`: the mapped class.
+    - `key`: the primary key; a tuple if it is composite.
+    - `event`: the name of the event, a str.
+    - `state`: the state of the row in the database, never one from memory: a str or Enum member.
+    - `reason`: ``"state"`` when the event is not allowed from that state; ``"guard"`` when it is allowed, but no guard
+      of its transitions is true of the row.
+    - `allowed_from`: the states from which the event is allowed, a list in the machine's order.
+    - `failed`: the names of all guards that were not true of the row, in the machine's order; the same statement
+      reports them.
+    - `sentences`: the sentences for people that those guards have.
     """
 
     model: type[M_co]
@@ -218,7 +231,10 @@ class Refused(Seen[M_co]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Missing(Data[M_co]):
-    """There is no row with the primary key `key`, a tuple when it is composite; nothing was changed."""
+    """There is no row with the primary key `key`, a tuple if it is composite. Nothing was changed.
+
+    ``fire_keys`` returns it. A ``Missing`` is false as a condition.
+    """
 
     model: type[M_co]
     key: Any  # Any: a primary key has the type that its model gives it
@@ -249,13 +265,17 @@ class Missing(Data[M_co]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MovedRows(Data[M_co]):
-    """The outcome of one event on a set of rows.
+    """The outcome of one event on a set of rows. It is true as a condition if a row moved. Its fields:
 
-    `moved` is the number of rows that took a transition, and `by_transition` the number for each transition:
-    ``{(source, target): rows}``, read-only and equal to a dict. `errors` are those of single rows that stay as they
-    are, because the server failed on them: each is a ``FireError`` with the row's `.key`. Only ``fire_due`` goes on
-    after them, so for all others it is empty. `keys` has the transition of each row that moved,
-    ``{primary key: (source, target)}``, where ``fire_where`` was given ``keys=True``, and is None otherwise.
+    - `model`: the mapped class.
+    - `event`: the name of the event, a str.
+    - `moved`: the number of rows that took a transition, an int.
+    - `by_transition`: the number for each transition, ``{(source, target): rows}``; read-only, and equal to a dict.
+    - `errors`: the errors of single rows that stay as they are, because the server failed on them. Each is a
+      ``FireError`` with the row's `.key`. Only ``fire_due`` and ``run_due`` go on after such errors, so it is empty for
+      all other calls.
+    - `keys`: the transition of each row that moved, ``{primary key: (source, target)}``, with ``fire_where(…,
+      keys=True)``; None otherwise.
 
     >>> rows = MovedRows(object, "Stop", 5, {("Running", "Stopped"): 3, ("Stopped", "Stopped"): 2})
     >>> rows.moved, rows.changed

@@ -31,10 +31,12 @@ _AGGREGATES = ("array_agg", "avg", "bool_and", "bool_or", "count", "group_concat
 
 
 def unlocked(expression: E) -> E:
-    """*expression* with its subqueries read without locks, for a guard, an effect or a criterion.
+    """Mark *expression*, so that its subqueries are read without locks: for a guard, an effect or a criterion.
 
-    The rows that it reads may then change before COMMIT. Use it for rows that never change, or where a stale value does
-    no harm. You can mark a part of a guard; its other parts keep their locks.
+    Returns: the marked expression.
+
+    The rows that the subqueries read can then change before COMMIT. Use it for rows that never change, or where an old
+    value does no harm. You can mark a part of a guard; its other parts keep their locks.
 
     >>> from sqlalchemy import column, exists, table
     >>> flags = table("flags", column("name"))

@@ -68,13 +68,15 @@ def assert_moves(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on *instance*, and assert that it moves the row to *target*; returns the outcome.
+    """Fire *event* on *instance*, and assert that it moves the row to *target*.
 
-    Asserted is also that the row in the database is in that state, that the instance shows it, and where there is a
-    history, that its last record tells of this move. Nothing is committed. *session* is the instance's own when left
-    out; given an ``AsyncSession``, await the call.
+    Returns: the :class:`~sqlalchemy_fsm_mysql.Moved`. Nothing is committed.
 
-    Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
+    It also asserts that the row in the database is in that state, that the instance shows it, and that the last row of
+    the history, if there is one, records this move. *session* defaults to that of the instance. With an
+    ``AsyncSession``, await the call.
+
+    Raises: AssertionError with a description of what happened; else as ``fire()``, except for a refusal.
     """
     attribution = {"actor": actor, "details": details, "token": token}
     return _in(session, instance, _assert_moves, instance, event, target, column, payload, attribution)
@@ -121,12 +123,14 @@ def assert_refused(
     token: str | None = None,
     **payload: Any,
 ) -> Any:
-    """Fire *event* on *instance*, and assert that it is refused and that no column of the row changes.
+    """Fire *event* on *instance*, and assert that it is refused, and that no column of the row changes.
 
-    *reason* is ``"state"``, ``"guard"``, or None for either. Returns the refusal. Asserted is also that the history has
-    no new record. *session* is as for :func:`assert_moves`.
+    Returns: the :class:`~sqlalchemy_fsm_mysql.Refused`.
 
-    Raises: AssertionError, telling what happened instead; else as ``fire()``, but for a refusal.
+    *reason* is ``"state"``, ``"guard"``, or None for either. It also asserts that the history has no new row. *session*
+    is as for :func:`assert_moves`.
+
+    Raises: AssertionError with a description of what happened; else as ``fire()``, except for a refusal.
     """
     attribution = {"actor": actor, "details": details, "token": token}
     return _in(session, instance, _assert_refused, instance, event, reason, column, payload, attribution)

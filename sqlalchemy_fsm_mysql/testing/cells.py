@@ -11,7 +11,11 @@ __all__ = ["Cell", "every_cell"]
 
 
 class Cell(NamedTuple):
-    """An event on a row in a state: `target` is where it leads, None when the state refuses it."""
+    """An event on a row in a state.
+
+    `source` is the state, `event` the event's name, and `target` the state after the event; None if the event is
+    refused.
+    """
 
     source: State
     event: str
@@ -26,21 +30,22 @@ class Cell(NamedTuple):
 
 
 def every_cell(machine: Machine) -> list[Cell]:
-    """Every state with every event, in the machine's order: what an exhaustive test has to try.
+    """Every state with every event, in the machine's order, to parametrise an exhaustive test.
 
-    Of several guarded targets it is the first, as in ``machine.targets()``; ``machine.transitions(event)`` has all.
+    Returns: a list of `Cell`. Of several guarded targets, a cell has the first, as in ``machine.targets()``;
+    ``machine.transitions(event)`` has all.
 
     >>> from sqlalchemy_fsm_mysql import Event
     >>> machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"})])
     >>> every_cell(machine)
     [Cell(source='new', event='Pay', target='paid'), Cell(source='paid', event='Pay', target=None)]
 
-    With pytest, either of::
+    With pytest, use one of::
 
         @pytest.mark.parametrize("cell", every_cell(machine), ids=str)
         @pytest.mark.parametrize(("source", "event", "target"), every_cell(machine))
 
-    Raises: TypeError for what is no machine.
+    Raises: TypeError for a value that is no machine.
     """
     given: object = machine
     if not isinstance(given, Machine):

@@ -17,7 +17,11 @@ __all__ = ["HookCall", "frozen_hooks", "hooks_follow_session"]
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """A call that a frozen hook would have got: `when` is ``"moved"`` or ``"committed"``."""
+    """A recorded call of a hook.
+
+    `when` is ``"moved"`` or ``"committed"``, `function` the hook, and `moved` the :class:`~sqlalchemy_fsm_mysql.Moved`
+    that it would have got.
+    """
 
     when: Literal["moved", "committed"]
     function: Callable[..., object]
@@ -26,11 +30,13 @@ class HookCall:
 
 @contextmanager
 def frozen_hooks(*columns: object) -> Iterator[list[HookCall]]:
-    """Within the block the hooks of *columns* (``Order.state``) are not called; the list tells which would have been.
+    """Within the ``with`` block, record the calls of the hooks of *columns* (``Order.state``) instead of calling them.
 
-    Their filters hold, and those of ``on_committed`` come with the COMMIT, never after a rollback. A hook that is
-    registered within the block is called as usual. What is still to be committed at the end of the block will not act
-    either.
+    Returns: a context manager, whose value is the list of `HookCall`.
+
+    The filters of the hooks apply, and a hook of ``on_committed`` is recorded at the COMMIT, never after a rollback. A
+    hook that is registered within the block is called as usual. A move that is committed after the block does not call
+    the hook either.
 
     >>> from sqlalchemy_fsm_mysql.demo import Order
     >>> with frozen_hooks(Order.state) as calls:
@@ -38,7 +44,7 @@ def frozen_hooks(*columns: object) -> Iterator[list[HookCall]]:
     >>> calls
     []
 
-    Raises: TypeError for what is no state column.
+    Raises: TypeError for a value that is no state column.
     """
     calls: list[HookCall] = []
     every = [attribute_state(column) for column in columns]

@@ -35,10 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def fsm_url(pytestconfig: pytest.Config) -> Iterator[URL]:
-    """The URL of an empty database for this run, on the server of ``--fsm-url`` or FSM_URL, or on a private one.
+    """The URL of an empty database for this run, on the server of ``--fsm-url`` or FSM_URL, or on a private server.
 
-    The private one is a ``mysqld`` or ``mariadbd`` of this machine, else seekdb from its wheel. At the end the database
-    is dropped, and the private server stopped. A fixture of this name in a ``conftest.py`` takes the place of this one.
+    The private server is a ``mysqld`` or ``mariadbd`` of this machine, or seekdb from its wheel. At the end the
+    database is dropped, and the private server stopped. A fixture of this name in a ``conftest.py`` replaces this one.
     """
     from sqlalchemy import make_url
 
@@ -82,7 +82,7 @@ def fsm_engine(fsm_url: URL, fsm_metadata: list[MetaData]) -> Iterator[Engine]:
 
 @pytest.fixture
 def fsm_session(fsm_engine: Engine) -> Iterator[Session]:
-    """A session whose work, also what it commits, is rolled back after the test.
+    """A session whose work is rolled back after the test, even the work that it commits.
 
     Its ``commit()`` releases a savepoint, and the functions of ``on_committed`` are called then.
     """

@@ -45,11 +45,12 @@ MOST = 1_000_000
 
 @dataclass(slots=True)
 class RaceReport:
-    """The report of a race: the acts of its processes, and those that cannot be true.
+    """The report of a race.
 
-    `moved` counts ``(key, event, source, target)``, `refused` ``(key, event, state, reason)``, with states as they are
-    stored; `again` is how often a unit of work was run again, because the server had ended it. `problems` is empty when
-    all is well.
+    - `moved`: the number of moves by ``(key, event, source, target)``, with stored states.
+    - `refused`: the number of refusals by ``(key, event, state, reason)``.
+    - `again`: how often a unit of work ran again, because the server had ended it.
+    - `problems`: the reports that cannot be true; empty after a correct race.
     """
 
     # Any: a primary key has the type that its model gives it.
@@ -82,21 +83,24 @@ def race(
     seed: int = 0,
     check: bool = True,
 ) -> RaceReport:
-    """Have *processes* fire on the rows *keys* of *column* (``Order.state``) at once, *fires* times each.
+    """Let *processes* new processes fire on the rows *keys* of *column* (``Order.state``) at once, *fires* times each.
 
-    The rows have to be committed. *events* are those to choose from, all when left out; name one several times to have
-    it more often. *payloads* are, by event, the payloads to choose from. *fire* is what is raced: a function of a
-    module, called as ``fire(session, key, event, payload)`` in a transaction of its own, that returns the outcome of
-    one fire; by default the event is fired by key. *isolation_level* is that of the processes; None is the server's,
-    and on SQLite it is left alone.
+    Returns: a `RaceReport`.
 
-    Checked are: each move and each refusal is one that the machine declares; the moves of each row are one path from
-    the state before to the state after; and where there is a history, it has as many records more, and replays.
+    The rows have to be committed. *events* are the events to choose from, by default all; an event that is named
+    several times is chosen more often. *payloads* are, by event, the payloads to choose from. *fire* replaces the fire
+    by key: a function of a module that is called as ``fire(session, key, event, payload)`` in a transaction of its own,
+    and returns the outcome of one fire. *isolation_level* is that of the processes; None is the server's default, and
+    SQLite ignores it.
 
-    The processes are new ones, which import the model's module by its name. On SQLite the
+    It checks that each move and each refusal is one that the machine declares, and that the moves of each row are one
+    path from the state before to the state after. With a history, it also checks that the history has as many more
+    rows, and that it replays.
+
+    The processes import the model's module by its name, so a script needs ``if __name__ == "__main__":``. On SQLite the
     database is a file.
 
-    Raises: AssertionError when what was reported cannot be true, unless *check* is off: then it is in the report's
+    Raises: AssertionError when a report cannot be true, unless *check* is false: then the problem is in the report's
     ``problems``. RuntimeError when a process failed. TypeError and ValueError for arguments that do not fit.
     """
     mapped = attribute_state(column)

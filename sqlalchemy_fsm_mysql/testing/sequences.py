@@ -29,15 +29,17 @@ def state_machine_for(
     make: Callable[[], object] | None = None,
     payloads: Mapping[str, Mapping[str, SearchStrategy[object]]] | None = None,
 ) -> type[RuleBasedStateMachine]:
-    """A ``RuleBasedStateMachine`` that fires the events of *column* (``Order.state``) on a row, in any order.
+    """A Hypothesis state machine that fires the events of *column* (``Order.state``) on a row, in any order.
 
-    Each example has a session of *sessions* (a ``sessionmaker``, for instance) and one new row in it, which *make*
-    returns (``Order()`` when left out), and is rolled back at its end. *payloads* has a strategy for each payload name
-    of each event that takes one. A rule fires an event on the instance, by key, or in a savepoint that is rolled back.
+    Returns: a ``RuleBasedStateMachine`` class. Each example has a session of *sessions*, such as a ``sessionmaker``,
+    and one new row, which *make* returns (by default ``Order()``). The example is rolled back at its end. *payloads*
+    has a strategy for each payload name of each event that takes one. A rule fires an event on the instance, by key, or
+    in a savepoint that is rolled back.
 
-    After each step: an outcome is one that the machine declares for the state at hand; a refusal left all columns of
-    the row alone; the row, the instance and the history agree on the state. Inherit it to add what must hold for your
-    rows; ``self.instance`` is the row's, ``self.session`` the session::
+    After each step it checks that the machine declares the outcome for the row's state, that a refusal has changed no
+    column, and that the row, the instance and the history agree on the state.
+
+    Inherit the class to add invariants. ``self.instance`` is the row's instance, ``self.session`` the session::
 
         class Orders(state_machine_for(Order.state, sessions, payloads={"Refund": {"amount": st.integers(0, 99)}})):
             @invariant()
@@ -48,7 +50,7 @@ def state_machine_for(
 
     It needs Hypothesis: the extra ``testing``.
 
-    Raises: TypeError when *column* is no state column, an argument is of a wrong kind, or a payload has no strategy.
+    Raises: TypeError when *column* is no state column, an argument is of a wrong type, or a payload has no strategy.
     """
     functions: dict[str, object] = {"sessions": sessions, "make": make}
     for name, function in functions.items():

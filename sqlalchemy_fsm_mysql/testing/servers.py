@@ -39,12 +39,12 @@ _SECONDS = 90.0
 
 
 class ServerUnavailable(RuntimeError):
-    """The server cannot be started here; the text has the reason."""
+    """The server cannot be started on this machine. The text has the reason."""
 
 
 @contextmanager
 def any_server() -> Iterator[URL]:
-    """The URL of a server for the ``with`` block: :func:`private_server`, or :func:`seekdb` where none is installed.
+    """The URL of a server for the ``with`` block: of :func:`private_server`, or of :func:`seekdb` if none is installed.
 
     Raises: ServerUnavailable with the reason of each.
     """
@@ -63,13 +63,13 @@ def any_server() -> Iterator[URL]:
 
 @contextmanager
 def private_server(*options: str) -> Iterator[URL]:
-    """The URL of a ``mysqld`` or ``mariadbd`` of this machine, started for the ``with`` block in a temporary folder.
+    """The URL of an installed ``mysqld`` or ``mariadbd``, started for the ``with`` block in a temporary folder.
 
-    *options* are more options of the server, such as ``"--innodb-lock-wait-timeout=2"``. Its database is ``test``, and
+    *options* are further options of the server, such as ``"--innodb-lock-wait-timeout=2"``. Its database is ``test``.
     COMMIT does not wait for the disk.
 
-    Raises: ServerUnavailable when neither is installed, or the server does not start; TypeError or ValueError for
-    what is no option.
+    Raises: ServerUnavailable when neither is installed, or the server does not start; TypeError or ValueError for a
+    value that is no option.
     """
     for option in options:
         if not isinstance(option, str):
@@ -97,8 +97,8 @@ def seekdb() -> Iterator[URL]:
     """The URL of OceanBase's seekdb, a server with MySQL's dialect, started for the ``with`` block.
 
     It comes in a wheel: ``pip install pylibseekdb``, for Python 3.11 and later, on Linux (glibc) and macOS. Other
-    processes of this machine can use the URL, too. Its data are in a temporary folder. It has 1 GB of memory at most,
-    and starts within some seconds. The page *seekdb* of the documentation says in what it differs from MySQL.
+    processes of this machine can use the URL, too. Its data are in a temporary folder. It uses at most 1 GB of memory,
+    and starts within some seconds. The page *seekdb* of the documentation describes how it differs from MySQL.
 
     Raises: ServerUnavailable when the wheel is not installed, or the server does not start.
     """

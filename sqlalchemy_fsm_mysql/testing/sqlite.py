@@ -16,13 +16,13 @@ __all__ = ["sqlite_engine", "sqlite_session"]
 
 @contextmanager
 def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:  # Any: a base is a class of any metaclass
-    """An engine on a database in memory that has the tables of *bases*, and is gone afterwards.
+    """An engine on a database in memory that has the tables of *bases*. The database ends with the ``with`` block.
 
     *bases* are declarative bases or ``MetaData``. All threads and sessions see the same database, so an application
-    under test can have sessions of its own; they share one connection, so let them come one after the other. Foreign
-    keys are enforced. More *options* go to ``create_engine``.
+    under test can have sessions of its own. They share one connection, so use one after the other. Foreign keys are
+    enforced. *options* go to ``create_engine``.
 
-    Raises: TypeError for what is no declarative base.
+    Raises: TypeError for a value that is no declarative base.
     """
     for base in bases:
         if not isinstance(base if isinstance(base, MetaData) else getattr(base, "metadata", None), MetaData):
@@ -46,7 +46,7 @@ def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:  # Any: a ba
 
 @contextmanager
 def sqlite_session(*bases: Any, **options: Any) -> Iterator[Session]:  # Any: a base is a class of any metaclass
-    """A session on a database in memory that has the tables of *bases*; *options* go to the ``Session``.
+    """A session on a database in memory that has the tables of *bases*. *options* go to the ``Session``.
 
     As a fixture of pytest::
 

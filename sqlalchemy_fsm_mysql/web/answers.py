@@ -65,10 +65,15 @@ RETRY_AFTER = 1
 
 
 def status_of(answer: Answerable) -> int:
-    """The HTTP status for an outcome or an error, 500 for an error that no client can act on.
+    """The HTTP status for an outcome or an error.
 
-    200 for moved rows, 201 for a row that ``fire_or_create`` has created, 404 for a missing row, 409 for a refusal, 422
-    for an unknown event, 503 for an error of the server or the connection that may pass.
+    - 200: rows were moved.
+    - 201: ``fire_or_create`` has created the row.
+    - 404: the row is missing.
+    - 409: a refusal.
+    - 422: an unknown event.
+    - 503: an error of the server or the connection that can pass.
+    - 500: an error that no client can act on.
     """
     return int(_status(answer))
 
@@ -86,8 +91,8 @@ def _status(answer: Answerable) -> HTTPStatus:
 def sentence_of(answer: Answerable, *, name: Callable[[str], str] = str) -> str:
     """A sentence for the person who sent the request, without names of tables, SQL and values.
 
-    *name* returns the name of an event or a state as people know it, in their language; by default they are shown as
-    declared. ``str(error)`` is the text for developers and logs.
+    *name* is a function that returns the text that people know for an event or a state, in their language. By default
+    the names are shown as declared. ``str(error)`` is the text for developers and logs.
     """
     if isinstance(answer, Moved):
         return f"'{name(answer.event)}' is done: it is '{name(stored_form(answer.target))}' now."
@@ -115,11 +120,12 @@ def _refusal(error: TransitionNotAllowed, name: Callable[[str], str]) -> str:
 def problem_of(
     answer: Answerable, *, name: Callable[[str], str] = str, developer: bool = False
 ) -> dict[str, Any]:  # Any: JSON
-    """The problem document (RFC 9457) of a refusal or an error, for JSON.
+    """The problem document (RFC 9457) of a refusal or an error: a dict for JSON.
 
-    ``title``, ``status`` and ``detail``, which is :func:`sentence_of`; ``error`` is the name of the class of the error;
-    ``event``, ``state``, ``allowed_from`` and ``failed`` (the names of the guards) are there where they are known. With
-    *developer*, ``developer`` is ``str(error)``, which names tables: for an API whose clients are your own.
+    It has ``title``, ``status``, ``detail`` (the text of :func:`sentence_of`) and ``error``, the name of the error's
+    class. Where they are known, it also has ``event``, ``state``, ``allowed_from`` and ``failed``, the names of the
+    guards. If *developer* is true, ``developer`` is ``str(error)``, which names tables: use it for an API whose clients
+    are your own.
     """
     status = _status(answer)
     error = answer.error(answer.model.__name__) if isinstance(answer, (Refused, Missing)) else answer

@@ -17,9 +17,10 @@ __all__ = ["answer_errors", "problem_responses"]
 
 
 def answer_errors(app: Starlette, *, name: Callable[[str], str] = str, developer: bool = False) -> None:
-    """Have *app*, a ``FastAPI`` or ``Starlette``, answer the errors with :func:`.status_of` and :func:`.problem_of`.
+    """Add handlers to *app*, a ``FastAPI`` or ``Starlette``, that answer errors with problem documents.
 
-    *name* and *developer* are those of :func:`.problem_of`. Other errors stay the framework's.
+    They use :func:`.status_of` and :func:`.problem_of`, to which *name* and *developer* are passed. The framework
+    handles all other errors.
     """
     from starlette.responses import JSONResponse
 
@@ -50,7 +51,10 @@ _SCHEMA: dict[str, Any] = {  # Any: a JSON schema
 
 
 def problem_responses() -> dict[int | str, dict[str, Any]]:  # Any: as FastAPI declares its argument
-    """The answers of :func:`answer_errors` for OpenAPI: the argument ``responses=`` of a FastAPI, router or route."""
+    """The answers of :func:`answer_errors` for OpenAPI.
+
+    Pass them as the argument ``responses=`` of a FastAPI app, router or route.
+    """
     described = {
         HTTPStatus.NOT_FOUND: "There is no such row.",
         HTTPStatus.CONFLICT: "The event was refused, and nothing was changed.",

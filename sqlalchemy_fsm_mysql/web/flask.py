@@ -15,9 +15,10 @@ __all__ = ["answer_errors"]
 
 
 def answer_errors(app: Scaffold, *, name: Callable[[str], str] = str, developer: bool = False) -> None:
-    """Have *app*, a ``Flask`` or a ``Blueprint``, answer the errors with :func:`.status_of` and :func:`.problem_of`.
+    """Add handlers to *app*, a ``Flask`` or a ``Blueprint``, that answer errors with problem documents.
 
-    *name* and *developer* are those of :func:`.problem_of`. Other errors stay the framework's.
+    They use :func:`.status_of` and :func:`.problem_of`, to which *name* and *developer* are passed. The framework
+    handles all other errors.
     """
     from flask import Response, json
 

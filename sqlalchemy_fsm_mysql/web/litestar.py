@@ -17,10 +17,10 @@ __all__ = ["exception_handlers"]
 
 
 def exception_handlers(*, name: Callable[[str], str] = str, developer: bool = False) -> dict[type[Exception], Handler]:
-    """The handlers that answer the errors, for the argument ``exception_handlers=`` of a Litestar, router or route.
+    """The handlers that answer errors, for the argument ``exception_handlers=`` of a Litestar app, router or route.
 
-    They answer with :func:`.status_of` and :func:`.problem_of`, whose *name* and *developer* these are. Other errors
-    stay the framework's.
+    They answer with :func:`.status_of` and :func:`.problem_of`, to which *name* and *developer* are passed. The
+    framework handles all other errors.
     """
     from litestar import Response
 

@@ -221,7 +221,7 @@ def test_each_state_needs_a_value_that_the_old_column_can_hold(words, engine):
         adopt(engine, {"New": "new", "Paid": "paid", "a text of more than twenty": "cancelled"}, unknown="new")
     with pytest.raises(MigrationRefused, match="leads to 'lost'; the states are"):
         adopt(engine, {"New": "lost"})
-    with pytest.raises(MigrationRefused, match="the key 1, and the column holds texts"):
+    with pytest.raises(MigrationRefused, match="the key 1, and the column contains texts"):
         adopt(engine, {1: "new"})
     assert (shown_table(engine), triggers(engine)) == (words, [])
 
