@@ -31,7 +31,10 @@ PATTERNS = {
     "'hold' is for locks": r"^(?!.*\b(lock|locks|locked|locking)\b).*\b(hold|holds|held|holding)\b",
     "plain connective": r"\b(all the same|as such|of by hand|but for|save for|be it|lest|thereof|whereof)\b",
     "plain verb": r"\b(minds?|goes? round|going round|stands? (in|behind|beside|above|below|there|by)|come of|comes of)\b",
-    "no calque": r"\b(for ever|meanwhile|the way (back|through)|go(es)? past|past the machine|say `x`|no fault)\b",
+    "no calque": (
+        r"\b(for ever|meanwhile|the way (back|through)|go(es)? past|past the machine|say `x`|no fault"
+        r"|in the place of|anew)\b"
+    ),
     "report, return or show": r"\b(tells?|told)\b(?! people)",
     "one idea a sentence": r"(;[^;]*){3,}",
 }

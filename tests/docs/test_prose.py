@@ -23,6 +23,7 @@ PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or 
         ("The errors are known as such.", "plain connective"),
         ("The operation stands behind all others.", "plain verb"),
         ("Its updates go past the machine.", "no calque"),
+        ("Pass an engine in the place of the sessionmaker.", "no calque"),
         ("The answers tell which rows were moved.", "report, return or show"),
         ("One; two; three; four; five.", "one idea a sentence"),
         (" ".join(["word"] * 41) + ".", "41 words"),

@@ -19,7 +19,7 @@ HEAD = """\
 # Fires under faults, wrong versions, inputs
 
 This page has the results of the tests that try to break the [guarantees](../guarantees.md). `tests/evidence/page.py` writes it from the records
-of one run, `faults.jsonl`. `./dev evidence` runs everything again and writes the page anew.
+of one run, `faults.jsonl`. `./dev evidence` runs everything again and rewrites the page.
 """
 
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
@@ -228,7 +228,7 @@ def again(runs: Sequence[Record], marches: Sequence[Record]) -> Iterator[str]:
             *((f"`{name}`", *(f"`{march['settings'].get(name, '–')}`" for march in marches)) for name in names),
         ]
         yield from table(head, rows)
-    yield "To run all of it again, and write this page anew:"
+    yield "To run all of it again, and rewrite this page:"
     yield ""
     yield "```console"
     yield "$ ./dev evidence"
