@@ -12,9 +12,29 @@ from sphinx.application import Sphinx
 import sqlalchemy_fsm_mysql as package
 from sqlalchemy_fsm_mysql import testing
 
+# `op.add_states`; enforce_machine and release_machine are functions as well, and those are linked.
+OPERATIONS = {
+    "ops": (
+        "AddStatesOp.add_states",
+        "MigrateStatesOp.migrate_states",
+        "DropStatesOp.drop_states",
+        "ConvertStatesOp.convert_states",
+    ),
+    "adoption": (
+        "AdoptColumnOp.adopt_column",
+        "AbandonAdoptionOp.abandon_adoption",
+        "FinishAdoptionOp.finish_adoption",
+    ),
+    "since": ("AddSinceColumnOp.add_since_column",),
+}
 # Errors that few programs catch are imported from the module.
 ERRORS = ("GraphvizMissing", "HistoryError", "MigrationRefused", "OutcomeHidden", "RowFailed")
 NAMES = {
+    **{
+        name.rpartition(".")[2]: f"sqlalchemy_fsm_mysql.alembic.{module}.{name}"
+        for module, names in OPERATIONS.items()
+        for name in names
+    },
     **{name: f"sqlalchemy_fsm_mysql.errors.{name}" for name in ERRORS},
     **{name: f"sqlalchemy_fsm_mysql.testing.{name}" for name in testing.__all__},
     **{name: f"sqlalchemy_fsm_mysql.{name}" for name in package.__all__},

@@ -85,19 +85,21 @@ class AdoptColumnOp(AdoptionOp):
         lock_wait_timeout: int = 1,
         attempts: int = 5,
     ) -> None:
-        """Add the state column *new* beside *old*, keep both in step, and fill it; old and new code write side by side.
+        """Add the state column *new* beside *old*, keep both in step by triggers, and fill *new*, while others write.
 
-        *mapping* is ``{old value: state}``, compared byte by byte whatever the collation; None and ``''`` are values
-        like any other. The first old value of a state is the one that *old* gets when new code moves a row, so each of
-        *states* needs one that the column, and its foreign key, can hold. While rows hold a value that *mapping* lacks,
-        nothing is changed; from then on such a value is refused in *old* with error 30046. With *unknown*, a state,
-        such values stay in *old*, stand for that state, and are listed in the log. With ``storage="integer"`` *states*
-        are numbers.
+        *mapping* is ``{old value: state}``, compared byte by byte in every collation. None and ``''`` are values like
+        any other. When new code moves a row, *old* gets the first old value of its state. So each of *states* needs one
+        that the column and its foreign key can store. With ``storage="integer"``, *states* are numbers.
 
-        *new* is appended by ALGORITHM=INSTANT, without a default and with NULL until a batch has filled the row. If the
-        server can only copy the table, that is refused until *copies_table* is true. The fill goes along the primary
-        key in parts of *batch_size* rows, each transaction committed, and leaves ``ON UPDATE CURRENT_TIMESTAMP``
-        columns alone. After a crash, run it again. Deploy the code that uses *new* when the operation has ended.
+        If a row has a value that *mapping* lacks, the operation is refused and changes nothing. Later, the triggers
+        refuse such a value in *old* with error 30046. With *unknown*, a state, such values are accepted: they stay in
+        *old*, stand for that state, and are listed in the log.
+
+        The server appends *new* by ALGORITHM=INSTANT, without a default. It is NULL until a batch has filled the row.
+        If the server can only copy the table, the operation is refused until *copies_table* is true. The fill follows
+        the primary key, *batch_size* rows at a time, commits each transaction, and leaves ``ON UPDATE
+        CURRENT_TIMESTAMP`` columns as they are. After a crash, run it again. Deploy the code that uses *new* when the
+        operation has ended.
 
         Raises: MigrationRefused, with the number of rows of each unknown value; the driver's error.
         """
@@ -145,9 +147,9 @@ class AbandonAdoptionOp(AdoptionOp):
     ) -> None:
         """Take ``op.adopt_column`` back: drop its triggers and the column *new*.
 
-        *old* has been in step, so no row loses its state: a row that new code has moved holds the first old value of
-        its state. Stop the code that uses *new* before. Refused when the adoption is finished. *copies_table* lets the
-        server rebuild or copy the table, if it cannot drop the column otherwise.
+        Stop the code that uses *new* before. No row loses its state, because *old* has been in step: a row that new
+        code has moved has the first old value of its state. The operation is refused when the adoption is finished.
+        With *copies_table*, the server may rebuild or copy the table if it cannot drop the column otherwise.
 
         Raises: MigrationRefused; the driver's error.
         """
@@ -191,19 +193,18 @@ class FinishAdoptionOp(AdoptionOp):
         lock_wait_timeout: int = 1,
         attempts: int = 5,
     ) -> None:
-        """End ``op.adopt_column``, when no code writes *old* any more.
+        """End ``op.adopt_column``, when no code writes *old* any more. It cannot be taken back.
 
-        *new* becomes NOT NULL, by a rebuild beside which writers go on (ALGORITHM=INPLACE, LOCK=NONE), and gets the
-        default that *old* had. Then, within one lock of the table that lasts for a moment, the triggers are dropped and
-        *old* becomes a generated column, which shows the first old value of each state to readers; with *drop* it is
-        dropped. A statement that writes *old* after that fails. A foreign key of *old* and its indexes are
-        dropped with it; on the generated column the indexes are made again. It can be run again after a crash, and
-        cannot be taken back.
+        *new* becomes NOT NULL, by a rebuild that does not block writers (ALGORITHM=INPLACE, LOCK=NONE), and gets the
+        default that *old* had. Then the table is locked for a moment. The triggers are dropped, and *old* becomes a
+        generated column, in which readers see the first old value of each state. With *drop*, *old* is dropped instead.
+        After that, a statement that writes *old* fails. The foreign key of *old* is dropped, and so are its indexes;
+        the generated column gets the indexes again. After a crash, run it again.
 
-        Refused while anything else uses *old*: a CHECK with other columns, a generated column, an index of several
-        columns, an expression, a partition, another table, or a trigger. An AFTER trigger goes on with the generated
-        column. With *copies_table*, the server may rebuild or copy the table where it can do neither step otherwise,
-        as with a FULLTEXT index; writers are blocked meanwhile.
+        The operation is refused while anything else uses *old*: a CHECK with other columns, a generated column, an
+        index of several columns, an expression, a partition, another table, or a trigger. An AFTER trigger is allowed
+        without *drop*. With *copies_table*, the server may rebuild or copy the table if it can do a step in no other
+        way, as with a FULLTEXT index. Writers are blocked during the copy.
 
         Raises: MigrationRefused, with what stands in the way; the driver's error.
         """

@@ -95,18 +95,18 @@ class EnforceMachineOp(StatesOp):
         schema: str | None = None,
         lock_wait_timeout: int = LOCK_WAIT,
     ) -> None:
-        """Put the triggers of *machine*, a `Machine` or better the text of its ``to_json()``, on the table.
+        """Create the triggers of *machine*: a `Machine`, or better the text of its ``to_json()``. It can be run again.
 
-        *initial_states* are the states in which a row may begin besides, or ``ANY``, as for ``StateMachineColumn``.
-        *also* are further machines, texts of machines, or edges, ``{"paid": ["void"]}``. The triggers allow their edges
-        as well: in a rolling deploy, those of the servers that run the other release. With *mode* ``"watch"`` the
-        triggers refuse nothing, and write what they would refuse to the table ``fsm_watched_edges``.
-        Triggers of another machine are dropped when the new ones are there. *previous* is the machine of those: with
-        ``--sql``, which cannot look for them, they are dropped by its names, and ``op.reverse()`` goes back to it. Can
-        be run again.
+        *initial_states* are further states of a new row, or ``ANY``, as for ``StateMachineColumn``. *also* are further
+        machines, texts of machines, or edges, ``{"paid": ["void"]}``. The triggers allow their edges, too: in a rolling
+        deploy, those of the servers that run the other release. With *mode* ``"watch"``, the triggers refuse nothing.
+        They write every edge that they would refuse to the table ``fsm_watched_edges``.
 
-        Raises: MigrationRefused on a database whose triggers are not known; ValueError for a text that is no machine's;
-        the driver's error.
+        Triggers of another machine are dropped when the new ones are there. *previous* is the machine that they were
+        made of. ``op.reverse()`` goes back to it. A script of ``--sql`` cannot look for triggers, and drops these.
+
+        Raises: MigrationRefused on a database whose triggers are not supported; ValueError for a text that is not a
+        machine's; the driver's error.
         """
         require_choice("mode", mode, ("refuse", "watch"))
         require_list("also", also)
@@ -179,10 +179,10 @@ class ReleaseMachineOp(StatesOp):
         schema: str | None = None,
         lock_wait_timeout: int = LOCK_WAIT,
     ) -> None:
-        """Take the triggers of any machine from the table. *machine* is needed for ``--sql`` and ``op.reverse()`` only.
+        """Drop the triggers of any machine from the table. Only ``--sql`` and ``op.reverse()`` need *machine*.
 
         Raises: MigrationRefused for ``--sql`` without *machine*; FSMError when the account lacks the privilege TRIGGER,
-        and sees none; the driver's error.
+        and sees no triggers; the driver's error.
         """
         if machine is not None:
             rules_of(machine, initial_states)

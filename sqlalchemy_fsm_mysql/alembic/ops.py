@@ -107,16 +107,16 @@ class AddStatesOp(AlterStatesOp):
         copies_table: bool = False,
         definition: str | None = None,
     ) -> None:
-        """Append *states* to those that the column takes; what it has already, and all else it says, is left alone.
+        """Append *states* to those that the column accepts. The rest of the column's definition stays as it is.
 
-        *algorithm* is asked of the server, so that it fails rather than copies: an ENUM is appended to INSTANTly until
-        its 255th state. The CHECK of a VARCHAR column cannot be changed without a copy of the table: for one,
-        ``algorithm="COPY"`` and ``copies_table=True`` have to be given. SQLite changes its schema only, and needs
-        neither. *existing* is for ``--sql``, where a VARCHAR's states cannot be read. An ALTER queues behind open
-        transactions, and all writers queue behind it: so it gives up after *lock_wait_timeout* seconds, and tries again
-        a second later, *attempts* times in all. *definition* is the column's line of SHOW CREATE TABLE, which
-        autogenerate writes for steps that copy: of it, ``--sql`` prints the bare ALTER for gh-ost and
-        pt-online-schema-change.
+        The server gets *algorithm*, so it refuses the ALTER instead of copying the table. An ENUM accepts new states
+        INSTANTly until its 255th state. A CHECK, of a VARCHAR or a number, changes only with a copy of the table: pass
+        ``algorithm="COPY"`` and ``copies_table=True``. SQLite changes only its schema, and needs neither.
+
+        An ALTER waits for open transactions, and all writers wait behind it. So an attempt gives up after
+        *lock_wait_timeout* seconds. The next one begins a second later, *attempts* in all. A script of ``--sql`` cannot
+        read the states of a CHECK, and needs *existing*. From *definition*, the column's line of SHOW CREATE TABLE, it
+        prints the bare ALTER for gh-ost and pt-online-schema-change. Autogenerate writes both.
 
         Raises: MigrationRefused, when nothing was changed; the driver's error.
         """
@@ -175,12 +175,12 @@ class DropStatesOp(AlterStatesOp):
         copies_table: bool = False,
         definition: str | None = None,
     ) -> None:
-        """Take *states* out of those that the column takes. The server copies the table for it, and blocks writers.
+        """Remove *states* from those that the column accepts. The server copies the table for it, and blocks writers.
 
-        The operation is refused until *copies_table* is true. Rows are counted first: while one is in a state to be
-        dropped, nothing is changed. With ``--sql`` the server refuses, because the script has it work in strict mode.
-        *server_default* replaces the column's default; it must be one of the states that stay. The rest is as for
-        ``add_states``.
+        The operation is refused until *copies_table* is true. It counts the rows first, and changes nothing while one
+        is in a state to be removed. A script of ``--sql`` counts no rows: there, the server refuses, in strict mode.
+        *server_default* is the column's new default, one of the states that stay. It is needed if the old default is
+        removed. The other parameters are those of ``add_states``.
 
         Raises: MigrationRefused, with the number of rows in each state; the driver's error.
         """
@@ -268,24 +268,23 @@ class MigrateStatesOp(StatesOp):
         keeps_timestamps: bool = False,
         since: str | None = None,
     ) -> None:
-        """Set the rows that hold a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default, too.
+        """Move the rows in a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default moves, too.
 
-        It goes along the primary key, at most *batch_size* rows at a time, each batch committed; rows that somebody
-        else holds are left for another pass. After a crash, run it again. *history* is the name of the column's history
-        table, in the same schema: each row gets a record of the event ``force_state``, by *actor* and with *details*
-        (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``; by default they
-        are taken in order. With ``--sql`` it is one transaction.
+        Batches of at most *batch_size* rows follow the primary key, and each is committed. Locked rows wait for another
+        pass. After a crash, run it again. With ``--sql`` it is one transaction. *history* is the name of the column's
+        history table, in the same schema: each row gets a history row of the event ``force_state``, by *actor* and with
+        *details* (JSON). *record* maps the history's columns to those of the row's key, ``{"record_id": "id"}``;
+        without it, they correspond in order.
 
-        In a column of numbers, *targets* are numbers, ``{2: 3}``, and *names* are those that the history has for them:
+        In a column of numbers, *targets* are numbers, ``{2: 3}``, and *names* are the names for the history:
         ``{2: "PAID", 3: "SENT"}``.
 
         Effects of `on_enter` and `on_exit` are not written, because a revision knows no machine. *since* names the
-        `StateSinceColumn` to write; without it, as for a new name, timed events count from the change before.
+        `StateSinceColumn` to set. Without it, as for a new name, timed events count from the change before.
 
-        The keys of *targets* are compared byte by byte, whatever the collation; None and ``''`` are keys, too.
-        *where*, a condition in SQL such as ``"retries > 3"``, leaves other rows alone, so that a state can be split;
-        the column's default then stays. Columns with ``ON UPDATE CURRENT_TIMESTAMP`` are set by the server, unless
-        *keeps_timestamps* is true.
+        The keys of *targets* are compared byte by byte in every collation. None and ``''`` are keys, too. *where* is a
+        SQL condition such as ``"retries > 3"``, which limits the rows, to split a state. The column's default then
+        stays. The server sets columns with ``ON UPDATE CURRENT_TIMESTAMP``, unless *keeps_timestamps* is true.
 
         Raises: MigrationRefused.
         """
@@ -358,14 +357,14 @@ class ConvertStatesOp(AlterStatesOp):
     ) -> None:
         """Store the column as *storage*, ``"enum"``, ``"varchar"`` or ``"integer"``, with *states*, as a model does.
 
-        A column of numbers stays one: with ``"integer"`` it gets the CHECK over *states*, which are numbers, and keeps
-        its type if that takes them all.
+        A column of numbers stays one. With ``"integer"`` it gets a CHECK for *states*, which are numbers, and keeps its
+        type if that can store them all.
 
-        Storage, collation and NOT NULL become those of a new column of this kind; default and comment stay. The server
-        copies the table and blocks writers, so the operation is refused until *copies_table* is true. It is refused
-        while a row holds anything else, NULL and ``''`` included, byte by byte whatever the collation. For a number or
-        a text in other spellings, see ``op.adopt_column``. *existing_storage* is how the column is stored now, None for
-        a VARCHAR that takes anything; it is needed for ``--sql`` only.
+        Storage, collation and NOT NULL become those of a new column; default and comment stay. The server copies the
+        table and blocks writers, so the operation is refused until *copies_table* is true. It is also refused while a
+        row has another value than *states*, such as NULL or ``''``; it compares byte by byte. To convert numbers, or
+        texts in other spellings, use ``op.adopt_column``. *existing_storage* is the storage before, None for a VARCHAR
+        that accepts anything. Only ``--sql`` and a downgrade need it.
 
         Raises: MigrationRefused, with the number of rows in each state; the driver's error.
         """

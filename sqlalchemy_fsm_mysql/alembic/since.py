@@ -48,19 +48,19 @@ class AddSinceColumnOp(StatesOp):
     ) -> None:
         """Add the column of a `StateSinceColumn` without a copy of the table, whatever its size.
 
-        The rows that are there show the time of this migration: nothing tells since when they are in their state, so a
-        timed event counts from here. New rows get the current time. A default that is an expression would have the
-        server copy the table, so there are two steps, both INSTANT: the column with the time as a constant, then the
-        default. It can be run again after a failure in between. On SQLite the default stays the constant, and only the
-        library's INSERTs have the current time.
+        Existing rows get the time of this migration, because the table does not know when they entered their state. A
+        timed event counts from this time. New rows get the current time. There are two steps, both INSTANT: add the
+        column with a constant, then set the default. A default that is an expression would make the server copy the
+        table. After a failure in between, run it again. On SQLite the default stays the constant, and only INSERTs of
+        the library set the current time.
 
-        Run it before the release whose models have the column, and make the index ``(state, state_since)`` with it.
-        *lock_wait_timeout* is in seconds, *attempts* how often it is tried, as for ``op.add_states``. Autogenerate
-        writes it for a new `StateSinceColumn`, unless the model declares the column with a comment, as nullable, or
-        with a default of its own: that is left to ``op.add_column``.
+        Run it before the release whose models have the column, and create the index ``(state, state_since)`` with it.
+        *lock_wait_timeout* (seconds) and *attempts* are those of ``op.add_states``. Autogenerate writes the operation
+        for a new `StateSinceColumn`. If the model declares the column with a comment, as nullable, or with a default of
+        its own, autogenerate writes ``op.add_column``.
 
-        Raises: MigrationRefused when the table is in use, in a database that is neither, and when the server cannot add
-        the column INSTANTly.
+        Raises: MigrationRefused when the table is in use, when the database is not supported, and when the server
+        cannot add the column INSTANTly.
         """
         operations.invoke(
             cls(
