@@ -29,6 +29,7 @@ extensions = [
     "sqlalchemy_fsm_mysql.sphinxext",
     "sources",
     "search_words",
+    "operations",
     "parameters",
     "code_links",
 ]

@@ -251,15 +251,7 @@ def extend(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
 CONSTRUCTED = {"Machine", "Event", "Transition", "Guard", "StateType", "States", "Coalescer"}
 
 
-def called(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
-) -> Any:
-    """Show an operation of Alembic as revisions call it: without its first argument, which `op` passes."""
-    return signature and re.sub(r"^\(operations(: [\w.]+)?, ", "(", signature), returned
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Extend each docstring of the reference."""
     app.connect("autodoc-process-docstring", extend)
-    app.connect("autodoc-process-signature", called)
     return {"version": "1", "parallel_read_safe": True}

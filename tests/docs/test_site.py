@@ -156,3 +156,12 @@ def test_each_guide_links_the_reference(page: Path) -> None:
     links = read(SITE / "guide" / f"{page.stem}.html").links
 
     assert [link for link in links if "reference/" in link and "#" in link]
+
+
+def test_an_operation_of_alembic_is_shown_as_a_revision_calls_it() -> None:
+    """With its docstring, which Alembic moves to `op`: docs/extensions/operations.py."""
+    page = re.sub(r"<[^>]+>", "", (SITE / "reference" / "alembic.html").read_text(encoding="utf-8"))
+
+    assert "proxied" not in page
+    assert "op.add_states(table_name" in page
+    assert "Append states to those" in page
