@@ -35,6 +35,7 @@ PATTERNS = {
         r"\b(for ever|meanwhile|the way (back|through)|go(es)? past|past the machine|say `x`|no fault"
         r"|in the place of|anew)\b"
     ),
+    "a plain phrase": r"\b(as ever|so many (rows|batches|times)|so long (after|from)|become of|it says so|hears? of|go(es)? out (as|in|apart))\b",
     "report, return or show": r"\b(tells?|told)\b(?! people)",
     "one idea a sentence": r"(;[^;]*){3,}",
 }

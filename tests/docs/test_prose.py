@@ -24,6 +24,8 @@ PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or 
         ("The operation stands behind all others.", "plain verb"),
         ("Its updates go past the machine.", "no calque"),
         ("Pass an engine in the place of the sessionmaker.", "no calque"),
+        ("The fire and the COMMIT go out apart.", "a plain phrase"),
+        ("`batch_size` walks the key in parts of so many rows.", "a plain phrase"),
         ("The answers tell which rows were moved.", "report, return or show"),
         ("One; two; three; four; five.", "one idea a sentence"),
         (" ".join(["word"] * 41) + ".", "41 words"),
