@@ -101,3 +101,30 @@ def test_flask_sqlalchemy_has_dataclasses(engine: Engine) -> None:
             db.session.remove()
             db.drop_all()
             db.engine.dispose()
+
+
+MACHINE_CELL = """
+from sqlalchemy_fsm_mysql import Event, Machine
+machine = Machine(initial="new", events=[Event("Pay", {"new": "paid"})])
+machine
+"""
+COUNTS_CELL = """
+from IPython.display import SVG
+from sqlalchemy_fsm_mysql.diagram import svg
+SVG(svg(machine, rows={"new": 3, "paid": 4}))
+"""
+
+
+def test_jupyter_shows_the_picture_and_the_table_of_a_machine() -> None:
+    """In a kernel of its own, the cells of docs/recipes/jupyter.md."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in (MACHINE_CELL, COUNTS_CELL)]
+
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+
+    shown, counted = (cell.outputs[0].data for cell in notebook.cells)
+    assert "<svg" in shown["text/html"]
+    assert "| new" in shown["text/markdown"]
+    assert "3 rows" in counted["image/svg+xml"]
