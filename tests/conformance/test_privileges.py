@@ -250,21 +250,25 @@ FEATURES: dict[str, Callable[[Session], object]] = {
 }
 
 
-def table() -> dict[str, list[str]]:
-    """The grants of each feature, as the page has them: ``SELECT ON granted_orders``."""
-    rows = re.findall(
-        r"^\| (.+?) \| ([A-Z–][^|]*?) \| ([A-Z–][^|]*?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    grants = {}
-    for feature, of_model, of_history in rows:
-        model, history = "granted_orders", "granted_steps"
-        if "without" in feature or feature in OF_BARE:
-            model = "granted_bares"
-        elif feature in OF_JOBS:
-            model, history = "granted_jobs", "granted_job_steps"
-        pairs = [(of_model, model), (of_history, history)]
-        grants[feature] = [f"{one} ON {name}" for words, name in pairs if words != "–" for one in words.split(", ")]
-    return grants
+ROW = re.compile(r"^\| (.*`.+?) \| ([A-Z–][^|]*?) \| ([A-Z–][^|]*?) \|$", re.MULTILINE)
+LOCKING = '`fsm_backend="locking"`'
+
+
+def grants_of(feature: str) -> list[str]:
+    """The grants of *feature*, as its row of the page has them: ``SELECT ON granted_orders``."""
+    name = LOCKING if LOCKING in feature else feature.split("`")[1]
+    ((of_model, of_history),) = [
+        cells for names, *cells in ROW.findall(PAGE.read_text(encoding="utf-8")) if name.strip("`") in names.split("`")
+    ]
+    model, history = "granted_orders", "granted_steps"
+    if "without" in feature:
+        model, of_history = "granted_bares", "–"
+    elif feature in OF_BARE:
+        model = "granted_bares"
+    elif feature in OF_JOBS:
+        model, history = "granted_jobs", "granted_job_steps"
+    pairs = [(of_model, model), (of_history, history)]
+    return [f"{one} ON {table}" for words, table in pairs if words != "–" for one in words.split(", ")]
 
 
 OF_BARE = ("`can`, `after`", "`possible_events`", "`count_rows`", "`enforce_machine`, `release_machine`")
@@ -294,13 +298,15 @@ def stock(url: URL, login: Login) -> Engine:
 
 
 def test_the_table_names_every_feature_that_is_tried() -> None:
-    assert set(table()) == set(FEATURES)
+    named = {name for names, *_ in ROW.findall(PAGE.read_text(encoding="utf-8")) for name in names.split("`")[1::2]}
+
+    assert named == {name for feature in FEATURES for name in feature.split("`")[1::2]}
 
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_exactly_the_listed_grants_are_enough(login: Login, stock: Engine, feature: str) -> None:
     """And with one less the server refuses, in words that name the grant, and nothing is moved."""
-    grants = table()[feature]
+    grants = grants_of(feature)
     locking = {"fsm_backend": "locking"} if "locking" in feature else {}
     with Session(login(*grants).execution_options(fsm_one_packet=True, **locking)) as session:
         done = FEATURES[feature](session)

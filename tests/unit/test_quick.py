@@ -52,7 +52,7 @@ def test_the_end_names_servers_without_tests_and_reasons_of_skips() -> None:
 
 def test_the_supported_servers_are_those_of_the_policy() -> None:
     page = (TESTS.parent / "docs" / "policy.md").read_text("utf-8")
-    table = page.partition("## Supported versions")[2].partition("\n\nFixes")[0]
+    table = page.partition("## Supported versions")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| M")]
 
     assert {f"{name} {version}" for name, versions in rows for version in versions.split(", ")} == set(SUPPORTED)
