@@ -23,7 +23,7 @@ __all__ = ["record_versions"]
 def record_versions(column: object, manager: object) -> Callable[[Moved[Any], Any], None]:
     """Make each fire of *column* (``Order.state``) write a version, as an update by a flush does.
 
-    Returns: the hook that does so, one of ``on_moved``; :func:`remove_hook` removes it.
+    Returns: the hook that does so, one of ``on_moved``; :func:`~sqlalchemy_fsm_mysql.remove_hook` removes it.
 
     *manager* is the ``versioning_manager`` of SQLAlchemy-Continuum or SQLAlchemy-History, or your own. The version
     belongs to the versioning transaction of this unit of work, and is rolled back with it. ``fire_where`` calls no
