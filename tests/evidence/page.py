@@ -11,33 +11,92 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HEAD = """\
 # Fires under faults, wrong versions, inputs
 
-This page has the results of the tests that try to break the [guarantees](../guarantees.md). `tests/evidence/page.py` writes it from the records
-of one run, `faults.jsonl`. `./dev evidence` runs everything again and rewrites the page.
+This page has the results of the tests that try to break the [guarantees](../guarantees.md): fires of many processes while servers, workers and
+connections fail, the same load on wrong versions of the library, and odd input.
 """
 
 NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
-# What each check of tests/race/checker.py stands for.
+# The property that each check of tests/race/checker.py examines.
 CHECKS = {
-    "declared": "no undeclared transition, no refusal of an allowed event",
-    "chain": "the moves of a row form one path",
-    "count": "the row counted as many moves as were reported",
-    "I1": "numbers 1 to n without a gap",
-    "I2": "the history replays, and ends at the row",
-    "I3": "each acknowledged token once",
-    "I4": "no token of a refused or failed fire",
-    "I5": "an unknown outcome 0 or 1 times, as it was resolved",
-    "I6": "the order respects real time",
-    "I7": "each refusal right at some moment of its call",
-    "I8": "memory equals a fresh read",
-    "guard": "no more moves than a guard allows",
+    "declared": "Each move is a declared transition, and each refusal is one that the machine requires.",
+    "chain": "The moves of a row form one path, from its first state to its last.",
+    "count": "The row has counted as many moves as callers were given.",
+    "I1": "The history rows of a row are numbered from 1 to n without a gap.",
+    "I2": "Each step of the history is declared, and the last one leads to the state of the row.",
+    "I3": "The token of each acknowledged move is recorded once.",
+    "I4": "No token of a refused or failed fire is recorded.",
+    "I5": "The token of a COMMIT of unknown outcome is recorded once or not at all, as the caller found out later.",
+    "I6": "If one call ended before another began, it has the smaller number in the history.",
+    "I7": "The row was in the state that a refusal names, at some moment of the call.",
+    "I8": "The instance in memory shows what a new SELECT shows.",
+    "guard": "No row has moved more often than its guard allows.",
+    "codes": "Each server error has the meaning that the library gives it.",
 }
+# The faults of tests/faults/storm.py, by the names in the records.
+FAULTS = {
+    "client stalled with rows": "a client stopped while it had rows locked",
+    "connections cut around COMMIT": "a connection was cut around COMMIT",
+    "connections exhausted": "the server had no connection left",
+    "connections killed": "all connections of the application were killed",
+    "read only in the middle": "the server became read-only",
+    "server killed": "the server was killed (SIGKILL) and restarted",
+    "workers killed": "a worker was killed (SIGKILL)",
+}
+# The wrong versions, by the names in the records.
+WRONG = {
+    "table of error codes off by one": "Each server error has the meaning of its neighbour in the table.",
+    "read-then-write": "A fire reads the row without a lock, and writes it by a second statement.",
+    "history outside of the transaction": "The history row is committed by itself, even if the move is rolled back.",
+    "acknowledging without commit": "One unit in three is rolled back, and reported as committed.",
+    "code table off by one": "The code of a transition is read as that of the next one.",
+    "refusal codes off by one": "The code of a refusing state is read as that of the state before it.",
+    "savepoint rule removed": "Instances keep the state of a fire after its savepoint was rolled back.",
+    "retry of one statement": "After a deadlock, the statement is sent again instead of the whole unit.",
+    "token not recorded": "The history row is written without its token.",
+    "unknown outcome taken for a failure": "A COMMIT of unknown outcome is reported as failed.",
+    "guard outside of the CASE": "Guards are conditions of the WHERE, and not part of the code.",
+    "guard reads without locks": "A guard reads other rows without locking them.",
+    "members compared as text": "Members of an Enum are compared as text.",
+    "no flush at commit, kill -9": "The server does not flush at COMMIT, and is killed.",
+}
+# The parameters of tests/fuzz that need more than their name in the records.
+PARAMETERS = {
+    "batch size": "`batch_size` of `fire_where`",
+    "column": "`column`, the state to move",
+    "criterion": "criterion of `fire_where`",
+    "details, within": "a value within `details`",
+    "hole": "control: a wrong statement, which the test must notice",
+    "key of a mapping": "key, as a dict by attribute name",
+    "limit": "`limit` of `claim`",
+    "name of a key": "attribute name in a key",
+    "name of a payload": "name of a payload's value",
+    "rows at most": "`max_rows` of `fire_where`",
+    "state, at first": "state of a new row",
+    "state, assigned": "state that is assigned to an instance",
+    "state, compared": "state in a query",
+    "state, forced": "state for `force_state`",
+    "token to find": "token for `find_by_token`",
+}
+# Errors of the server and the driver that a fault may cause.
+ERRORS = {
+    "1020": "snapshot conflict",
+    "1205": "lock wait timeout",
+    "1213": "deadlock",
+    "1290": "read-only server",
+    "1836": "read-only server",
+    "1927": "connection killed",
+    "2006": "connection lost",
+    "2013": "connection lost",
+    "2055": "connection lost",
+}
+SERVERS = ("mysql97", "mariadb118", "mariadb1011")
 LOST, DOUBLED, ILLEGAL = ("I3", "count"), ("I1", "I5", "I4"), ("declared", "I2", "chain")
 
 Record = dict[str, Any]
@@ -50,12 +109,45 @@ def page(records: Sequence[Record]) -> str:
         of[record["kind"]].append(record)
     parts = [
         HEAD,
+        *summary(of),
         *load(of["march"]),
         *controls(of["control"]),
         *inputs(of["fuzz"]),
         *faults(of["figures"], of["test"]),
     ]
     return "\n".join([*parts, *again(of["run"], of["march"])]).rstrip() + "\n"
+
+
+def summary(of: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    """The results in one table, with a link to each section."""
+    rows: list[tuple[object, ...]] = []
+    if marches := of["march"]:
+        total, broken_checks = (
+            sum(march["fires"] for march in marches),
+            sum(sum(m["violations"].values()) for m in marches),
+        )
+        rows.append(
+            (
+                "[fires under faults](#fires-under-faults)",
+                f"{total:,} acknowledged",
+                f"{broken_checks} violations of a check",
+            )
+        )
+    if found := of["control"]:
+        caught = sum(bool(record["caught_by"]) for record in found)
+        rows.append(("[wrong versions](#wrong-versions)", f"{len(found)} runs", f"{caught} found out"))
+    if fuzz := of["fuzz"]:
+        cases, violated = sum(record["cases"] for record in fuzz), sum(record["violations"] for record in fuzz)
+        rows.append(("[odd input](#input)", f"{cases:,} calls", f"{violated} violations"))
+    if tests := of["test"]:
+        failed = sum(test["outcome"] == "failed" for test in tests)
+        rows.append(("[tests of this run](#tests-of-this-run)", f"{len(tests):,} outcomes", f"{failed} failed"))
+    yield from table(("test", "number", "result"), rows)
+    yield (
+        "`tests/evidence/page.py` writes this page from the records of one run, `faults.jsonl`. No figure is written by hand. "
+        "[To run it again](#versions-and-settings), use `./dev evidence`."
+    )
+    yield ""
 
 
 def server(name: str) -> str:
@@ -78,7 +170,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
 
 
 def load(marches: Sequence[Record]) -> Iterator[str]:
-    """Fires under faults: what was held, what went wrong meanwhile, what was violated."""
+    """Fires under faults: the load, the faults, and the violations."""
     if not marches:
         return
     total = sum(march["fires"] for march in marches)
@@ -86,48 +178,62 @@ def load(marches: Sequence[Record]) -> Iterator[str]:
     yield "## Fires under faults"
     yield ""
     said = ", ".join(f"{number} {name}" for name, number in sums.items())
-    yield f"**{total:,} fires were acknowledged while everything below went wrong: {said}.**"
+    yield f"**{total:,} fires were acknowledged while the faults below occurred: {said}.**"
     yield ""
     yield (
-        "Each process fires in units of up to 13 rows with one COMMIT, on shared rows and on one of its own, with a history "
-        "and tokens. Some units are rolled back, wholly or to a savepoint. Afterwards a check compares every call of every process with the "
-        "rows and the history ([test](../../tests/faults/test_march.py))."
+        "Each process fires in units of work of up to 13 rows with one COMMIT. It uses shared rows and one row of its own, a history and tokens. "
+        "Some units are rolled back, as a whole or to a savepoint. Afterwards a program compares each call of each process with the rows and the "
+        "history ([test](../../tests/faults/test_march.py)). A violation of a "
+        "[check](#checks) counts as *lost* (I3, count), *doubled* (I1, I4, I5) or *undeclared* (declared, I2, chain)."
     )
     yield ""
-    head = ("", *(server(march["server"]) for march in marches))
+    head = ("measured", *(server(march["server"]) for march in marches))
     rows: list[tuple[object, ...]] = [
         ("processes", *(march["processes"] for march in marches)),
         ("rows", *(march["rows"] for march in marches)),
         ("fires acknowledged", *(march["fires"] for march in marches)),
-        ("… of these moved", *(march["counts"]["moved"] for march in marches)),
-        ("… refused", *(march["counts"]["refused"] for march in marches)),
+        ("acknowledged fires that moved a row", *(march["counts"]["moved"] for march in marches)),
+        ("acknowledged fires that were refused", *(march["counts"]["refused"] for march in marches)),
         ("seconds", *(round(march["seconds"]) for march in marches)),
         ("fires per second, faults included", *(march["per_second"] for march in marches)),
-        ("units acknowledged", *(march["counts"]["units moved"] for march in marches)),
-        ("units that reported a failure", *(march["counts"].get("units failed", 0) for march in marches)),
+        ("units of work acknowledged", *(march["counts"]["units moved"] for march in marches)),
+        ("units of work that raised an error", *(march["counts"].get("units failed", 0) for march in marches)),
         ("COMMITs of unknown outcome", *(march["counts"].get("units unknown", 0) for march in marches)),
-        ("… of these had applied", *(march["counts"].get("unknown, applied", 0) for march in marches)),
-        ("units of killed workers", *(march["counts"].get("in doubt", 0) for march in marches)),
-        ("… of these had applied", *(march["counts"].get("in doubt, applied", 0) for march in marches)),
-        ("looks at an instance and its row (I8)", *(march["counts"].get("glimpses", 0) for march in marches)),
+        (
+            "COMMITs of unknown outcome that were committed",
+            *(march["counts"].get("unknown, applied", 0) for march in marches),
+        ),
+        ("units of work of killed workers", *(march["counts"].get("in doubt", 0) for march in marches)),
+        (
+            "units of work of killed workers that were committed",
+            *(march["counts"].get("in doubt, applied", 0) for march in marches),
+        ),
+        ("comparisons of an instance with its row (I8)", *(march["counts"].get("glimpses", 0) for march in marches)),
         *((name, *(broken(march, checks) for march in marches)) for name, checks in KINDS.items()),
         ("violations of any check", *(sum(march["violations"].values()) for march in marches)),
     ]
     yield from table(head, rows)
-    yield "Faults during the run, and their number:"
+    yield "Faults during the run:"
     yield ""
     names = sorted({name for march in marches for name in march["faults"]})
-    yield from table(head, [(name, *(march["faults"].get(name, 0) for march in marches)) for name in names])
+    head = ("fault", *head[1:])
+    yield from table(
+        head, [(FAULTS.get(name, name), *(march["faults"].get(name, 0) for march in marches)) for name in names]
+    )
     codes = sorted({code for march in marches for code in march["errors"]}, key=lambda code: (not code.isdigit(), code))
-    yield "Units that ended in an error, by the server's code (none: no connection):"
+    yield "Units of work that ended in an error, by the number of the server's error:"
     yield ""
     rows = [
-        (code if code.isdigit() else "none", *(march["errors"].get(code, 0) for march in marches)) for code in codes
+        (
+            f"{code} ({ERRORS.get(code, 'error')})" if code.isdigit() else "no number, because there was no connection",
+            *(march["errors"].get(code, 0) for march in marches),
+        )
+        for code in codes
     ]
-    yield from table(head, rows)
+    yield from table(("error", *head[1:]), rows)
 
 
-KINDS = {"lost": LOST, "doubled": DOUBLED, "illegal edges": ILLEGAL}
+KINDS = {"lost": LOST, "doubled": DOUBLED, "undeclared": ILLEGAL}
 
 
 def broken(march: Record, checks: Iterable[str]) -> int:
@@ -135,7 +241,7 @@ def broken(march: Record, checks: Iterable[str]) -> int:
 
 
 def controls(found: Sequence[Record]) -> Iterator[str]:
-    """The wrong versions, and which check found each of them out."""
+    """The wrong versions, and the checks that found each of them out."""
     if not found:
         return
     by: defaultdict[str, list[Record]] = defaultdict(list)
@@ -144,54 +250,72 @@ def controls(found: Sequence[Record]) -> Iterator[str]:
     runs, caught = len(found), sum(bool(record["caught_by"]) for record in found)
     yield "## Wrong versions"
     yield ""
+    yield f"**{caught} of {runs} runs of {len(by)} wrong versions were found out.**"
+    yield ""
     yield (
-        f"{len(by)} wrong versions of the library or its setting went through the same load or a smaller one; {caught} of {runs} runs were found out "
-        "([test](../../tests/faults/test_wrong_versions.py)). A check that finds nothing in a right version is worth what it finds in a wrong one."
+        "A check is worth something only if it fails on a wrong version. So the tests change the library, or a setting of the server, in one point, and "
+        "run the load of the last section or a smaller one. At least one check must fail ([test](../../tests/faults/test_wrong_versions.py))."
     )
     yield ""
     rows = []
     for wrong, records in by.items():
         checks = sorted({check for record in records for check in record["caught_by"]})
         on = ", ".join(dict.fromkeys(server(record["server"]) for record in records))
-        rows.append((wrong, on, ", ".join(checks) or "NOTHING"))
-    yield from table(("wrong version", "on", "found out by"), rows)
-    yield "The checks, of `tests/race/checker.py`:"
+        rows.append((wrong, WRONG.get(wrong, ""), on, ", ".join(checks) or "NOTHING"))
+    yield from table(("wrong version", "change", "run on", "found by"), rows)
+    yield "### Checks"
+    yield ""
+    yield "The check *codes* is in `tests/faults/test_every_code.py`, all others are in `tests/race/checker.py`."
     yield ""
     yield from table(("check", "property"), CHECKS.items())
 
 
 def inputs(found: Sequence[Record]) -> Iterator[str]:
-    """What was given as events, states, keys, tokens and so on."""
+    """The odd values that were passed as events, states, keys, tokens and so on."""
     if not found:
         return
     cases = sum(record["cases"] for record in found)
     violated = sum(record["violations"] for record in found)
-    yield "## Inputs"
+    yield "## Input"
     yield ""
     yield (
-        f"**{cases:,} cases, {violated} violations** ([tests](../../tests/fuzz/test_names_and_values.py)). A case is one call with one drawn value: "
-        "NUL, quotes, backslashes, %, %s, :x, line ends, right-to-left, composed and decomposed, full-width, trailing spaces, 64 kB, None, int, "
-        "bytes, subclasses of str."
+        f"**{cases:,} calls with odd values, {violated} violations** ([tests](../../tests/fuzz/test_names_and_values.py))."
+    )
+    yield ""
+    yield (
+        "Each call has one value that Hypothesis drew: NUL, quotes, backslashes, %, %s, :x, line ends, right-to-left text, composed and decomposed "
+        "characters, full-width characters, trailing spaces, 64 kB, None, int, bytes, or a subclass of str. A violation is an undeclared state in the "
+        "column, SQL that was sent for an undeclared event, an exception of another class than the documented ones, or SQL in a message. The "
+        "number of calls, by the parameter that got the value:"
     )
     yield ""
     by: Counter[tuple[str, str]] = Counter()
     for record in found:
         for what, number in record["by"].items():
             by[what, record["server"]] += number
-    servers = sorted({record["server"] for record in found})
+    servers = sorted(
+        {record["server"] for record in found}, key=lambda name: (SERVERS.index(name) if name in SERVERS else 9, name)
+    )
     kinds = sorted({what for what, _ in by})
-    yield from table(("as", *map(server, servers)), [(kind, *(by[kind, name] for name in servers)) for kind in kinds])
+    yield from table(
+        ("parameter", *map(server, servers)),
+        [(PARAMETERS.get(kind, kind), *(by[kind, name] for name in servers)) for kind in kinds],
+    )
+    yield "The number of calls, by driver, character set of the connection, SQL mode and collation:"
+    yield ""
     ways: Counter[str] = Counter()
     for record in found:
         ways[record["way"]] += record["cases"]
-    yield from table(("connection", "cases"), sorted(ways.items()))
+    yield from table(("connection", "calls"), sorted(ways.items()))
 
 
 def faults(figures: Sequence[Record], tests: Sequence[Record]) -> Iterator[str]:
-    """Each test of a fault, and what it counted."""
+    """Each test of a fault, and its counts."""
     if not tests:
         return
     yield "## Tests of this run"
+    yield ""
+    yield "A test has one outcome for each server, driver and case."
     yield ""
     by: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for test in tests:
@@ -201,39 +325,60 @@ def faults(figures: Sequence[Record], tests: Sequence[Record]) -> Iterator[str]:
         path, _, test = name.partition("::")
         said = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
         rows.append((f"[{test.removeprefix('test_').replace('_', ' ')}](../../{path}#{test})", said))
-    yield from table(("test", "outcomes, one for each server and case"), rows)
-    if figures:
-        yield "Counts of these tests:"
+    yield from table(("test", "outcomes"), rows)
+    # The counts of the march are in the section of fires under faults.
+    if counted := [record for record in figures if "test_march.py" not in record["test"]]:
+        yield "### Counts"
         yield ""
-    for record in figures:
-        said = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in record["figures"].items())
-        yield f"- `{record['test'].partition('::')[2]}`: {said}"
-    yield ""
+        yield (
+            "Some of these tests also count. Units *in doubt* are those whose worker was killed before the outcome. Units *twice* have two "
+            "savepoints, of which one is rolled back. Units *undone* are rolled back as a whole, on purpose or after an error."
+        )
+        yield ""
+        yield from table(
+            ("test", "server, driver, case", "counts"), sorted(map(counts, counted), key=lambda row: row[0])
+        )
+
+
+def counts(record: Record) -> tuple[str, str, str]:
+    """The row of a test's counts: the test, where it ran, and its numbers."""
+    name, _, case = record["test"].partition("::")[2].rstrip("]").partition("[")
+    kind, *rest = case.split("-")
+    where = ", ".join((server(kind), *rest)) if case else "a server of its own"
+    return (
+        f"`{name}`",
+        where,
+        ", ".join(f"{one.replace('_', ' ')} {number}" for one, number in record["figures"].items()),
+    )
 
 
 def again(runs: Sequence[Record], marches: Sequence[Record]) -> Iterator[str]:
-    """Versions, settings, and how to run it again."""
+    """How to run it again, versions and settings."""
     yield "## Versions and settings"
     yield ""
-    for run in runs:
-        packages = ", ".join(f"{name} {number}" for name, number in run["packages"].items() if number)
-        yield f"- {run['at']}: Python {run['python']}, {packages}, on {run['system']}. `{run['command']}`"
-    yield ""
-    if marches:
-        names = sorted({name for march in marches for name in march["settings"]})
-        head = ("", *(server(march["server"]) for march in marches))
-        rows = [
-            ("version", *(march["version"] for march in marches)),
-            ("isolation level of the workers", *(march["isolation_level"] for march in marches)),
-            *((f"`{name}`", *(f"`{march['settings'].get(name, '–')}`" for march in marches)) for name in names),
-        ]
-        yield from table(head, rows)
     yield "To run all of it again, and rewrite this page:"
     yield ""
     yield "```console"
     yield "$ ./dev evidence"
     yield "```"
     yield ""
+    yield "This run had three parts:"
+    yield ""
+    for run in runs:
+        packages = ", ".join(f"{name} {number}" for name, number in run["packages"].items() if number)
+        yield f"- `{run['command']}` on {run['at']}: Python {run['python']}, {packages}, on {run['system']}"
+    yield ""
+    if marches:
+        yield "The servers of the fires under faults, with their settings:"
+        yield ""
+        names = sorted({name for march in marches for name in march["settings"]})
+        head = ("setting", *(server(march["server"]) for march in marches))
+        rows = [
+            ("version", *(march["version"] for march in marches)),
+            ("isolation level of the workers", *(march["isolation_level"] for march in marches)),
+            *((f"`{name}`", *(f"`{march['settings'].get(name, '–')}`" for march in marches)) for name in names),
+        ]
+        yield from table(head, rows)
 
 
 def read(path: Path) -> list[Record]:
