@@ -225,15 +225,19 @@ def start_table(told: dict[str, Any]) -> str:
 
 
 def where(makes: Mapping[str, Figures]) -> str:
-    return "\n".join(f"- {of_one_make(figures['where'])}" for figures in makes.values())
-
-
-def of_one_make(told: dict[str, Any]) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in sorted(told["settings"].items()))
-    return (
-        f"{told['at']}: {told['server']} ({settings}), {told['driver']}, SQLAlchemy {told['sqlalchemy']}, Python "
-        f"{told['python']}, server and clients on the same {told['processors']} processors"
-    )
+    """A table of the servers and clients, with a column for each of *makes*."""
+    of = [figures["where"] for figures in makes.values()]
+    rows = {
+        "measured on": [each["at"] for each in of],
+        "server": [each["server"] for each in of],
+        **{f"`{name}`": [each["settings"].get(name, "") for each in of] for name in sorted(of[0]["settings"])},
+        "driver": [each["driver"] for each in of],
+        "SQLAlchemy": [each["sqlalchemy"] for each in of],
+        "Python": [each["python"] for each in of],
+        "processors, shared by server and clients": [str(each["processors"]) for each in of],
+    }
+    lines = [f"| | {' | '.join(makes)} |", "|---|" + "---|" * len(makes)]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
 
 
 PARTS: dict[str, tuple[str, Callable[[Figures], str]]] = {
