@@ -33,11 +33,11 @@ _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One event leading from one state to one state.
+    """One event that leads from one state to one state.
 
-    `guard` is the name of the guard, None when there is none. `effects` are the names of the effects, the
-    event's own first. A lambda is named ``guard`` or ``effect``. An edge that the machine does not have, but that
-    rows were moved along, is not `declared`.
+    - `guard`: the name of the guard; None without one. A lambda is named ``guard``.
+    - `effects`: the names of the effects, the event's own first. A lambda is named ``effect``.
+    - `declared`: false for an edge that the machine does not have, but along which rows were moved.
     """
 
     event: str
@@ -61,7 +61,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """All edges from one state to one state: a drawing has one line for them, with a label for each."""
+    """All edges from one state to one state. A drawing has one line for them, with a label for each edge."""
 
     source: str
     target: str
@@ -88,11 +88,16 @@ class Box:
 # Not slotted: a cached property needs a dict.
 @dataclass(frozen=True)
 class Graph:
-    """A machine's states, events and edges. Edges come by event, then by source, then in winning order.
+    """The states, events and edges of a machine as plain text, for a renderer.
 
-    `strangers` are states that rows hold, or held, and that the machine does not declare. `groups` are the states of
-    each group, `descriptions` the texts of events, by name. `borders` names the effects of entering and leaving: by
-    ``"enter"`` or ``"exit"``, and the state, the group, or None for every state.
+    An edge is one event that leads from one state to one state. Edges are ordered by event, then by source, then in the
+    order in which a fire tries them.
+
+    - `strangers`: states that rows have or had, and that the machine does not declare.
+    - `groups`: the states of each group.
+    - `descriptions`: the texts of events, by name.
+    - `borders`: the names of the effects of entering and leaving, by ``"enter"`` or ``"exit"``, and the state, the
+      group, or None for every state.
     """
 
     states: tuple[str, ...]
@@ -146,11 +151,11 @@ class Graph:
         return found
 
     def from_state(self, state: str) -> Mapping[str, list[Edge]]:
-        """The edges that leave *state*, by event; those of one event in winning order."""
+        """The edges from *state*, by event; those of one event in the order in which a fire tries them."""
         return self._by_state.get(state, {})
 
     def leaving(self, state: str, event: str) -> list[Edge]:
-        """The edges that *event* may take from *state*, in winning order; none when it refuses."""
+        """The edges of *event* from *state*, in the order in which a fire tries them; none if it is refused."""
         return list(self.from_state(state).get(event, ()))
 
     def boxes(self) -> list[Box]:
@@ -166,7 +171,7 @@ class Graph:
         return _boxes(drawn, [name for name in self.groups if name in drawn], self.states)
 
     def with_details(self, *, guards: bool = True, effects: bool = True, borders: bool = False) -> Graph:
-        """The same with no more details than these on its edges and borders."""
+        """A copy of this graph that shows only these details on its edges and borders."""
         return replace(
             self,
             edges=tuple(
@@ -195,9 +200,9 @@ class Graph:
         return [Arrow(source, target, tuple(edges)) for (source, target), edges in together.items()]
 
     def with_figures(self, counts: Counts | None, rows: Rows | None, times: Times | None = None) -> Graph:
-        """The same with the edges and states that only *counts*, *rows* and *times* know.
+        """A copy of this graph, with the edges and states that only *counts*, *rows* and *times* contain.
 
-        They come from ``force_state``, from an earlier release of the machine, or from writes past it.
+        They come from ``force_state``, from an earlier release of the machine, or from writes that bypass the machine.
         """
         known = {(edge.event, edge.source, edge.target) for edge in self.edges}
         taken = sorted(edge for edge, times in (counts or {}).items() if times and edge not in known)

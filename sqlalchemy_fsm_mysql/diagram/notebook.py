@@ -36,7 +36,7 @@ def html(machine: Machine | Graph) -> str:
 
 
 def markdown(machine: Machine | Graph) -> str:
-    """*machine* as a Markdown table; in a sentence when the table has more than 20,000 cells."""
+    """*machine* as a Markdown table, or as a sentence when the table has more than 20,000 cells."""
     graph = graph_of(machine)
     return _size(graph) if _is_large(graph) else markdown_table(graph)
 

@@ -49,7 +49,7 @@ def markdown_table(
 def cells(
     graph: Graph, counts: Counts | None = None, rows: Rows | None = None, times: Times | None = None
 ) -> list[list[str]]:
-    """The table's text, a header row of events first, for callers that draw their own lines."""
+    """The texts of the table, with a header row of events first, for callers that draw their own lines."""
     graph = graph.with_figures(counts, rows, times)
     # An undeclared state or event comes from a row, which may hold line ends and escape sequences.
     header = ["", *map(escaped, graph.events)]
