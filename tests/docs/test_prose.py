@@ -26,6 +26,7 @@ PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or 
         ("Pass an engine in the place of the sessionmaker.", "no calque"),
         ("The fire and the COMMIT go out apart.", "a plain phrase"),
         ("`batch_size` walks the key in parts of so many rows.", "a plain phrase"),
+        ("The doctor reports a text that is no state.", "'is not a'"),
         ("The answers tell which rows were moved.", "report, return or show"),
         ("One; two; three; four; five.", "one idea a sentence"),
         (" ".join(["word"] * 41) + ".", "41 words"),
@@ -44,6 +45,7 @@ def test_sentence_that_breaks_a_rule_is_found(tmp_path: Path, sentence: str, rul
     "sentence",
     [
         "What is a guard?",
+        "There is no lock, and the row is no longer there.",
         "An UPDATE holds the row's lock until COMMIT.",
         "`session.what it is` and `nobody` are code.",
         "```python\nwhat = nobody  # What is told\n```",
