@@ -44,7 +44,17 @@ NAMES = {
     },
 }
 PAGES = ("tutorial", "guide/", "recipes/", "moving/", "why/", "production", "troubleshooting", "testing", "evolution")
-MORE = ("enforcement", "scaling", "doctor", "observability", "diagrams", "guarantees", "security", "glossary")
+MORE = (
+    "reference/",
+    "enforcement",
+    "scaling",
+    "doctor",
+    "observability",
+    "diagrams",
+    "guarantees",
+    "security",
+    "glossary",
+)
 CODE = re.compile(r"(?:[\w.]+\.)?(\w+)(?:\(.*\))?", re.DOTALL)
 
 

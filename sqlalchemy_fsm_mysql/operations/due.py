@@ -116,8 +116,9 @@ def run_due(
     Returns: a :class:`MovedRows` of everything that was moved.
 
     Each batch of up to *limit* rows is a transaction of its own, as by :func:`fire_due` and :func:`run_transaction`.
-    When no row is due, the worker sleeps until the next row is due by the database's clock, or for *every*, whichever
-    is sooner. With ``every=None`` it processes the due rows once and returns. Any number of workers can run at once.
+    When no row is due, the worker sleeps until the next row is due by the database's clock, or for *every*, if
+    that is sooner. With ``every=None`` it processes the due rows once and returns. Any number of workers can run at
+    once.
 
     The worker stops after its batch when ``stop()`` is true. Without *stop*, in the main thread, SIGTERM and SIGINT
     stop it; a second signal has its usual effect. *ready_file* is touched after each batch, and removed at the end and

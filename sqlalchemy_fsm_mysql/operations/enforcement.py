@@ -102,7 +102,7 @@ def enforce_machine(
 
 
 def release_machine(column: object, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
-    """Drop the triggers that :func:`enforce_machine` has made for *column*, whichever machine made them.
+    """Drop the triggers that :func:`enforce_machine` has made for *column*, of any machine.
 
     Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
     seconds; FSMError when the account cannot see triggers; TableBusy, a LockTimeout, as for :func:`enforce_machine`;

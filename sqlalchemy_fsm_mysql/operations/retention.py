@@ -45,7 +45,7 @@ def prune_history(column: object, session: Any, /, *, older_than: timedelta, lim
 
     Returns: the number of deleted rows. At most *limit* rows are deleted, the oldest numbers of each row first.
 
-    The last history row of each row stays, whatever its age, because the next number follows it. ``replay(rows,
+    The last history row of each row stays, at any age, because the next number follows it. ``replay(rows,
     pruned=True)`` checks a history without its beginning. A token that is deleted is forgotten. An index on ``at``
     finds the rows. With an ``AsyncSession``, await the call.
 

@@ -94,11 +94,11 @@ def fire_where(
     *criteria* are SQL expressions on the model. ``true()`` matches all rows. On MySQL and MariaDB, without a history,
     the call is one UPDATE. The options change that:
 
-    - *batch_size* processes so many rows at a time, in primary-key order, and does not commit between batches.
+    - *batch_size* processes this number of rows at a time, in primary-key order, and does not commit between batches.
       *progress* is called after each batch as ``progress(moved so far, None)``, and can commit.
     - *max_rows* counts and locks the rows first, and refuses before any row is moved when more rows match.
-    - *limit* moves at most so many rows: the first in the order of *order_by*, which is one expression or several. It
-      waits for rows that other transactions have locked.
+    - *limit* moves at most this number of rows: the first in the order of *order_by*, which is one expression or
+      several. It waits for rows that other transactions have locked.
     - *keys*, if true, gives the outcome a mapping ``.keys``, ``{key: (source, target)}``, of the rows that moved.
       *keys* and *limit* lock the rows and read their keys first, which costs one more statement.
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import sqlalchemy_fsm_mysql
 from sqlalchemy_fsm_mysql import diagram, observation, testing, web
 from tests.docs.pages import PROJECT
+from tests.docs.prose import Sentence
 
 sys.path.insert(0, str(PROJECT / "docs" / "extensions"))
 parameters = importlib.import_module("parameters")
@@ -189,6 +191,36 @@ def test_errors_are_named_in_one_dialect() -> None:
 
     assert len(raising) > 40
     assert inline == []
+
+
+def docstrings() -> dict[str, str]:
+    """The docstrings that the site shows: those of each entry, and of the methods that a class defines itself."""
+    found: dict[str, Any] = {}
+    for entry in entries():
+        if isinstance(entry.object, type) or inspect.isfunction(entry.object):
+            found[entry.last] = entry.object.__doc__
+        if isinstance(entry.object, type):
+            for name, method in vars(entry.object).items():
+                if not name.startswith("_"):
+                    found[f"{entry.last}.{name}"] = getattr(getattr(method, "__func__", method), "__doc__", None)
+    return {name: text for name, text in found.items() if isinstance(text, str)}
+
+
+def sentences_of(docstring: str) -> Iterator[Sentence]:
+    """Those of its paragraphs and lists, without examples, code and the list of errors; code and arguments are `x`."""
+    for paragraph in re.split(r"\n\s*\n|\n(?=- )", inspect.cleandoc(docstring)):
+        if not paragraph.startswith((">>>", "    ", "Raises:", "::")):
+            text = re.sub(r":\w+:`[^`]*`|``[^`]*``|`[^`]*`|\*\w+\*", "`x`", " ".join(paragraph.split()))
+            for sentence in re.split(r"(?<=[.!?])[)\"”]? +(?=[A-Z`(\"“])", text):
+                yield Sentence(PROJECT, 0, sentence)
+
+
+@pytest.mark.parametrize("name", docstrings())
+def test_docstrings_are_plain_prose(name: str) -> None:
+    """The rules of tests/docs/prose.py are those of the docstrings, too."""
+    broken = [(rule, sentence.text) for sentence in sentences_of(docstrings()[name]) for rule in sentence.broken()]
+
+    assert broken == []
 
 
 def test_this_page_of_tests_reads_the_reference() -> None:
