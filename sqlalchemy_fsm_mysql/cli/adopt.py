@@ -157,7 +157,7 @@ def _mapping(given: list[str], mapped: MappedState) -> dict[OldValue, str]:
         value, is_there, state = text.rpartition("=")
         if not is_there or state not in mapped.machine.stored_states:
             known = ", ".join(mapped.machine.stored_states)
-            raise typer.BadParameter(f"{text!r} is no VALUE=STATE; the states are {known}.", param_hint="--map")
+            raise typer.BadParameter(f"{text!r} is not VALUE=STATE; the states are {known}.", param_hint="--map")
         mapping[None if value == NULL else NULL if value == TEXT_OF_NULL else value] = state
     return mapping
 
@@ -185,9 +185,9 @@ def _print(found: Look, missing: list[str]) -> None:
         title=f"{found.label}, {found.shape.full_type}",
     )
     written = ", ".join(f"{state} as {_visible(value)}" for state, value in found.old_values.items())
-    tell(f"\n{found.adoption.old} gets, when new code writes: {written or 'nothing yet'}.")
+    tell(f"\n{found.adoption.old} gets these values when new code writes: {written or 'nothing yet'}.")
     if missing:
-        tell(f"No value of {found.adoption.old} for: {', '.join(missing)}.")
+        tell(f"These states have no value of {found.adoption.old}: {', '.join(missing)}.")
     tell(f"\nThe phases, for about {found.rows:,} rows:")
     for number, phase in enumerate(found.phases(), start=1):
         took = f", about {phase.seconds:,.0f} s" if phase.seconds >= 1 else ""

@@ -255,7 +255,7 @@ def _write(drawn: str | bytes, output: Path | None) -> None:
         print_text(drawn.rstrip())
     elif sys.stdout is not None and sys.stdout.isatty():
         raise typer.BadParameter(
-            "a PNG is no text for a terminal: write it to a file by --output.", param_hint="--format"
+            "a PNG cannot be shown in a terminal: write it to a file by --output.", param_hint="--format"
         )
     else:
         print_bytes(data)

@@ -99,7 +99,7 @@ def _tell_full_disk(error: BaseException) -> int:
 
 def _tell_interrupt(error: BaseException) -> int:
     is_ctrl_c = any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error))
-    tell("Interrupted." if is_ctrl_c else "Nothing was answered, and nothing was changed.", err=True)
+    tell("Interrupted." if is_ctrl_c else "There was no answer, and nothing was changed.", err=True)
     return Status.INTERRUPTED if is_ctrl_c else Status.REFUSED
 
 

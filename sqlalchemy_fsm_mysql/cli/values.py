@@ -171,7 +171,7 @@ def condition(mapped: MappedState, text: str) -> ColumnElement[bool]:
         attribute, type_ = _attribute(mapped, found["name"])
         return _OPERATORS[found["operator"]](attribute, typed(_unquoted(found["value"]), type_, found["name"]))
     raise typer.BadParameter(
-        f"{shown(text)} is no condition: write NAME=VALUE, or one of != < <= > >=, 'NAME in A,B', 'NAME is null'."
+        f"{shown(text)} is not a condition: write NAME=VALUE, or one of != < <= > >=, 'NAME in A,B', 'NAME is null'."
     )
 
 
@@ -180,7 +180,7 @@ def _listed(text: str) -> list[str]:
     try:
         return next(csv.reader([text], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise typer.BadParameter(f"{shown(text)} is no list of values with commas between them: {error}.") from error
+        raise typer.BadParameter(f"{shown(text)} is not a list of values with commas between them: {error}.") from error
 
 
 def _attribute(mapped: MappedState, name: str) -> tuple[InstrumentedAttribute[Any], TypeEngine[Any]]:
@@ -199,7 +199,7 @@ def _unquoted(text: str) -> str:
 def _split_payload(text: str) -> tuple[str, bool, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.rstrip(":"):
-        raise typer.BadParameter(f"{shown(text)} is no payload: write NAME=VALUE, or NAME:=JSON.")
+        raise typer.BadParameter(f"{shown(text)} is not a payload: write NAME=VALUE, or NAME:=JSON.")
     return name.removesuffix(":"), name.endswith(":"), value
 
 
@@ -251,7 +251,7 @@ def _number(text: str) -> float:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _yes_or_no(text: str) -> bool:

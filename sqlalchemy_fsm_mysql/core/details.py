@@ -70,7 +70,7 @@ def _depth(value: Any) -> int:
 
 
 def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _double(digits: str) -> float:

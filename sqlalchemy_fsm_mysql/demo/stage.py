@@ -59,7 +59,7 @@ def _parsed(text: str) -> URL:
         url = make_url(text)
     except ArgumentError as error:
         raise NoStage(
-            "That is no database URL. One looks like mysql+pymysql://user:password@host:3306/database"
+            "This is not a database URL. One looks like mysql+pymysql://user:password@host:3306/database"
         ) from error
     if is_in_memory(url):
         raise NoStage("Processes cannot share a SQLite database in memory: leave --url out, or name a file.")

@@ -282,7 +282,7 @@ def _typed(label: str, value: OldValue, shape: ColumnShape) -> OldValue:
     try:
         return int(value)
     except ValueError as error:
-        raise MigrationRefused(label, f"{value!r} is no whole number", f"the column is {shape.type}") from error
+        raise MigrationRefused(label, f"{value!r} is not a whole number", f"the column is {shape.type}") from error
 
 
 def _shape(connection: Connection, label: str, table: str, old: str, schema: str | None) -> ColumnShape:

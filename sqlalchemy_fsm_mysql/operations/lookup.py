@@ -63,7 +63,7 @@ def _state(module: ModuleType, path: str) -> MappedState:
         return next(iter(states.values()))
     if attribute not in states:
         owner = path.rpartition(".")[0]
-        raise NotFound(f"{path} is no state machine; there is {_names(owner, states)}.")
+        raise NotFound(f"{path} is not a state machine; there is {_names(owner, states)}.")
     return states[attribute]
 
 
@@ -98,7 +98,7 @@ def _model(module: ModuleType, path: str) -> tuple[Any, str | None]:  # Any: wha
             raise NotFound(f"{module.__name__} has no {'.'.join(found)}; {_models(module)}.")
         owner = getattr(owner, found[-1])
     if not _is_model(owner):
-        raise NotFound(f"{module.__name__}:{path} is no mapped class with a StateMachineColumn; expected {SHAPE}.")
+        raise NotFound(f"{module.__name__}:{path} is not a mapped class with a StateMachineColumn; expected {SHAPE}.")
     return owner, ".".join(left) or None
 
 

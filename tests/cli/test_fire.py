@@ -107,7 +107,7 @@ def test_a_composite_key_has_commas(run, shop, stock, session):
         (["Order.state", "7", "Halt"], "Order.state has no event 'Halt'; it has 'NotReady', 'Ready', 'Stop', 'Delete'"),
         (["Order.state", "seven", "Ready"], "id takes a whole number (64 bits at most), not 'seven'"),
         (["Order.state", "7", "Ready", "amount=3"], "Ready has no payload 'amount'; it takes nothing"),
-        (["Order.state", "7", "Ready", "amount"], "'amount' is no payload: write NAME=VALUE, or NAME:=JSON"),
+        (["Order.state", "7", "Ready", "amount"], "'amount' is not a payload: write NAME=VALUE, or NAME:=JSON"),
         (["Payment.state", "1", "Refund", "amount=3"], "Refund needs at=…, note=…"),
         (
             ["Payment.state", "1", "Refund", "amount=x", "at=2026-01-01", "note=n"],

@@ -148,11 +148,11 @@ def test_attribute_may_be_left_out_when_there_is_one_machine(shop):
         ("{shop}:", "is not of the form"),
         ("nowhere.models:Order.state", "there is no module 'nowhere'"),
         ("{shop}:Order.state", "has no Order; it has Payment, Double"),
-        ("{shop}:Payment.status", "is no state machine; there is Payment.state"),
-        ("{shop}:Payment.total", "is no state machine; there is Payment.state"),
+        ("{shop}:Payment.status", "is not a state machine; there is Payment.state"),
+        ("{shop}:Payment.total", "is not a state machine; there is Payment.state"),
         ("{shop}:Double", "has several machines: name one of Double.one, Double.two"),
-        ("{shop}:Plain", "is no mapped class with a StateMachineColumn"),
-        ("{shop}:refund", "is no mapped class with a StateMachineColumn"),
+        ("{shop}:Plain", "is not a mapped class with a StateMachineColumn"),
+        ("{shop}:refund", "is not a mapped class with a StateMachineColumn"),
     ],
 )
 def test_target_that_names_no_state_is_told(shop, target, says):

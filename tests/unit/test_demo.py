@@ -163,7 +163,7 @@ def test_losses_are_the_moves_that_the_rows_have_not_counted():
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("nonsense", "no database URL"),
+        ("nonsense", "This is not a database URL"),
         ("sqlite://", "cannot share"),
         ("sqlite:///:memory:", "cannot share"),
         ("mysql+pymysql://root@127.0.0.1", "names no database"),
