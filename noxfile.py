@@ -428,13 +428,18 @@ def newcomer(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The pages as HTML, in site/ or --output FOLDER. Broken links, warnings and findings of the prose linter fail."""
     folder = option(session, "--output", "site")
-    session.install("--quiet", *group("docs"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
+    session.install("--quiet", *group("docs"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("python", "-m", "tests.docs.prose")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
     # Without the conftest of the tests, which wants their servers.
     options = ("--noconftest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
     site = {"FSM_SITE": str(Path(folder).resolve())}
-    session.run("python", "-m", "pytest", *options, "tests/docs/test_site.py", env=site)
+    places = ["tests/docs/test_site.py"]
+    if shutil.which("chromedriver"):
+        places.append("tests/browser/test_documentation.py")
+    else:
+        session.warn("no chromedriver on PATH: HOW THE PAGES LOOK IS NOT COVERED BY THIS RUN")
+    session.run("python", "-m", "pytest", *options, *places, env=site)
     session.log(f"the pages are in {folder}/index.html")
 
 

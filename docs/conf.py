@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import metadata
 from pathlib import Path
@@ -32,28 +33,36 @@ extensions = [
     "operations",
     "parameters",
     "code_links",
+    "about",
 ]
 html_theme = "furo"
 html_title = "sqlalchemy_fsm_mysql"
 html_static_path = ["static"]
 html_logo, html_favicon = "static/logo.svg", "static/favicon.svg"
-html_css_files = ["site.css"]
-html_theme_options = {"sidebar_hide_name": True}
+html_css_files, html_js_files = ["site.css"], ["site.js"]
+# Where the pages are read: Read the Docs names it.
+html_domain_indices = False  # the modules are listed by the reference, each with what it has
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+html_theme_options = {
+    "sidebar_hide_name": True,
+    # White code on a white page has no border.
+    "light_css_variables": {"color-code-background": "#f6f8fa"},
+}
 if repository:
     html_theme_options |= {"source_repository": repository, "source_branch": "main", "source_directory": "docs/"}
 copybutton_exclude = ".linenos, .gp, .go"  # the prompt and the output of a console
-pygments_style, pygments_dark_style = "friendly", "github-dark"
+# Both have a contrast of 4.5 and more: tests/browser/test_documentation.py measures it.
+pygments_style, pygments_dark_style = "github-light", "github-dark"
 
 myst_heading_anchors = 3
 # source: is a link to a Python file of the repository, see extensions/sources.py.
 myst_url_schemes = {"http": None, "https": None, "mailto": None, "source": None}
-myst_html_meta = {
-    "description lang=en": "State machines for SQLAlchemy in the MySQL or MariaDB row: an event is one atomic UPDATE.",
-}
 myst_enable_extensions = ["deflist"]
 
 # A `name` in a docstring is code. As a link it would be guessed at: several classes have a `.source`.
 default_role = "code"
+# A longer signature has a line for each parameter.
+python_maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"

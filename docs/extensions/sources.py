@@ -81,10 +81,15 @@ def body(app: Sphinx, path: str) -> str:
     highlighted = app.builder.highlighter.highlight_block(text, "python", linenos=False)  # type: ignore[attr-defined]
     head, begin, rest = highlighted.partition("<pre>")
     lines = rest.split("\n")
-    for number, name in names_in(text).items():
+    seen: set[str] = set()
+    for number, name in sorted(names_in(text).items()):
+        if name in seen:  # a second `work` within another test: a link means the first
+            continue
+        seen.add(name)
         lines[number - 1] = f'<span id="{html.escape(name)}"></span>{lines[number - 1]}'
     title = html.escape(path).replace("/", "/<wbr>")  # a long path breaks at its folders
-    return f"<h1><code>{title}</code></h1>\n{head}{begin}" + "\n".join(lines)
+    heading = f'<h1 class="source-file">{title}</h1>'
+    return f"{heading}\n{head}{begin}" + "\n".join(lines)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -6,14 +6,13 @@ Chromium is Debian's: ``apt-get install chromium chromium-driver``. Without it t
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,24 +22,13 @@ from sqlalchemy.orm import Session
 
 from examples import orders
 from examples.devices import Device, DeviceTransition, open_engine
+from tests.browser.measure import CHROMIUM, browsing, program
 from tests.servers import free_port, own_database
 
 IS_ASKED = os.environ.get("FSM_BROWSER", "") not in ("", "0")
 collect_ignore_glob = [] if IS_ASKED else ["test_*.py"]
 
 PROJECT = Path(__file__).parents[2]
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1000,700",
-)
 APPLICATIONS = {
     "fastapi": ("-m", "uvicorn", "--factory", "examples.fastapi_app.app:create_app", "--port"),
     "flask": ("-m", "flask", "--app", "examples.flask_app.app", "run", "--port"),
@@ -62,17 +50,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if IS_ASKED:
         program("chromedriver")
         program(*CHROMIUM)
-
-
-def program(*names: str) -> str:
-    """Where the first of *names* is that is there."""
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise pytest.UsageError(
-            f"no {' or '.join(names)} on PATH, and the pages are tested in a real browser. "
-            "On Debian: apt-get install chromium chromium-driver"
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -164,18 +141,5 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.fixture(scope="module")
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[object, object]]:
     """Two browsers, each with a profile of its own."""
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
-    opened = []
-    try:
-        for _ in range(2):
-            options = ChromeOptions()
-            options.binary_location = program(*CHROMIUM)
-            for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-                options.add_argument(switch)
-            opened.append(Chrome(options=options, service=Service(program("chromedriver"))))
-        yield tuple(opened)
-    finally:
-        for browser in opened:
-            browser.quit()
+    with ExitStack() as opened:
+        yield tuple(opened.enter_context(browsing(tmp_path_factory.mktemp("profile"))) for _ in range(2))
