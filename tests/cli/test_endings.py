@@ -207,6 +207,7 @@ def shell(command, *, url="", **environment):
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", ["sql {m}:Doc.state", "json {m}:machine", "diagram {m}:machine", "--help"])
 def test_a_closed_pipe_is_status_141(hostile, arguments):  # noqa: F811
     # The reader ends before the first byte is written.
@@ -217,6 +218,7 @@ def test_a_closed_pipe_is_status_141(hostile, arguments):  # noqa: F811
     )
 
 
+@pytest.mark.long
 def test_a_full_disk_is_status_5(hostile, docs):  # noqa: F811
     status, printed = shell(f"FSM fire {hostile}:Doc.state a Go > /dev/full", url=docs)
 
@@ -225,10 +227,12 @@ def test_a_full_disk_is_status_5(hostile, docs):  # noqa: F811
     assert shell("FSM --help > /dev/full")[0] == Status.OUTPUT
 
 
+@pytest.mark.long
 def test_a_closed_output_does_not_fail_the_command(hostile, docs):  # noqa: F811
     assert shell(f"FSM fire {hostile}:Doc.state a Go >&-", url=docs)[0] == Status.DONE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "environment",
     [
@@ -252,6 +256,7 @@ def test_an_encoding_that_lacks_a_character_writes_its_escape(hostile, docs, env
     assert (status, "Traceback" in refused) == (Status.NOT_FOUND, False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closes_input", [True, False], ids=["no terminal", "Ctrl-C"])
 def test_the_question_of_fire_where_ends_without_an_answer(hostile, docs, closes_input):  # noqa: F811
     process = subprocess.Popen(

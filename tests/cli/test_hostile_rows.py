@@ -128,6 +128,7 @@ def test_names_that_are_markup_are_shown_as_they_are(run, hostile, rows):
     assert "Odd [/nope]: 2 rows of hostile_docs were moved." in swept.err
 
 
+@pytest.mark.long
 def test_a_real_terminal_gets_no_sequence_of_a_row(hostile, rows):
     printed = at_terminal("diagram", f"{hostile}:Doc.state", "--rows", DATABASE_URL=rows)
     printed += at_terminal("history", f"{hostile}:Doc.state", "stranger", DATABASE_URL=rows)

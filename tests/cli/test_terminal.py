@@ -118,6 +118,7 @@ def test_what_a_shell_may_offer(shop, typed, offered):
     assert set(result.output.split()) == offered
 
 
+@pytest.mark.long
 def test_shell_asks_and_is_answered(shop):
     done = subprocess.run(
         [sys.executable, "-m", "sqlalchemy_fsm_mysql"],

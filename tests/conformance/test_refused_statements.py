@@ -221,6 +221,7 @@ def attempt(connection: Connection, statement: str) -> str:
     return ""
 
 
+@pytest.mark.long
 def test_more_than_200_statements_that_break_the_machine_are_refused(setting: Engine, tmp_path: Path) -> None:
     """By the triggers, and each leaves all rows as they were. On SQLite there are fewer ways to say it."""
     is_server = setting.dialect.name != "sqlite"

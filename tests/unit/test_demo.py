@@ -45,6 +45,7 @@ def start(*arguments):
 # The whole
 
 
+@pytest.mark.long
 def test_demo_holds_and_shows_the_table():
     demo = start("--seconds", "1", "--workers", "2")
     out, err = demo.communicate(timeout=60)
@@ -54,6 +55,7 @@ def test_demo_holds_and_shows_the_table():
     assert re.search(r"Running +Error [\d,]+ +Running [\d,]+ +Stopped [\d,]+ +– [\d,]+", out)
 
 
+@pytest.mark.long
 def test_interrupted_demo_ends_at_once_and_is_checked_all_the_same():
     demo = start("--seconds", "60", "--workers", "2")
     for line in demo.stdout:

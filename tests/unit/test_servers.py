@@ -146,6 +146,7 @@ def test_named_server_that_does_not_answer_is_an_error_without_its_password():
     assert "hush" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_guard_cleans_up_after_a_killed_process(tmp_path):
     """A run that is killed leaves neither its server nor its folder."""
     folder = tmp_path / "data"

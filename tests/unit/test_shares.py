@@ -35,6 +35,7 @@ def run(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.long
 def test_quick_profile_without_a_server_tests_sqlite_and_fails(monkeypatch, run):
     monkeypatch.setattr(shares, "servers", no_servers)
     status, printed = run("--quick", *FEW)
