@@ -57,7 +57,8 @@ pygments_style, pygments_dark_style = "github-light", "github-dark"
 myst_heading_anchors = 3
 # source: is a link to a Python file of the repository, see extensions/sources.py.
 myst_url_schemes = {"http": None, "https": None, "mailto": None, "source": None}
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "tasklist"]
+myst_enable_checkboxes = True  # the boxes of the production checklist can be ticked in a browser
 
 # A `name` in a docstring is code. As a link it would be guessed at: several classes have a `.source`.
 default_role = "code"

@@ -66,7 +66,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
       be ints.
 
     If *protected*, assigning the attribute of a stored instance raises :class:`StateAssignmentError`, and comparing it
-    with a text that is no state raises ValueError.
+    with a text that is not a state raises ValueError.
 
     If *enforced*, ``metadata.create_all()`` gives a new table the triggers that enforce the machine for every writer,
     as :func:`enforce_machine` does. A row can then only be inserted in the initial state, in a state in which

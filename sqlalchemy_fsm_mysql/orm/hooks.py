@@ -38,7 +38,7 @@ def on_moved(
 ) -> Callable[[F], F]:
     """Call the decorated ``f(moved, session)`` after each move of *column* (``Order.state``), inside its transaction.
 
-    *event*, *source* and *target* filter the moves, each by one value or several; None is no filter. With an
+    *event*, *source* and *target* filter the moves, each by one value or several; None does not filter. With an
     ``AsyncSession``, *f* runs as part of the fire and gets the sync session behind it. For a fire on a Core
     ``Connection``, *f* gets the connection. A replayed token and :func:`fire_where` call nothing.
 
