@@ -166,8 +166,8 @@ class RowFailed(_ServerError):
 class KeyConflict(UniqueViolation):
     """``fire_or_create`` cannot create the row: another row has one of its unique values. No row was changed."""
 
-    _what = "there is no row with this key, and another row has one of its unique values"
-    _remedy = "nothing was changed"
+    _what = "the row cannot be created"
+    _remedy = "another row has one of its unique values, and nothing was changed"
 
 
 class NotWritable(_ServerError):

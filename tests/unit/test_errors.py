@@ -219,6 +219,7 @@ def test_undeclared_state_is_told_with_the_declared_ones():
     error = UnknownState(**ROW, state="Lost", declared=["a", Job.BUSY])
     assert str(error) == (
         "orders 42 refused 'Ready': it is 'Lost', which the machine does not declare; it declares 'a', 'at work'."
+        " force_state() repairs the row."
     )
     assert (error.state, error.declared) == ("Lost", ["a", Job.BUSY])
 
