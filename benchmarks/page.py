@@ -131,7 +131,7 @@ def summary(makes: Mapping[str, Figures]) -> str:
 
 def spanned(ratios: list[str]) -> str:
     """The least and the greatest of sorted *ratios*, or the one that there is."""
-    return ratios[0] if ratios[0] == ratios[-1] else f"{ratios[0]} to {ratios[-1]}"
+    return ratios[0] if ratios[0] == ratios[-1] else f"{ratios[0]}–{ratios[-1]}"
 
 
 def of_fire_key(figures: Any, unit: str, *names: str) -> list[float]:
