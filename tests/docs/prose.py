@@ -36,6 +36,7 @@ PATTERNS = {
         r"|in the place of|anew)\b"
     ),
     "a plain phrase": r"\b(as ever|so many (rows|batches|times)|so long (after|from)|become of|it says so|hears? of|go(es)? out (as|in|apart))\b",
+    "the subject first": r"^(Not \w+ed|Older|Missing|Left|Shown|Measured|Counted|Lost|Dearer) (is|are|was|were)\b",
     "'is not a'": r"(?<!there )\b(is|are) no (?!longer\b|more\b)",
     "report, return or show": r"\b(tells?|told)\b(?! people)",
     "one idea a sentence": r"(;[^;]*){3,}",

@@ -15,6 +15,8 @@ PLAIN = "MySQL assigns columns from left to right. `fire` returns a `Moved`, or 
     ("sentence", "rule"),
     [
         ("What was acknowledged is there.", "'what'"),
+        ("Not promised is the order of two sets.", "the subject first"),
+        ("Older are the tables of sets.", "the subject first"),
         ("# What a fire returns", "'what'"),
         ("Whoever has no Python in between gets the server's error 30045.", "'whoever'"),
         ("A lock that does not come is told as an error.", "active verb"),
