@@ -389,7 +389,9 @@ def history_columns(place: Place, migration: Migration) -> dict[str, str]:
     except NoSuchTableError as error:
         raise MigrationRefused(place.label, f"there is no history table {migration.history!r}", "name it") from error
     if "sequence" not in found["constrained_columns"]:
-        raise MigrationRefused(place.label, f"{migration.history!r} is no history: no key with a sequence", "name it")
+        raise MigrationRefused(
+            place.label, f"{migration.history!r} is not a history: it has no key with a sequence", "name it"
+        )
     record = migration.record or dict(
         zip((name for name in found["constrained_columns"] if name != "sequence"), own, strict=False)
     )

@@ -34,8 +34,8 @@ class Attribution(NamedTuple):
     def checked(self, target: Target, event: EventSQL | None = None, dialect: Dialect | None = None) -> Attribution:
         """This attribution, checked to fit the history row of *event*; details need the *dialect* of the database.
 
-        Raises: TypeError for an actor that is no string, ValueError for one that is too long or no Unicode text; and as
-        :func:`checked_token` and :func:`~.details.check_details`.
+        Raises: TypeError for an actor that is not a string, ValueError for one that is too long or no Unicode text;
+        and as :func:`checked_token` and :func:`~.details.check_details`.
         """
         actor = self.actor
         if actor is not None and not isinstance(actor, str):

@@ -70,7 +70,7 @@ def png(
 
     The *theme* is ``"light"`` or ``"dark"``.
 
-    Raises: as :func:`svg`; ValueError for a *dpi* that is no whole number from 10 to 1200.
+    Raises: as :func:`svg`; ValueError for a *dpi* that is not a whole number from 10 to 1200.
     """
     if type(dpi) is not int or dpi not in _DPI:
         raise ValueError(f"dpi={shown(dpi)}: give a whole number from {_DPI[0]} to {_DPI[-1]}")

@@ -53,19 +53,21 @@ def from_json(kind: type[Machine], text: str) -> Machine:
     wrong.
     """
     if not isinstance(text, str):
-        raise ValueError(f"this is no machine's JSON: it is of type {type(text).__name__}, not str")  # noqa: TRY004 - as documented
+        raise ValueError(f"this is not the JSON of a machine: it is of type {type(text).__name__}, not str")  # noqa: TRY004 - as documented
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"this is no machine's JSON: it has {len(text):,} characters, {MAX_CHARACTERS:,} is the most")
+        raise ValueError(
+            f"this is not the JSON of a machine: it has {len(text):,} characters, {MAX_CHARACTERS:,} is the most"
+        )
     try:
         document = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_number, parse_int=_short)
     except RecursionError as error:
-        raise ValueError("this is no machine's JSON: it is nested too deeply") from error
+        raise ValueError("this is not the JSON of a machine: it is nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is no machine's JSON: {error}") from error
+        raise ValueError(f"this is not the JSON of a machine: {error}") from error
     try:
         return kind(**_arguments(_object(document, "the document")))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is no machine's JSON: {type(error).__name__}: {error}") from error
+        raise ValueError(f"this is not the JSON of a machine: {type(error).__name__}: {error}") from error
 
 
 # --- written
@@ -157,7 +159,7 @@ def _read_borders(document: Mapping[str, Any], role: str) -> dict[Any, Absent]:
         border = _object(written, role)
         of = ANY if border["of"] is None else _text(border["of"], role)
         if of in found:
-            raise ValueError(f"this is no machine's JSON: {role} has {shown(of)} twice")
+            raise ValueError(f"this is not the JSON of a machine: {role} has {shown(of)} twice")
         found[of] = _absent(border["effect"])
     return found
 
@@ -206,7 +208,7 @@ def _absent(names: object) -> Absent:
     takes = _texts(names, "a payload")
     for name in takes:
         if not name.removesuffix("?").isidentifier():
-            raise TypeError(f"the payload's name {shown(name)} is no identifier")
+            raise TypeError(f"the payload's name {shown(name)} is not an identifier")
     if len({name.removesuffix("?") for name in takes}) < len(takes):
         raise TypeError("a payload has a name twice")
     return Absent(tuple(takes))
@@ -237,15 +239,15 @@ def _texts(value: object, what: str) -> list[str]:
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("this is no machine's JSON: an object has one key twice")
+        raise ValueError("this is not the JSON of a machine: an object has one key twice")
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"this is no machine's JSON: {name} is no number")
+    raise ValueError(f"this is not the JSON of a machine: {name} is no number")
 
 
 def _short(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise ValueError(f"this is no machine's JSON: it holds a number of more than {MAX_DIGITS} digits")
+        raise ValueError(f"this is not the JSON of a machine: it contains a number of more than {MAX_DIGITS} digits")
     return int(digits)

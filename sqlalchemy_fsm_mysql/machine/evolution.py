@@ -53,7 +53,7 @@ def diff_machines(old: Machine, new: Machine) -> list[Change]:
     A rename is recognised by the alias that *new* keeps for it. Without the alias it is a removal and an addition. Each
     machine can come from `Machine.from_json`.
 
-    Raises: TypeError when one of the two is no Machine.
+    Raises: TypeError when one of the two is not a Machine.
     """
     for machine in (old, new):
         if not isinstance(machine, Machine):

@@ -34,7 +34,7 @@ class Guard:
     words for people; None without one. *name* defaults to the key of the guard in a dict, or to the function's name; a
     lambda is called ``guard``.
 
-    Raises: TypeError when *function* cannot be called, or *sentence* or *name* is no str.
+    Raises: TypeError when *function* cannot be called, or *sentence* or *name* is not a str.
     """
 
     function: Callable[..., Any]  # Any: a SQL expression, and SQLAlchemy is not imported here
@@ -64,7 +64,7 @@ GivenGuard: TypeAlias = GuardFunction | Guard | AllOf | Mapping[str, GuardFuncti
 def checked_guard(given: object) -> GivenGuard | None:
     """*given* as a transition or an event keeps it: hashable, and never changed from outside.
 
-    Raises: TypeError when it is no function, no Guard, and no dict of names to these.
+    Raises: TypeError when it is not a function, no Guard, and no dict of names to these.
     """
     if isinstance(given, (Guard, AllOf, NoneType)):
         return given

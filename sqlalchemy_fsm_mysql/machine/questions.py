@@ -165,7 +165,7 @@ class Questions:
         found = self._known(state)
         if found is None:
             raise ValueError(
-                f"{state_text(state)} is no state of this machine; its states are "
+                f"{state_text(state)} is not a state of this machine; its states are "
                 f"{listed(map(state_text, self.states))}"
             )
         return found

@@ -90,7 +90,7 @@ def plain(value: object) -> object:
 def in_order(values: object, what: str) -> tuple[object, ...]:
     """*values* as a tuple.
 
-    Raises: TypeError when *values* are no list or tuple, or anything else without an order.
+    Raises: TypeError when *values* are not a list or tuple, or anything else without an order.
     """
     if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{what} come as a list or tuple, not as {shown(values)}")

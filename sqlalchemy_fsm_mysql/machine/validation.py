@@ -72,7 +72,7 @@ def event_names(declaration: Declaration) -> Iterator[str]:
     """Events are asked for by name, and the history stores them."""
     for given in declaration.event_names():
         if not isinstance(given, str):
-            yield f"event {shown(given)} has a name that is no str: give one"
+            yield f"event {shown(given)} has a name that is not a str: give one"
     names = list(dict.fromkeys(name for name in declaration.event_names() if isinstance(name, str)))
     for name in names:
         yield from name_problems(f"event {shown(name)}", name)
@@ -102,7 +102,7 @@ def aliases(declaration: Declaration) -> Iterator[str]:
     known = set(map(stored_form, declaration.declared))
     for alias, target in declaration.aliases.items():
         if not isinstance(alias, str) or isinstance(alias, enum.Enum):
-            yield f"alias {shown(alias)} is no str: give the text that the database holds"
+            yield f"alias {shown(alias)} is not a str: give the text that the database contains"
         elif alias in known:
             yield f"alias {shown(alias)} is a state too: take it out of the states and the transitions"
         if find_state(declaration.declared, target) is None:

@@ -61,7 +61,7 @@ def instrument(*, tracer_provider: TracerProvider | None = None, meter_provider:
 
     The providers default to the global ones.
 
-    Raises: TypeError for a value that is no provider.
+    Raises: TypeError for a value that is not a provider.
     """
     for name, provider, kind in (
         ("tracer_provider", tracer_provider, trace.TracerProvider),

@@ -37,7 +37,7 @@ def check_database(column: object, bind: Connection | Engine, *, count_rows: boo
     *count_rows* also counts the rows in each state, which reads the whole table. The settings that are checked are
     those of the connection, so pass the program's own engine.
 
-    Raises: TypeError when *column* is no mapped state; SQLAlchemy's errors.
+    Raises: TypeError when *column* is not a mapped state; SQLAlchemy's errors.
     """
     mapped = attribute_state(column)
     with connected(bind) as connection, reflecting(connection):

@@ -132,7 +132,7 @@ def run_due(
     *sessions* is a ``sessionmaker`` or an ``Engine``. With an ``async_sessionmaker`` or an ``AsyncEngine``, await the
     call.
 
-    Raises: TypeError and ValueError as :func:`fire_due`, and for an *every* that is no positive timedelta; and the
+    Raises: TypeError and ValueError as :func:`fire_due`, and for an *every* that is not a positive timedelta; and the
     errors that do not belong to one row, such as a missing table.
     """
     if not is_number_of_rows(limit):

@@ -91,8 +91,8 @@ def dwell_times(
     The call is one statement, and the server sorts all stays: on a large table, use a replica. With an
     ``AsyncSession``, await the call.
 
-    Raises: TypeError when *column* is no state column or has neither, and for limits without a history; ValueError for
-    another *origin*.
+    Raises: TypeError when *column* is not a state column or has neither, and for limits without a history; ValueError
+    for another *origin*.
     """
     if origin not in (None, "column", "history"):
         raise ValueError(f"origin={shown(origin)}; it must be 'column' or 'history'")

@@ -104,9 +104,9 @@ def enforce_machine(
 def release_machine(column: object, bind: Connection | Engine, *, lock_wait_timeout: int = LOCK_WAIT) -> None:
     """Drop the triggers that :func:`enforce_machine` has made for *column*, of any machine.
 
-    Raises: TypeError when *column* is no column of a table; ValueError for a *lock_wait_timeout* that is no number of
-    seconds; FSMError when the account cannot see triggers; TableBusy, a LockTimeout, as for :func:`enforce_machine`;
-    SQLAlchemy's DBAPIError.
+    Raises: TypeError when *column* is not a column of a table; ValueError for a *lock_wait_timeout* that is not a
+    number of seconds; FSMError when the account cannot see triggers; TableBusy, a LockTimeout, as for
+    :func:`enforce_machine`; SQLAlchemy's DBAPIError.
     """
     require_seconds(lock_wait_timeout)
     own = state_column(column)
@@ -115,7 +115,7 @@ def release_machine(column: object, bind: Connection | Engine, *, lock_wait_time
 
 
 def require_seconds(lock_wait_timeout: Any) -> None:
-    """Raises: ValueError when *lock_wait_timeout* is no number of seconds that a server takes."""
+    """Raises: ValueError when *lock_wait_timeout* is not a number of seconds that a server takes."""
     if type(lock_wait_timeout) is not int or not 1 <= lock_wait_timeout <= _LONGEST_WAIT:
         raise ValueError(
             f"lock_wait_timeout={shown(lock_wait_timeout)}; it must be whole seconds, 1 to {_LONGEST_WAIT:,}"
@@ -131,7 +131,7 @@ def permitted(
     every write after the block. ``force_state`` and the Alembic operation ``migrate_states`` use it. On SQLite, a
     trigger that does not count the rows replaces the usual one for the block, within a savepoint.
 
-    Raises: TypeError when *column* has no machine; ValueError when *rows* is no number of rows.
+    Raises: TypeError when *column* has no machine; ValueError when *rows* is not a number of rows.
     """
     if type(rows) is not int or rows < 1:
         raise ValueError(f"rows={shown(rows)}; it must be a number of rows, at least 1")

@@ -60,7 +60,7 @@ def count_rows(column: Any, session: Any, /) -> Any:
     Returns: a dict ``{state: rows}`` of stored values. A state without rows has 0. A state that rows have and the
     machine does not declare is included. With an ``AsyncSession``, await the call.
 
-    Raises: TypeError when *column* is no state column.
+    Raises: TypeError when *column* is not a state column.
     """
     return within(session, _count_rows)(column)
 

@@ -71,7 +71,8 @@ class Coalescer(Generic[E]):
     - **Unknown COMMIT**: a fire with a token is sent again under its token, which moves the row once. A fire without a
       token raises OutcomeUnknown.
 
-    Raises: TypeError when *engine* is no engine, or a limit no number; ValueError for a limit that is too small.
+    Raises: TypeError when *engine* is not an engine, or a limit is not a number; ValueError for a limit that is too
+    small.
     """
 
     def __init__(

@@ -78,10 +78,10 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
     All other *options*, and the positional *arguments* (the column's name, ``ForeignKey("states.name")``), go to
     ``mapped_column``.
 
-    Raises: TypeError when *machine* is no Machine, or another type is passed; ValueError for another *storage*, for
+    Raises: TypeError when *machine* is not a Machine, or another type is passed; ValueError for another *storage*, for
     ``"integer"`` where a state has no int, for ``nullable=True``, or an undeclared state in *initial_states*.
     InvalidMachine when the class is mapped and events cannot move the column: in the primary key, as the discriminator,
-    with ``onupdate`` or a default that is no state, or where ``use_existing_column=True`` finds a column of another
+    with ``onupdate`` or a default that is not a state, or where ``use_existing_column=True`` finds a column of another
     machine.
     """
     if not isinstance(machine, Machine):
@@ -111,7 +111,7 @@ def StateMachineColumn(  # noqa: N802 - reads as the class it stands for, like m
 def numbers_of(machine: Machine) -> dict[str, int]:
     """The number of each state of *machine*, by its name: the value of the member.
 
-    Raises: ValueError when a state is no member of an Enum class, or its value is no int that INT can store.
+    Raises: ValueError when a state is not a member of an Enum class, or its value is not an int that INT can store.
     """
     numbers = {machine.stored(state): state.value for state in machine.states if isinstance(state, Enum)}
     unfit = [state for state in machine.states if not _is_number(numbers.get(machine.stored(state)))]

@@ -129,7 +129,7 @@ class StateComparator(String.Comparator[Any]):
         states = machine.groups.get(group)
         if states is None:
             known = listed(map(shown, machine.groups)) or "none"
-            raise ValueError(f"{shown(group)} is no group of this machine; its groups are {known}")
+            raise ValueError(f"{shown(group)} is not a group of this machine; its groups are {known}")
         inside: ColumnElement[bool] = self.expr.in_(self._bound(states))
         return inside
 

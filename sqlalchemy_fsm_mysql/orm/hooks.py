@@ -50,8 +50,9 @@ def on_moved(
     still called, because the caller can still commit: the first exception is raised at the end, and further ones are
     logged. Only when the transaction has ended, the others are not called.
 
-    Raises: TypeError when *column* is no state column, or *f* a coroutine function, a generator function, or a function
-    that does not take these arguments; UnknownEvent and ValueError for filters that the machine does not declare.
+    Raises: TypeError when *column* is not a state column, or *f* a coroutine function, a generator function, or a
+    function that does not take these arguments; UnknownEvent and ValueError for filters that the machine does not
+    declare.
     """
     return _registration("moved", column, event, source, target)
 
@@ -86,7 +87,7 @@ def remove_hook(column: object, function: Callable[..., object]) -> None:
     mapped = attribute_state(column)
     kept = [hook for hook in mapped.extras.hooks if hook.function != function]  # a bound method is made anew each time
     if len(kept) == len(mapped.extras.hooks):
-        raise ValueError(f"{shown(function)} is no hook of {mapped.model.__name__}.{mapped.attribute}")
+        raise ValueError(f"{shown(function)} is not a hook of {mapped.model.__name__}.{mapped.attribute}")
     mapped.extras.hooks[:] = kept
 
 
@@ -131,7 +132,7 @@ def _check_signature(when: Literal["moved", "committed"], function: Any) -> None
     Raises: TypeError when it cannot be called as a hook.
     """
     if not callable(function):
-        raise TypeError(f"on_{when}: {shown(function)} is no function")
+        raise TypeError(f"on_{when}: {shown(function)} is not a function")
     called = function if python.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     if any(map(python.iscoroutinefunction, (function, called))):
         raise TypeError(f"on_{when}: {shown(function)} is a coroutine function, and hooks are called without await")

@@ -72,7 +72,7 @@ class _Lease(NamedTuple):
 def leased(sweep: SessionSweep, lease: Any, worker: Any) -> SessionSweep:
     """*sweep*, whose UPDATE also writes the lease.
 
-    Raises: TypeError for a model that is not `Leased`, and for a *worker* that is no text; ValueError for a *lease*
+    Raises: TypeError for a model that is not `Leased`, and for a *worker* that is not a str; ValueError for a *lease*
     that is not above 0, and for a *worker* that is empty or too long.
     """
     _require_terms(lease, worker)

@@ -80,7 +80,7 @@ def fire_keys(
     because a token belongs to one fire. No instance is loaded; instances that the session has show the new states.
     *session* can be a Core ``Connection``.
 
-    Raises: TypeError for *keys* that are no keys; UnknownState when a row is in a state that the machine does not
+    Raises: TypeError for *keys* that are not keys; UnknownState when a row is in a state that the machine does not
     declare, and then no row has moved; else as :func:`fire_key`, except for refusals and missing rows.
     """
     if isinstance(keys, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(keys, Iterable):

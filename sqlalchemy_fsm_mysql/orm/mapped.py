@@ -146,7 +146,7 @@ class MappedStates(dict[str, MappedState]):
 def mapped_states(model: Any) -> MappedStates:
     """The state columns of a mapped class, by attribute name.
 
-    Raises: TypeError when *model* is no mapped class, or one without a state machine.
+    Raises: TypeError when *model* is not a mapped class, or one without a state machine.
     """
     states: MappedStates | None = model.__dict__.get(STATES) if isinstance(model, type) else None
     if states is None:
@@ -204,7 +204,7 @@ def named_state(model: Any, column: Any) -> MappedState:
     name = column if isinstance(column, str) else getattr(column, "key", None)
     if not isinstance(name, str) or name not in states:
         raise TypeError(
-            f"column={shown(name)} is no state machine of {model.__name__}; it has {', '.join(map(repr, states))}"
+            f"column={shown(name)} is not a state machine of {model.__name__}; it has {', '.join(map(repr, states))}"
         )
     return states[name]
 
@@ -216,7 +216,7 @@ def attribute_state(attribute: Any) -> MappedState:
     """
     model = getattr(attribute, "class_", None)
     if model is None:
-        raise TypeError(f"{shown(attribute)} is no state column of a mapped class; give one, such as Order.state")
+        raise TypeError(f"{shown(attribute)} is not a state column of a mapped class; give one, such as Order.state")
     return named_state(model, attribute)
 
 

@@ -59,7 +59,7 @@ def _default_problems(column: Column[Any]) -> Iterator[str]:
         is_declared = machine.declares(given) and (name == "default" or type_.numbers is None)
         if is_state and given is not None and given not in takes and not is_declared:
             states = ", ".join(map(repr, takes))
-            yield f"has the {name} {shown(given)}, which is no state of its machine; its states are {states}"
+            yield f"has the {name} {shown(given)}, which is not a state of its machine; its states are {states}"
 
 
 def other_state(column: Column[Any], value: Any) -> ColumnElement[Any] | None:

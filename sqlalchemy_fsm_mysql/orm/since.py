@@ -122,7 +122,7 @@ def _belonging(mapper: Mapper[Any], name: str, column: Column[Any], states: Mapp
         yield f"{what} is a StateSinceColumn, and the model has no StateMachineColumn"
         return
     if of is not None and of not in states:
-        yield f"{what} has of={shown(of)}, which is no state column of the model; it has {known}"
+        yield f"{what} has of={shown(of)}, which is not a state column of the model; it has {known}"
         return
     here = [state for state in states.values() if state.column.table is column.table]
     if of is None and len(here) > 1:

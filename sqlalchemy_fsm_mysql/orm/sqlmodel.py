@@ -34,7 +34,7 @@ def StateField(  # noqa: N802 - reads as SQLModel's Field
 
     The arguments are those of ``StateMachineColumn``. All other *options* go to ``Field``.
 
-    Raises: TypeError when *machine* is no Machine; as ``StateMachineColumn``.
+    Raises: TypeError when *machine* is not a Machine; as ``StateMachineColumn``.
     """
     from sqlmodel import Field
 

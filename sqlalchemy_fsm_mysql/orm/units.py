@@ -257,7 +257,7 @@ def _call_with(place: Session | Connection, function: Callable[..., Any], *argum
 def _outside_of_transactions(session: S) -> S:
     """*session*, checked to be in no transaction: the unit would commit work that it does not know.
 
-    Raises: TypeError when *session* is no session, or is in a transaction.
+    Raises: TypeError when *session* is not a session, or is in a transaction.
     """
     if not hasattr(session, "in_transaction"):
         raise TypeError(f"a unit of work opens its own session: give a sessionmaker, not one of {shown(session)}")

@@ -263,8 +263,8 @@ def _row_values(mapped: MappedState, given: Mapping[str, Any], *, is_instance: b
 
     An attribute that is not given has its column's default. The dict of an instance has more than columns.
 
-    Raises: TypeError for a model of several tables, an incomplete key, or a name that is no attribute; ValueError for
-    another than the initial state.
+    Raises: TypeError for a model of several tables, an incomplete key, or a name that is not an attribute; ValueError
+    for another than the initial state.
     """
     row, model = mapped.row, mapped.model.__name__
     if len(mapped.mapper.tables) > 1:

@@ -29,8 +29,8 @@ def record_versions(column: object, manager: object) -> Callable[[Moved[Any], An
     belongs to the versioning transaction of this unit of work, and is rolled back with it. ``fire_where`` calls no
     hooks, so it makes no versions. A fire by key loads the row, by one SELECT.
 
-    Raises: TypeError when *column* is no state column, or *manager* is none. The hook raises TypeError for a fire on a
-    ``Connection``, because versions need a session.
+    Raises: TypeError when *column* is not a state column, or *manager* is not a manager. The hook raises TypeError
+    for a fire on a ``Connection``, because versions need a session.
     """
     if not callable(getattr(manager, "unit_of_work", None)):
         raise TypeError(f"record_versions takes the library's versioning_manager, not {shown(manager)}")

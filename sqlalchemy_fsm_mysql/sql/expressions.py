@@ -290,7 +290,7 @@ class _Builder:
             known = ", ".join(repr(name) for name in self.row.columns)
             self._problem(
                 role,
-                f"sets {attribute!r}, which is no column attribute on table {self.row.table.name!r}; it has {known}",
+                f"sets {attribute!r}, which is not a column attribute on table {self.row.table.name!r}; it has {known}",
             )
         elif column is self.row.since:
             self._problem(role, f"sets {attribute!r}, a StateSinceColumn, which every change of the state writes")

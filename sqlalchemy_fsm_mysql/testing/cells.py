@@ -45,7 +45,7 @@ def every_cell(machine: Machine) -> list[Cell]:
         @pytest.mark.parametrize("cell", every_cell(machine), ids=str)
         @pytest.mark.parametrize(("source", "event", "target"), every_cell(machine))
 
-    Raises: TypeError for a value that is no machine.
+    Raises: TypeError for a value that is not a machine.
     """
     given: object = machine
     if not isinstance(given, Machine):

@@ -44,7 +44,7 @@ def frozen_hooks(*columns: object) -> Iterator[list[HookCall]]:
     >>> calls
     []
 
-    Raises: TypeError for a value that is no state column.
+    Raises: TypeError for a value that is not a state column.
     """
     calls: list[HookCall] = []
     every = [attribute_state(column) for column in columns]

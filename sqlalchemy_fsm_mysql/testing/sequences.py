@@ -50,7 +50,7 @@ def state_machine_for(
 
     It needs Hypothesis: the extra ``testing``.
 
-    Raises: TypeError when *column* is no state column, an argument is of a wrong type, or a payload has no strategy.
+    Raises: TypeError when *column* is not a state column, an argument is of a wrong type, or a payload has no strategy.
     """
     functions: dict[str, object] = {"sessions": sessions, "make": make}
     for name, function in functions.items():

@@ -69,7 +69,7 @@ def private_server(*options: str) -> Iterator[URL]:
     COMMIT does not wait for the disk.
 
     Raises: ServerUnavailable when neither is installed, or the server does not start; TypeError or ValueError for a
-    value that is no option.
+    value that is not an option.
     """
     for option in options:
         if not isinstance(option, str):

@@ -22,7 +22,7 @@ def sqlite_engine(*bases: Any, **options: Any) -> Iterator[Engine]:  # Any: a ba
     under test can have sessions of its own. They share one connection, so use one after the other. Foreign keys are
     enforced. *options* go to ``create_engine``.
 
-    Raises: TypeError for a value that is no declarative base.
+    Raises: TypeError for a value that is not a declarative base.
     """
     for base in bases:
         if not isinstance(base if isinstance(base, MetaData) else getattr(base, "metadata", None), MetaData):

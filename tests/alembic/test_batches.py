@@ -298,7 +298,7 @@ def test_a_table_that_is_no_history_is_refused(project, engine):
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE orders (id INT PRIMARY KEY, state VARCHAR(10))"))
 
-    with migrating(engine) as op, pytest.raises(MigrationRefused, match="'orders' is no history"):
+    with migrating(engine) as op, pytest.raises(MigrationRefused, match="'orders' is not a history"):
         op.migrate_states("orders", "state", {"Error": "Failed"}, history="orders")
 
 

@@ -122,7 +122,7 @@ def test_it_is_run_twice(project: Project, engine: Engine, table: Table) -> None
 
 def test_what_is_no_machine_is_refused_before_anything_is_done(project: Project, engine: Engine, table: Table) -> None:
     project.write("op.enforce_machine('orders', 'state', '{}')")
-    with pytest.raises(ValueError, match="no machine's JSON"):
+    with pytest.raises(ValueError, match="not the JSON of a machine"):
         project.upgrade()
 
     assert fingerprints(engine, table) == set()

@@ -291,7 +291,7 @@ def test_payload_of_a_border_needs_a_default_to_be_forced(session):
     ("effect", "told"),
     [
         (lambda job: {"state": "a"}, "its on_enter of 'b' sets 'state', the machine's own state"),
-        (lambda job: {"nothing": 1}, "its on_enter of 'b' sets 'nothing', which is no column attribute"),
+        (lambda job: {"nothing": 1}, "its on_enter of 'b' sets 'nothing', which is not a column attribute"),
         (lambda job: 5, "its on_enter of 'b' returned int"),
     ],
 )

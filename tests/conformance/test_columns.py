@@ -582,7 +582,7 @@ def test_an_event_of_two_machines_needs_the_column(session, sent, crossing, ask)
 
 @pytest.mark.parametrize("column", ["nothing", "id", Renamed.phase, 7, "repair'"])
 def test_a_column_that_is_no_machine_of_the_model_is_refused(session, sent, crossing, column):
-    with sent() as statements, pytest.raises(TypeError, match=r"is no state machine of Crossing"):
+    with sent() as statements, pytest.raises(TypeError, match=r"is not a state machine of Crossing"):
         crossing.fire("Turn", column=column)
 
     assert statements.number == 0

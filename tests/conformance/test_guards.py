@@ -459,7 +459,7 @@ BROKEN = {
     "no dict": (with_effect(lambda o: [("a", 1)]), "dict"),
     "nothing returned": (with_effect(lambda o: None), "dict"),
     "unknown attribute": (with_effect(lambda o: {"nothing": 1}), "nothing"),
-    "no name": (with_effect(lambda o: {o.a: 1}), "no column attribute"),
+    "no name": (with_effect(lambda o: {o.a: 1}), "not a column attribute"),
     "key": (with_effect(lambda o: {"id": 1}), "key"),
     "version": (with_effect(lambda o: {"version": 1}), "version"),
     "own state": (with_effect(lambda o: {"state": "done"}), "own state"),

@@ -707,7 +707,7 @@ def test_a_history_names_a_column_that_is_there(declared: Any, records: Any, mes
 
 def test_a_history_of_a_column_that_is_no_state_is_refused(declared: Any) -> None:
     Job = model_of(declared)
-    with pytest.raises(InvalidMachine, match="'id' is no state machine of Job"):
+    with pytest.raises(InvalidMachine, match="'id' is not a state machine of Job"):
         history_of(declared, Job.id)
 
 

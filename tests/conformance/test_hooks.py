@@ -210,7 +210,7 @@ def test_enum_states_are_filtered_by_member(mine: Session) -> None:
 
 def test_a_text_is_no_state_of_an_enums_machine() -> None:
     """Refused when the hook is declared, and not a filter that never fits."""
-    with pytest.raises(ValueError, match="'green' is no state"):
+    with pytest.raises(ValueError, match="'green' is not a state"):
         on_moved(Signal.light, target="green")
 
 
@@ -272,7 +272,7 @@ def test_a_hook_removed_before_the_commit_is_still_called_for_what_it_was_promis
 
 
 def test_removing_what_is_no_hook_is_an_error() -> None:
-    with pytest.raises(ValueError, match="is no hook of Plain.state"):
+    with pytest.raises(ValueError, match="is not a hook of Plain.state"):
         remove_hook(Plain.state, print)
 
 

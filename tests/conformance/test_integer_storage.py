@@ -387,9 +387,9 @@ def test_operators_of_text_are_refused(operator):
 
 @pytest.mark.parametrize("value", [2, "PAYED", "2"])
 def test_what_is_no_state_is_refused(session, value):
-    with pytest.raises((StatementError, ValueError), match="is no state of this machine"):
+    with pytest.raises((StatementError, ValueError), match="is not a state of this machine"):
         session.scalars(select(Order).where(Order.state == value)).all()
-    with pytest.raises(ValueError, match="is no state of this machine"):
+    with pytest.raises(ValueError, match="is not a state of this machine"):
         Order(state=value)
 
 
@@ -465,7 +465,7 @@ def test_a_default_of_the_database_that_is_no_number_of_a_state_is_refused(defau
     class Separate(DeclarativeBase):
         pass
 
-    with pytest.raises(InvalidMachine, match="server_default .* is no state"):
+    with pytest.raises(InvalidMachine, match="server_default .* is not a state"):
 
         class Wrong(Separate):
             __tablename__ = "wrong_default"
@@ -502,7 +502,7 @@ def test_old_code_compares_a_column_that_is_not_protected_with_numbers(session):
     assert session.scalars(select(Shared.id).where(Shared.state == 2)).all() == [2]
     assert session.scalars(select(Shared.id).where(Shared.state.in_([1, 9]))).all() == [1]
     assert session.scalars(select(Shared.id).where(Shared.state == S.PAID)).all() == [2]
-    with pytest.raises(StatementError, match="is no state"):
+    with pytest.raises(StatementError, match="is not a state"):
         session.scalars(select(Shared.id).where(Shared.state == "PAYED")).all()
 
 

@@ -155,7 +155,7 @@ def test_what_is_no_session_is_refused(nothing):
 def test_what_is_no_state_column_is_refused(session, call):
     """The class, its table's column and a name alone are the likely mistakes: the message shows the right form."""
     for column in (None, Renamed, Composite.__table__.c.state, "phase", object()):
-        with pytest.raises(TypeError, match=r"is no state column of a mapped class; give one, such as Order\.state"):
+        with pytest.raises(TypeError, match=r"is not a state column of a mapped class; give one, such as Order\.state"):
             call(column, session)
 
 

@@ -74,5 +74,5 @@ def test_events_still_tell_spellings_apart(session, rows):
 
 
 def test_a_protected_column_refuses_a_misspelling(session):
-    with pytest.raises(StatementError, match="'Paid' is no state of this machine"):
+    with pytest.raises(StatementError, match="'Paid' is not a state of this machine"):
         session.scalars(select(Guarded.id).where(Guarded.status == "Paid")).all()

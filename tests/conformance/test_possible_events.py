@@ -191,5 +191,5 @@ def test_groups_in_queries(session, group, found):
 
 
 def test_group_that_there_is_not():
-    with pytest.raises(ValueError, match="'opne' is no group of this machine; its groups are 'open', 'over'"):
+    with pytest.raises(ValueError, match="'opne' is not a group of this machine; its groups are 'open', 'over'"):
         Order.state.in_group("opne")

@@ -257,7 +257,7 @@ def declared(**columns):
         ),
         (
             lambda: {"a": StateMachineColumn(machine), "since": StateSinceColumn(of="x")},
-            "Thing.since has of='x', which is no state column of the model; it has 'a'",
+            "Thing.since has of='x', which is not a state column of the model; it has 'a'",
         ),
         (
             lambda: {"a": StateMachineColumn(machine), "since": StateSinceColumn(), "other": StateSinceColumn()},

@@ -108,9 +108,9 @@ def test_the_name_of_a_member_is_taken_as_the_member() -> None:
     """sqladmin and Flask-Admin give the names that .enums has."""
     assert Note(state="PAID").state is Status.PAID
     assert Note(state="paid").state is Status.PAID
-    with pytest.raises(ValueError, match="no state of this machine"):
+    with pytest.raises(ValueError, match="not a state of this machine"):
         Note(state="LOST")
-    with pytest.raises(ValueError, match="no state of this machine"):
+    with pytest.raises(ValueError, match="not a state of this machine"):
         Text(state="PAID")
 
 

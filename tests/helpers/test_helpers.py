@@ -388,7 +388,7 @@ def test_race_says_what_a_process_failed_of(file_url):
         (("sqlite:///x.db", Plain.state, []), {}, "nothing to race for: 0 rows"),
         (("sqlite:///x.db", Plain.state, [1]), {"processes": 0}, "both are at least 1"),
         (("sqlite:///x.db", Payment.state, [1]), {}, "'Refund' takes amount: give payloads="),
-        (("sqlite:///x.db", Plain.id, [1]), {}, "is no state machine of Plain"),
+        (("sqlite:///x.db", Plain.id, [1]), {}, "is not a state machine of Plain"),
     ],
 )
 def test_wrong_arguments_of_a_race_are_told(arguments, options, says):

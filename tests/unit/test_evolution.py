@@ -65,7 +65,7 @@ def test_alias_of_a_member_loads_as_the_member():
             {"Error": "Lost"},
             "alias 'Error' stands for 'Lost', which is not declared; the states are 'Running', 'Failed'",
         ),
-        ({7: "Failed"}, "alias 7 is no str: give the text that the database holds"),
+        ({7: "Failed"}, "alias 7 is not a str: give the text that the database contains"),
         ({" Error": "Failed"}, "alias ' Error' begins or ends with a space: strip it"),
         (
             {"FAILED": "Failed"},
@@ -162,7 +162,7 @@ def test_guard_from_json_cannot_be_called():
     "text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "events": [{}]}', '{"format":1,"events":3}']
 )
 def test_json_of_something_else_is_refused(text):
-    with pytest.raises(ValueError, match=r"no machine's JSON|not known here"):
+    with pytest.raises(ValueError, match=r"not the JSON of a machine|not known here"):
         Machine.from_json(text)
 
 

@@ -526,13 +526,13 @@ def test_change_is_told(old, new, expected):
     ],
 )
 def test_hostile_json_is_a_value_error(text):
-    with pytest.raises(ValueError, match=r"no machine's JSON|not known here"):
+    with pytest.raises(ValueError, match=r"not the JSON of a machine|not known here"):
         Machine.from_json(text)
 
 
 @pytest.mark.parametrize("text", [None, b"{}", 5])
 def test_json_that_is_no_text(text):
-    with pytest.raises(ValueError, match="no machine's JSON"):
+    with pytest.raises(ValueError, match="not the JSON of a machine"):
         Machine.from_json(text)
 
 
@@ -560,7 +560,7 @@ def test_json_of_a_wrong_shape_is_a_value_error(before, after):
     text = shop().to_json()
     assert before in text
 
-    with pytest.raises(ValueError, match=r"no machine's JSON|problem"):
+    with pytest.raises(ValueError, match=r"not the JSON of a machine|problem"):
         Machine.from_json(text.replace(before, after, 1))
 
 

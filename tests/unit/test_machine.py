@@ -410,7 +410,9 @@ def test_stored_text_of_a_plain_member_does_not_stand_for_it():
     machine = Machine(initial=Job.NEW, states=Job, events=forward(tuple(Job)))
 
     assert not machine.declares("at work")
-    with pytest.raises(ValueError, match=r"'at work' is no state of this machine; its states are Job\.NEW, Job\.BUSY"):
+    with pytest.raises(
+        ValueError, match=r"'at work' is not a state of this machine; its states are Job\.NEW, Job\.BUSY"
+    ):
         machine.stored("at work")
 
 
@@ -789,7 +791,7 @@ def test_name_that_is_unusual_but_right(name):
 @pytest.mark.parametrize("name", [None, 5, b"go", ["go"], Job.NEW, ANY])
 def test_event_whose_name_is_no_str(name):
     (problem,) = problems(events=[Event(name, {"a": "b"})])
-    assert problem.endswith("has a name that is no str: give one")
+    assert problem.endswith("has a name that is not a str: give one")
 
 
 def test_event_named_as_a_history_shows_forced_states():

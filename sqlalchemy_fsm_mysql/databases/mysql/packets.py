@@ -148,7 +148,7 @@ class MySQLPackets(Packets):
         silence = _missing_flag(connection)
         if silence is not None:
             return silence
-        # On OceanBase the answer of the INSERT repeats the code of the UPDATE, which is no number of a history row,
+        # On OceanBase the answer of the INSERT repeats the code of the UPDATE, which is not a number of a history row,
         # and a guarded event takes the branch of another fire.
         return None if is_remembered_at_once(connection) else "this server evaluates LAST_INSERT_ID() too early"
 
