@@ -114,6 +114,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[real_stderr])
+    faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True, file=sys.__stderr__ or 2)
 
 
 def is_set(variable: str) -> bool:
@@ -267,6 +268,8 @@ def missing_drivers(config: pytest.Config) -> list[str]:
 # reference, or in __del__: the test then goes on, without a limit. This timer is a thread of C, which writes where every
 # thread is, and ends the process.
 SECONDS_MORE = 200  # than the test's own limit
+# A thread that a failed test has left would keep the process from its end, and the other shares waiting.
+SECONDS_TO_END = 120
 
 
 @pytest.hookimpl(tryfirst=True)
