@@ -15,7 +15,7 @@ from ..errors.texts import counted
 from .check import Contest, Finding, Stored, findings
 from .orders import TABLE, machine
 from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
-from .screen import Show, Snapshot, contest_table, show_findings, show_table, showing
+from .screen import GREY, RED, Show, Snapshot, contest_table, show_findings, show_table, showing, verdict
 from .stage import stage
 
 LOOK_EVERY = 0.2  # seconds
@@ -28,29 +28,38 @@ def play(
 
     Raises: NoStage when the database cannot be used.
     """
-    with stage(url, rows, server) as engine:
-        _introduce(console, engine, workers, rows, seconds)
-        with racing(engine.url, workers, seconds) as race:
-            _wait_for_all(console, race, workers)
-            took = _watch(console, engine, race, seconds) if not race.problems else 0.0
-        stored = stored_orders(engine)
+    has_begun = False
+    try:
+        with stage(url, rows, server) as engine:
+            _introduce(console, engine, workers, rows, seconds)
+            with racing(engine.url, workers, seconds) as race:
+                _wait_for_all(console, race, workers)
+                has_begun = True
+                took = _watch(console, engine, race, seconds) if not race.problems else 0.0
+            stored = stored_orders(engine)
+    except KeyboardInterrupt:
+        if not has_begun:
+            console.print("Ended before the race began; its table is dropped.")
+        raise
     console.print()
     show_table(console, machine, race.tally)
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
-    show_findings(console, found)
-    console.print(contest_table(Contest.of(race.tally, stored)))
-    return _verdict(console, race, found, took, where=server or ("SQLite" if url is None else shown_url(engine.url)))
+    rate = race.tally.fired / took if took else 0.0
+    show_findings(console, found, f"{race.tally.fired:,} reports ({rate:,.0f} fires a second)")
+    contest = Contest.of(race.tally, stored)
+    console.print(contest_table(contest))
+    return _verdict(console, found, contest, again=race.tally.again)
 
 
 def _introduce(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
     console.print(
         Text.assemble(
-            (f"{workers} processes, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
-            " Each process picks an order and an event, and fires it by the library and by naive code (read the row,"
-            " decide in Python, write it), on two columns of the same row. The processes do not talk to each other.",
+            (f"{workers} process{'es' * (workers > 1)}, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
+            " Each fires events at random: in one column by the library, in another by naive code, which reads,"
+            " decides and writes.",
         )
     )
-    console.print(Text(f"Table {TABLE} in {shown_url(engine.url)}", "dim"), soft_wrap=True)
+    console.print(Text(f"Table {TABLE} in {shown_url(engine.url)}", GREY), soft_wrap=True)
 
 
 def _wait_for_all(console: Console, race: Race, workers: int) -> None:
@@ -105,19 +114,12 @@ def _states(orders: Mapping[int, Stored]) -> dict[str, int]:
     return {str(state): counts.pop(str(state), 0) for state in machine.states} | dict(counts)
 
 
-def _verdict(console: Console, race: Race, found: list[Finding], took: float, where: str) -> int:
+def _verdict(console: Console, found: list[Finding], contest: Contest, *, again: int) -> int:
+    if again:
+        console.print(f"{again:,} fires ran again after a deadlock or a lock timeout.", highlight=False)
     failed = sum(not finding.holds for finding in found)
     if failed:
-        console.print(Text(f"{failed} of {len(found)} checks failed.", "bold red"))
+        console.print(Text(f"{failed} of {len(found)} checks failed.", f"bold {RED}"))
         return 1
-    tally = race.tally
-    rate = tally.fired / took if took else 0.0
-    again = "" if not tally.again else f" {tally.again:,} ran again after a deadlock or a lock timeout."
-    console.print(
-        Text.assemble(
-            ("All checks passed. ", "bold green"),
-            f"{tally.fired:,} fires ({rate:,.0f} a second) on {where}: {tally.moved:,} moved,"
-            f" {tally.refused.total():,} refused.{again}",
-        )
-    )
+    console.print(verdict(contest))
     return 0

@@ -18,13 +18,10 @@ from ..diagram import REFUSED, Graph
 from ..machine import Machine
 from .check import Contest, Finding, Stored, Tally
 
-COLOURS = {
-    "Initializing": "cyan",
-    "Running": "green",
-    "Error": "red",
-    "Stopped": "yellow",
-    "Deleted": "bright_black",
-}
+# Each can be read on white and on black. A terminal's own yellow and cyan cannot be read on white.
+GREEN, RED, BROWN, TEAL, GREY = "#008a00", "#e00000", "#a86200", "#00838f", "#767676"
+COLOURS = {"Initializing": TEAL, "Running": GREEN, "Error": RED, "Stopped": BROWN, "Deleted": GREY}
+NARROW = 72  # columns that the table of states and events needs to have each cell on one line
 SHOWN_ORDERS = 12
 
 
@@ -91,7 +88,7 @@ def _moment(snapshot: Snapshot) -> RenderableType:
     left = max(0.0, snapshot.seconds - snapshot.elapsed)
     bar.add_row(
         ProgressBar(total=snapshot.seconds, completed=min(snapshot.elapsed, snapshot.seconds), width=40),
-        Text(f"{left:.0f} s left; Ctrl-C ends it sooner", style="dim"),
+        Text(f"{left:.0f} s left; Ctrl-C ends it sooner", style=GREY),
     )
     figures = _figures(snapshot.tally, snapshot.per_second)
     return Group(table, counts, figures, contest_table(snapshot.contest), bar)
@@ -116,23 +113,38 @@ def contest_table(contest: Contest) -> Table:
     return table
 
 
+def verdict(contest: Contest) -> Text:
+    """The last line of a race that every check has passed."""
+    naive = f"Naive code lost {_share(contest.naive_lost, contest.naive_moved)}."
+    if not contest.naive_lost:
+        naive = "Nor did naive code, this time."
+    return Text.assemble(("All checks passed. ", f"bold {GREEN}"), f"The library lost no update. {naive}")
+
+
 def _lost(lost: int, moved: int) -> Text:
     if not lost:
-        return Text("0", "bold green")
-    return Text(f"{lost:,} ({lost / moved:.0%})", "bold red")
+        return Text("0", f"bold {GREEN}")
+    return Text(_share(lost, moved), f"bold {RED}")
+
+
+def _share(lost: int, moved: int) -> str:
+    return f"{lost:,} ({lost / moved:.0%})"
 
 
 def _state(state: str) -> Text:
-    return Text(state, COLOURS.get(state, "bold red"))
+    return Text(state, COLOURS.get(state, f"bold {RED}"))
 
 
 def show_table(console: Console, machine: Machine, tally: Tally) -> None:
     """The machine's state × event table with the counts of each cell."""
     graph, edges = Graph.of(machine), tally.edges()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.add_column("from", no_wrap=True)
+    is_wide = console.width >= NARROW
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("from", no_wrap=True, min_width=max(map(len, graph.states)) + 2)
     for event in graph.events:
-        table.add_column(event, no_wrap=True)
+        # Where a cell does not fit on a line, its count goes below the state.
+        longest = max(len(edge.target) for state in graph.states for edge in graph.leaving(state, event))
+        table.add_column(event, no_wrap=is_wide, min_width=longest + 2)
     for state in graph.states:
         table.add_row(_state(state), *(_cell(graph, state, event, edges, tally) for event in graph.events))
     console.print(Text.assemble(("The target of each event, and how often. ", "bold"), f"{REFUSED} is a refusal."))
@@ -145,21 +157,21 @@ def _cell(graph: Graph, state: str, event: str, edges: dict[tuple[str, str, str]
         cell.append(f"{edge.target} ", COLOURS.get(edge.target, ""))
         cell.append(f"{edges.get((event, state, edge.target), 0):,}", "bold")
     if not cell:
-        cell.append(f"{REFUSED} {tally.refused[event, state]:,}", "dim")
+        cell.append(f"{REFUSED} {tally.refused[event, state]:,}", GREY)
     return cell
 
 
-def show_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Each claim with its verdict; at most three violations of each."""
-    console.print(Text("The reports, compared with the stored rows", "bold"))
+def show_findings(console: Console, findings: Sequence[Finding], reports: str) -> None:
+    """Each claim with its verdict; at most three violations of each. *reports* says how many fires were reported."""
+    console.print(Text.assemble((reports, "bold"), ", compared with the stored rows:"))
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column()
     for finding in findings:
-        verdict = Text("  ok", "bold green") if finding.holds else Text("FAIL", "bold red")
+        verdict = Text("  ok", f"bold {GREEN}") if finding.holds else Text("FAIL", f"bold {RED}")
         table.add_row(verdict, Text(finding.claim))
         for violation in finding.violations[:3]:
-            table.add_row("", Text(f"! {violation}", "red"))
+            table.add_row("", Text(f"! {violation}", RED))
         if len(finding.violations) > 3:  # noqa: PLR2004 - as many as are shown
-            table.add_row("", Text(f"! and {len(finding.violations) - 3:,} more", "red"))
+            table.add_row("", Text(f"! and {len(finding.violations) - 3:,} more", RED))
     console.print(table)
