@@ -82,7 +82,7 @@ def _require_column(place: ServerPlace, kinds: tuple[str, ...]) -> None:
     kind = table_kind(*where, place.schema)
     if kind != "BASE TABLE":
         what = "there is no table of this name" if kind is None else f"this is a {kind.lower()}"
-        raise MigrationRefused(place.label, what, "name the table that holds the column, and schema= if it has one")
+        raise MigrationRefused(place.label, what, "name the table that has the column, and its schema= if it has one")
     shape = column_shape(*where, place.column.name, place.schema)
     if shape is None:
         raise MigrationRefused(place.label, "the table has no column of this name", "name one that it has")

@@ -214,19 +214,21 @@ def look_at(
         value = None if state in spelled else _value_for(machine, first, state, names)
         if value is not None and value not in mapping:
             added[value] = state
-            guesses.append(f"no row is {state}: {shown(value)!r} is a guess, which --map 'VALUE={state}' corrects")
+            guesses.append(
+                f"no row is in {state!r}, so {shown(value)!r} is a guess; correct it by --map 'VALUE={state}'"
+            )
     empty: dict[OldValue, str] = {value: state for value, state in mapping.items() if value in (None, "")}
     mapping = {value: state for value, state in mapping.items() if value not in empty} | added | empty
     found = look(connection, table, old, new, states=states, mapping=mapping, unknown=unknown, schema=schema)
     found.notes.extend(guesses)
     written = found.old_values
     if unseen := [shown(value) for value, state in given.items() if value not in rows and written.get(state) != value]:
-        found.notes.append(f"no row holds {', '.join(map(repr, unseen))}, which the mapping has")
+        found.notes.append(f"the mapping has {', '.join(map(repr, unseen))}, but no row has this value")
     if found.adoption.names:
-        found.notes.append(f"it goes on already; op.adopt_column() with another mapping replaces that of {new}")
+        found.notes.append(f"the adoption has begun; op.adopt_column() with another mapping replaces that of {new}")
     own = [name for one in adoptions(connection, table, schema) for name in one.names]
     if users := dependents(connection, table, shape.name, schema, own_triggers=own, stays_readable=True):
-        found.notes.append(f"used by {', '.join(users)}: op.finish_adoption() is refused until {new} is used instead")
+        found.notes.append(f"{old} is used by {', '.join(users)}: make it use {new} before op.finish_adoption()")
     return found
 
 
@@ -287,12 +289,12 @@ def _typed(label: str, value: OldValue, shape: ColumnShape) -> OldValue:
 
 def _shape(connection: Connection, label: str, table: str, old: str, schema: str | None) -> ColumnShape:
     if not types_of(connection.dialect).has_enum:
-        what = f"the triggers of an adoption are not known for {name_of(connection.dialect)}"
+        what = f"this library has no triggers for an adoption on {name_of(connection.dialect)}"
         raise MigrationRefused(label, what, "on SQLite, make the table again by op.batch_alter_table()")
     kind = table_kind(connection, table, schema)
     if kind != "BASE TABLE":
         what = "there is no table of this name" if kind is None else f"this is a {kind.lower()}"
-        raise MigrationRefused(label, what, "name the table that holds the column, and schema= if it has one")
+        raise MigrationRefused(label, what, "name the table that has the column, and its schema= if it has one")
     shape = column_shape(connection, table, old, schema)
     if shape is None:
         raise MigrationRefused(label, "the table has no column of this name", "name one that it has")
@@ -323,7 +325,7 @@ def _state(label: str, state: Any, states: Sequence[str]) -> str:
     name = stored_form(state) if isinstance(state, (str, enum.Enum)) else state
     if name not in states:
         raise MigrationRefused(
-            label, f"the mapping leads to {name!r}", f"the states are {', '.join(map(repr, states))}"
+            label, f"the mapping names the state {name!r}", f"the machine's states are {', '.join(map(repr, states))}"
         )
     return str(name)
 
@@ -372,7 +374,7 @@ def _notes(found: Look, own: ForeignKey | None) -> list[str]:
     if own is not None and own.cascades:
         notes.append(
             f"the foreign key {own.name} changes {old} by CASCADE or SET NULL, which no trigger sees: change no key of"
-            f" {own.referred} while the adoption goes on"
+            f" {own.referred} during the adoption"
         )
     if own is not None:
         notes.append(f"a state that is new to {own.referred} needs a row there before new code can enter it")

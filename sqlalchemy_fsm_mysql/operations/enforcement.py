@@ -273,7 +273,7 @@ def install_triggers(
     database, table = database_of(connection), column.table
     if not database.enforcer.can_enforce:
         raise FSMError(
-            f"a machine cannot be enforced on {name_of(connection.dialect)}: its triggers are not known here"
+            f"a machine cannot be enforced on {name_of(connection.dialect)}: this library has no triggers for it"
         )
     if mode == "watch":
         schema = connection.schema_for_object(table)

@@ -219,7 +219,7 @@ def test_unknown_names_the_state_of_every_other_value_and_lists_them(words, engi
 def test_each_state_needs_a_value_that_the_old_column_can_hold(words, engine):
     with pytest.raises(MigrationRefused, match="no value that the column could hold for 'cancelled'"):
         adopt(engine, {"New": "new", "Paid": "paid", "a text of more than twenty": "cancelled"}, unknown="new")
-    with pytest.raises(MigrationRefused, match="leads to 'lost'; the states are"):
+    with pytest.raises(MigrationRefused, match="names the state 'lost'; the machine's states are"):
         adopt(engine, {"New": "lost"})
     with pytest.raises(MigrationRefused, match="the key 1, and the column contains texts"):
         adopt(engine, {1: "new"})

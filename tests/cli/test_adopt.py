@@ -204,7 +204,7 @@ def test_values_that_are_hard_to_see_and_to_write(run: Any, module: str, engine:
     last = adopt("--map", "it's=new", "--map", "'NULL'=cancelled", "--map", "Piad=paid")
     assert last.status == 0
     assert "'NULL': 'cancelled'" in last.out
-    assert "'Piad', which the mapping has" in last.out
+    assert "the mapping has 'Void', 'Piad', but no row has this value" in last.out
 
 
 def test_wrong_calls_say_what_would_work(run: Any, module: str, engine: Engine, table: Any, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_new_code_never_writes_null_where_a_value_will_do(run: Any, module: str,
     answer = run("adopt", f"{module}:Numbered.state", "--from", "status", "--url", url_of(engine))
 
     assert "new as 1, cancelled as 3" in answer.out
-    assert "no row is new: '1' is a guess" in answer.out
+    assert "no row is in 'new', so '1' is a guess" in answer.out
 
 
 def test_an_adoption_that_goes_on_and_what_uses_the_column_are_told(
@@ -246,9 +246,9 @@ def test_an_adoption_that_goes_on_and_what_uses_the_column_are_told(
     project.upgrade()
     after = run("adopt", f"{module}:Order.state", *options)
 
-    assert "used by the CHECK paid_note: op.finish_adoption() is refused until state is used instead" in before.out
-    assert "it goes on already" not in before.out
-    assert "it goes on already; op.adopt_column() with another mapping replaces that of state" in after.out
+    assert "is used by the CHECK paid_note: make it use state before op.finish_adoption()" in before.out
+    assert "the adoption has begun" not in before.out
+    assert "the adoption has begun; op.adopt_column() with another mapping replaces that of state" in after.out
 
 
 def url_of(engine: Engine) -> str:
