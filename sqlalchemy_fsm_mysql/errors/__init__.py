@@ -4,7 +4,7 @@ A message says which row, what was asked, what is true, and what would have work
 
 >>> where = {"table": "orders", "key": 42, "event": "Ready"}
 >>> print(TransitionNotAllowed(**where, state="Deleted", allowed_from=["Initializing", "Running", "Error"]))
-orders 42 refused 'Ready': it is 'Deleted'; 'Ready' is only allowed from 'Initializing', 'Running', 'Error'.
+orders 42 refused 'Ready': it is 'Deleted'; 'Ready' leaves 'Initializing', 'Running', 'Error'.
 
 A message contains no SQL and no parameter values. A value from outside (an event's name, a key, a state stored in
 the row) is shown by ``repr`` and cut at 64 characters, and a list stops after 20 entries; the attributes are whole. The
@@ -183,9 +183,8 @@ class TransitionNotAllowed(FireError):
         super().__init__(message, model=model, key=key, event=event)
 
     def _reason(self, event: str) -> str:
-        sources = listed(shown(stored_form(state)) for state in self.allowed_from)
-        allowed = f"is only allowed from {sources}" if sources else "is allowed from no state"
-        return f"it is {shown(stored_form(self.state))}; {shown(event)} {allowed}."
+        leaves = listed(shown(stored_form(state)) for state in self.allowed_from) or "no state"
+        return f"it is {shown(stored_form(self.state))}; {shown(event)} leaves {leaves}."
 
 
 # The name that machine.guards gives to a lambda.
@@ -227,8 +226,7 @@ class GuardNotSatisfied(TransitionNotAllowed):
         state = shown(stored_form(self.state))
         named = [name for name in self.failed if name != _UNNAMED]
         if not named:
-            allowed = f"it is {state}, from which {shown(event)} is allowed"
-            return f"{allowed}, but no guard of {shown(event)} is true of this row."
+            return f"it is {state}, which {shown(event)} leaves, but no guard of {shown(event)} is true of this row."
         verb = "is" if len(named) == 1 else "are"
         why = f": {'; '.join(self.sentences).removesuffix('.')}" if self.sentences else ""
         return f"it is {state}, but {listed(map(shown, named))} {verb} not true of this row{why}."

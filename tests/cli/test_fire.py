@@ -37,9 +37,7 @@ def test_a_refusal_ends_with_status_1_and_says_what_would_work(run, shop, stock,
     answer = run("fire", at(shop, "Order"), order, "Delete", DATABASE_URL=stock)
 
     assert (answer.status, answer.out) == (1, "")
-    refusal = (
-        "shop_orders 7 refused 'Delete': it is 'Initializing'; 'Delete' is only allowed from 'Stopped', 'Deleted'."
-    )
+    refusal = "shop_orders 7 refused 'Delete': it is 'Initializing'; 'Delete' leaves 'Stopped', 'Deleted'."
     assert answer.err == f"{refusal}\n"
     assert session.scalars(select(shop.Order.state)).one() == "Initializing"
 

@@ -569,7 +569,7 @@ def test_a_refusal_of_the_machine_that_was_named_is_raised(session, crossing, wa
         fires[way]()
 
     assert (refused.value.state, refused.value.allowed_from) == (Light.GREEN, [Light.RED])
-    assert str(refused.value) == "crossings 1 refused 'Stay': it is 'GREEN'; 'Stay' is only allowed from 'RED'."
+    assert str(refused.value) == "crossings 1 refused 'Stay': it is 'GREEN'; 'Stay' leaves 'RED'."
 
 
 @pytest.mark.parametrize("ask", ["fire", "try_fire", "can_fire"])

@@ -157,7 +157,7 @@ def test_a_refusal_says_row_event_state_and_sources(session, order, way):
     with pytest.raises(TransitionNotAllowed) as refused:
         ASKS[way](session, order, "Delete")
 
-    expected = "orders 1 refused 'Delete': it is 'Running'; 'Delete' is only allowed from 'Stopped', 'Deleted'."
+    expected = "orders 1 refused 'Delete': it is 'Running'; 'Delete' leaves 'Stopped', 'Deleted'."
     assert str(refused.value) == expected
     assert (Order, 1, "Delete", "Running", ["Stopped", "Deleted"]) == (
         refused.value.model, refused.value.key, refused.value.event, refused.value.state, refused.value.allowed_from,
@@ -189,7 +189,7 @@ def test_a_guards_refusal_says_row_event_and_state_and_not_the_payload(session, 
         ask[way]()
 
     expected = (
-        "vaults 1 refused 'Release': it is 'Held', from which 'Release' is allowed, "
+        "vaults 1 refused 'Release': it is 'Held', which 'Release' leaves, "
         "but no guard of 'Release' is true of this row."
     )
     assert expected == str(refused.value)

@@ -148,7 +148,7 @@ def test_refusal_by_state_names_none(session):
     refused = made.try_fire("Pay", session, user="bob")
 
     assert (refused.reason, refused.failed, refused.sentences) == ("state", (), ())
-    with pytest.raises(TransitionNotAllowed, match="'Pay' is only allowed from 'new'"):
+    with pytest.raises(TransitionNotAllowed, match="'Pay' leaves 'new'"):
         made.fire("Pay", session, user="bob")
 
 

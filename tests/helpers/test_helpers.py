@@ -133,7 +133,7 @@ def test_a_refusal_that_should_be_a_move_is_caught_with_its_reason(session):
     session.add(order)
     expected = (
         r"helped_order 7: 'Ready' was to move it to 'Running', but it is 'Deleted'; "
-        r"'Ready' is only allowed from 'Initializing', 'Running', 'Error'"
+        r"'Ready' leaves 'Initializing', 'Running', 'Error'"
     )
     with pytest.raises(AssertionError, match=expected):
         assert_moves(order, "Ready", "Running")

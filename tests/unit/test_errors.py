@@ -175,7 +175,7 @@ def test_error_raised_and_caught_keeps_its_cause():
 def test_refusal_says_row_event_state_and_what_would_have_worked():
     error = TransitionNotAllowed(**ROW, **REFUSAL)
     assert str(error) == (
-        "orders 42 refused 'Ready': it is 'Deleted'; 'Ready' is only allowed from 'Initializing', 'Running', 'Error'."
+        "orders 42 refused 'Ready': it is 'Deleted'; 'Ready' leaves 'Initializing', 'Running', 'Error'."
     )
 
 
@@ -193,20 +193,19 @@ def test_refusal_needs_no_model():
 def test_refusal_by_guard_says_that_the_state_fits():
     error = GuardNotSatisfied(**ROW, state="Running", allowed_from=["Running"])
     assert str(error) == (
-        "orders 42 refused 'Ready': it is 'Running', from which 'Ready' is allowed, "
-        "but no guard of 'Ready' is true of this row."
+        "orders 42 refused 'Ready': it is 'Running', which 'Ready' leaves, but no guard of 'Ready' is true of this row."
     )
     assert (error.state, error.allowed_from) == ("Running", ["Running"])
 
 
 def test_members_are_shown_as_they_are_stored():
     error = TransitionNotAllowed(**ROW, state=Job.NEW, allowed_from=[Job.BUSY])
-    assert str(error) == "orders 42 refused 'Ready': it is 'NEW'; 'Ready' is only allowed from 'at work'."
+    assert str(error) == "orders 42 refused 'Ready': it is 'NEW'; 'Ready' leaves 'at work'."
     assert (error.state, error.allowed_from) == (Job.NEW, [Job.BUSY])
 
 
 def test_event_that_leaves_no_state_is_told_so():
-    assert str(TransitionNotAllowed(**ROW, state="a", allowed_from=[])).endswith("'Ready' is allowed from no state.")
+    assert str(TransitionNotAllowed(**ROW, state="a", allowed_from=[])).endswith("'Ready' leaves no state.")
 
 
 def test_missing_row_is_told():
