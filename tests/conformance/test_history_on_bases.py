@@ -294,7 +294,7 @@ def test_a_deleted_row_leaves_its_history(session: Session, old: tuple[Order, Or
             lambda s: prune_history(Order.state, s, older_than=timedelta(), limit="x"),
             "limit='x'; it must be a number of rows",
         ),
-        (lambda s: prune_history("state", s, older_than=timedelta()), "no state column"),
+        (lambda s: prune_history("state", s, older_than=timedelta()), "is not a state column"),
         (lambda s: erase_actor(Order.state, None, s), "actor=None; it must be a string"),
         (lambda s: erase_actor(Order.state, "a", s, replacement=3), "replacement=3; it must be a string"),
         (lambda s: erase_actor(Order.state, "a", s, replacement="a"), "is the name itself"),
