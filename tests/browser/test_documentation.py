@@ -115,7 +115,7 @@ def test_the_first_page_answers_before_one_scrolls(pair: tuple[Any, ...], addres
             return range.getBoundingClientRect().bottom; };
         const text = words => [...document.querySelectorAll('article p, article pre span')].find(
             each => each.textContent.includes(words));
-        return {picture: bottom(document.querySelector('article img').parentElement), why: bottom(text('Why?')),
+        return {picture: bottom(document.querySelector('article img').parentElement), why: bottom(text('Why')),
             machine: bottom(text('Machine')), refusal: bottom(text('try_fire'))};
         """
     )
