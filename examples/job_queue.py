@@ -38,9 +38,9 @@ from sqlalchemy_fsm_mysql import (
     fire_key,
     run_transaction,
     try_fire_key,
+    utc_in,
 )
 from sqlalchemy_fsm_mysql.orm.since import Timestamp
-from sqlalchemy_fsm_mysql.sql.clock import utc_in
 
 ATTEMPTS = 5
 LEASE = timedelta(seconds=60)

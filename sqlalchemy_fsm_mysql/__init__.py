@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from .outcomes import Moved as Moved
     from .outcomes import MovedRows as MovedRows
     from .outcomes import Refused as Refused
+    from .sql.clock import utc_in as utc_in
+    from .sql.clock import utc_now as utc_now
     from .sql.locks import unlocked as unlocked
 
 # Imported at their first use: a machine can be declared, checked and drawn where SQLAlchemy is not installed.
@@ -170,6 +172,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "MovedRows",
         "Refused",
     ),
+    "sql.clock": ("utc_in", "utc_now"),
     "sql.locks": ("unlocked",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

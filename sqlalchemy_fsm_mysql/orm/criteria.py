@@ -34,7 +34,7 @@ from sqlalchemy.sql.functions import Function
 from ..sql.events import EventSQL
 from ..sql.expressions import outside_subqueries
 from ..sql.locks import for_share
-from ..sql.unfit import is_aggregate, unfit_calls
+from ..sql.unfit import computes_dates, is_aggregate, unfit_calls, unfit_dates
 from .mapped import MappedState
 
 # The most shapes that an event keeps. A program that builds criteria from searches may have any number of them.
@@ -91,7 +91,8 @@ def on_row(mapped: MappedState, criteria: Sequence[Any]) -> Sequence[ColumnEleme
 
     A joined subclass has columns in several tables; they are joined to the state's by their inheritance.
 
-    Raises: TypeError for a criterion that is no SQL expression, or calls an aggregate or a window function.
+    Raises: TypeError for a criterion that is no SQL expression, calls an aggregate or a window function, or computes
+    with dates by `+` or `-`.
     """
     table, mapper = mapped.row.table, mapped.mapper
     if all(_is_plain(_clause(criterion), table) for criterion in criteria):
@@ -135,13 +136,14 @@ def _clause(criterion: Any) -> Any:
 
 
 def _is_plain(expression: Any, table: FromClause) -> bool:
-    """Whether *expression* certainly reads nothing but a row of *table*, and calls no aggregate."""
+    """Whether *expression* certainly reads nothing but a row of *table*, and contains nothing that `unfit` refuses."""
     if not isinstance(expression, ColumnElement):
         return False
     return all(
         element.table is table
         if isinstance(element, Column)
-        else isinstance(element, _PLAIN) or (isinstance(element, Function) and not is_aggregate(element))
+        else (isinstance(element, _PLAIN) and not computes_dates(element))
+        or (isinstance(element, Function) and not is_aggregate(element))
         for element in visitors.iterate(expression)
     )
 
@@ -166,7 +168,7 @@ def _in_core(mapped: MappedState, criterion: Any) -> ColumnElement[bool]:
         raise TypeError(
             f"criteria are SQL expressions, such as {mapped.model.__name__}.id > 5, not {type(criterion).__name__}"
         )
-    for problem in unfit_calls(expression, table):
+    for problem in (*unfit_calls(expression, table), *unfit_dates(expression)):
         raise TypeError(f"a criterion {problem}")
     return cast("ColumnElement[bool]", plain(table, expression))
 

@@ -61,7 +61,8 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
 class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
     """The moment that lies *after* from now, by the clock of :class:`utc_now`: a timedelta, or seconds as SQL.
 
-    For effects: ``{"run_at": utc_in(timedelta(minutes=5))}``, ``{"run_at": utc_in(10 * job.attempts)}``.
+    A negative duration gives a moment in the past, as in the criterion ``Order.created < utc_in(-timedelta(days=7))``.
+    Effects write a deadline: ``{"run_at": utc_in(timedelta(minutes=5))}``, ``{"run_at": utc_in(10 * job.attempts)}``.
 
     >>> import sqlalchemy_fsm_mysql.databases  # where the text is
     >>> from sqlalchemy import column

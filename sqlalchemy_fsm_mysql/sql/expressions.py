@@ -44,7 +44,7 @@ from .clock import utc_ago, utc_now
 from .events import PAYLOAD, Branch, Due, EventSQL, StateRow
 from .exact import storable
 from .locks import for_share
-from .unfit import unfit_calls
+from .unfit import unfit_calls, unfit_dates
 
 # A function that gives the SQL for a value which an effect assigns to the state of another machine; None for any other
 # column. It raises ValueError for a state that the other machine does not declare.
@@ -329,7 +329,7 @@ class _Builder:
         would get only one of them.
         """
         table = self.row.table
-        for message in (*_misplaced(expression, table), *unfit_calls(expression, table)):
+        for message in (*_misplaced(expression, table), *unfit_calls(expression, table), *unfit_dates(expression)):
             self._problem(role, message)
         names = self.payload.names
 

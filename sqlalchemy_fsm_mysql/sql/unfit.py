@@ -1,7 +1,8 @@
-"""Calls that no UPDATE of one row can compute: aggregates and window functions outside of a subquery.
+"""Expressions that no UPDATE of one row can compute: aggregates, window functions, and dates with `+` or `-`.
 
-MySQL and MariaDB refuse them when the event is fired (errors 1111, 3593, 4015). SQLite computes some of them over the
-one row, so a test on SQLite would pass. So they are refused where the SQL is built.
+MySQL and MariaDB refuse aggregates and window functions outside of a subquery when the event is fired (errors 1111,
+3593, 4015). SQLite computes some of them over the one row, so a test on SQLite would pass. So they are refused where
+the SQL is built.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Column, Select, Table
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import Over
+from sqlalchemy import BinaryExpression, Column, Date, DateTime, Interval, Select, Table, Time
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import ColumnClause, Over
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["is_aggregate", "unfit_calls"]
+__all__ = ["computes_dates", "is_aggregate", "unfit_calls", "unfit_dates"]
+
+_TIMES: Final = (DateTime, Date, Time, Interval)
 
 AGGREGATES: Final = {
     *("avg", "count", "max", "min", "std", "stddev", "stddev_pop", "stddev_samp", "sum", "total"),
@@ -51,6 +54,37 @@ def unfit_calls(expression: Any, table: Table, inside: Select[Any] | None = None
     here = expression if isinstance(expression, Select) else inside
     for child in expression.get_children():
         yield from unfit_calls(child, table, here)
+
+
+def unfit_dates(expression: Any) -> Iterator[str]:
+    """The problem of `+` and `-` between dates and durations in *expression*, as a part of a sentence.
+
+    SQLAlchemy sends a timedelta to these databases as a date near 1970, and they compute with the digits of dates:
+    `created + timedelta(hours=2)` is an error in an UPDATE of MySQL, and a wrong value in a SELECT and on SQLite.
+    """
+    if any(computes_dates(element) for element in visitors.iterate(expression)):
+        yield (
+            "computes with dates by + or -, which MySQL, MariaDB and SQLite do with their digits: write"
+            " utc_in(timedelta(…)) for a time from now, utc_in(-timedelta(…)) for one in the past, or"
+            " func.timestampadd(literal_column('SECOND'), 7200, column) on a server"
+        )
+
+
+def computes_dates(element: Any) -> bool:
+    """Whether *element* is a `+` or `-` between dates, times or durations."""
+    return (
+        isinstance(element, BinaryExpression)
+        and element.operator in (operators.add, operators.sub)
+        and _is_time(element.left)
+        and _is_time(element.right)
+    )
+
+
+def _is_time(operand: Any) -> bool:
+    """Whether *operand* has the type of a date, a time or a duration; literal SQL is the caller's own."""
+    if isinstance(operand, ColumnClause) and operand.is_literal:
+        return False
+    return operand.type._type_affinity in _TIMES  # noqa: SLF001 - sees into a TypeDecorator
 
 
 def _is_aggregate(call: FunctionElement[Any], table: Table, inside: Select[Any] | None) -> bool:
