@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.measure import THEMES, WIDTHS, browsing, page_problems, serving, show
+from tests.browser.measure import THEMES, WIDTHS, browsing, page_problems, serving, show, wear
 
 SITE = Path(os.environ.get("FSM_SITE", ""))
 pytestmark = pytest.mark.skipif(not os.environ.get("FSM_SITE"), reason="./dev docs builds the site and sets FSM_SITE")
@@ -121,6 +121,19 @@ def test_the_first_page_answers_before_one_scrolls(pair: tuple[Any, ...], addres
     )
 
     assert {name: bottom for name, bottom in bottoms.items() if not 0 < bottom <= 800} == {}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_picture_has_the_theme_that_the_reader_chose(pair: tuple[Any, ...], address: str, theme: str) -> None:
+    """Where the system has the other one: a picture with text for a white page is not shown on a dark page."""
+    browser = pair[0]
+    (other,) = set(THEMES) - {theme}
+    browser.get(f"{address}/performance.html")
+    wear(browser, other)
+    browser.execute_script("document.body.dataset.theme = arguments[0]", theme)
+    schemes = browser.execute_script("return [...document.images].map(each => getComputedStyle(each).colorScheme)")
+
+    assert set(schemes) == {theme}
 
 
 def test_a_search_lists_a_page_once_and_says_what_it_has(pair: tuple[Any, ...], address: str) -> None:

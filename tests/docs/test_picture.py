@@ -1,10 +1,11 @@
-"""The picture of the README shows the machine of the README. docs/images/draw.py draws it."""
+"""The picture of the README shows the machine of the README: docs/images/draw.py. Charts can be read in both themes."""
 
 from __future__ import annotations
 
 import re
 from html import unescape
 
+from benchmarks.page import INK, PALE_INK, readable_in_the_dark
 from tests.docs.pages import PROJECT
 from tests.reference import machine
 
@@ -22,3 +23,26 @@ def test_the_picture_shows_every_transition_and_no_other() -> None:
     declared = {(s, event, t) for event in machine.events for s, t in machine.targets(event).items()}
 
     assert drawn == declared | {("begin", "", machine.initial)}
+
+
+def test_the_text_of_a_chart_can_be_read_on_white_and_in_the_dark() -> None:
+    """Each chart has the two inks of benchmarks/page.py, with a contrast of 4.5 on the page of each theme."""
+    charts = sorted((PROJECT / "docs" / "images").glob("performance-*.svg"))
+
+    assert len(charts) == 4
+    for chart in charts:
+        svg = chart.read_text(encoding="utf-8")
+        assert INK in svg
+        assert readable_in_the_dark("<style></style>")[len("<style>") :] in svg
+    assert contrast(INK, "#ffffff") >= 4.5
+    assert contrast(PALE_INK, "#131416") >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = [each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
