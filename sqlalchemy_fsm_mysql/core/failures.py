@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
@@ -322,7 +322,7 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
             return None
         code = error_code(error)
         number = "" if code is None else f" (error {code})"
-        why = f"{errors_of(cause).misfit(cause, code)}{number}"
+        why = errors_of(cause).misfit(cause, code, _columns_beside(row.get("model"))) + number
     elif cause is not None and not isinstance(cause, SQLAlchemyError):  # raised by a type that bound the value
         why = f"a value that was given cannot be bound ({type(cause).__name__})"
     else:
@@ -330,6 +330,14 @@ def _unfit(error: StatementError, row: Mapping[str, Any]) -> ValueError | TypeEr
     table, key = row.get("table"), row.get("key")
     label = "" if table is None else f"{row_label(table, key)}: "
     return kind(f"{label}{why}; nothing moved by {shown(row.get('event'))}.")
+
+
+def _columns_beside(model: object) -> Iterator[str]:
+    """The names of all columns that are declared beside those of *model*: what failed may be a row of another table."""
+    mapper = inspect(model, raiseerr=False)
+    for table in getattr(mapper, "tables", ()):
+        for declared in table.metadata.tables.values():
+            yield from (str(column.name) for column in declared.c)
 
 
 def _explained(error: DBAPIError, connection: Connection | Engine, row: Mapping[str, Any]) -> FireError | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import ClassVar
 
@@ -60,6 +60,9 @@ class ErrorMeanings:
         """Whether *driver*, an error of connecting, says that the server is down or busy, and may be back."""
         return False
 
-    def misfit(self, driver: BaseException | None, code: int | None) -> str:
-        """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value."""
+    def misfit(self, driver: BaseException | None, code: int | None, columns: Iterable[str]) -> str:
+        """The reason why *driver*, an error of the meaning VALUE, refused a value, for a message; without the value.
+
+        *columns* are the names of the columns that the message may name.
+        """
         return "the database cannot store a value that was given"

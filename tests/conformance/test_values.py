@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, LargeBinary, String, TypeDecorator, func, inspect
+from sqlalchemy import JSON, LargeBinary, Numeric, String, TypeDecorator, cast, func, inspect
 from sqlalchemy.event import listen
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -40,6 +40,7 @@ class Letter(Base):
     pages: Mapped[int] = mapped_column(default=0)
     scan: Mapped[bytes | None] = mapped_column(LargeBinary)
     tags: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    grade: Mapped[int | None] = mapped_column("the reader's `Grade`")
     state: Mapped[str] = StateMachineColumn(
         Machine(
             initial="open",
@@ -47,6 +48,12 @@ class Letter(Base):
                 Event("Seal", {"open": "sealed"}),
                 Event("Write", {"open": "open"}, effect=lambda letter, text: {"text": text}),
                 Event("Count", {"open": "open"}, effect=lambda letter, pages: {"pages": pages}),
+                Event(
+                    "Round",
+                    {"open": "open"},
+                    effect=lambda letter, pages: {"pages": func.round(cast(pages, Numeric(3, 1)))},
+                ),
+                Event("Grade", {"open": "open"}, effect=lambda letter, grade: {"grade": grade}),
                 Event("Scan", {"open": "open"}, effect=lambda letter, scan: {"scan": scan}),
                 Event("Tag", {"open": "open"}, effect=lambda letter, tags: {"tags": tags}),
                 Event("Find", [Transition("open", "sealed", guard=lambda letter, among: letter.pages.in_(among))]),
@@ -178,6 +185,22 @@ def test_a_value_that_does_not_fit_its_column_is_a_value_error_and_moves_nothing
 
     assert stored(session, Letter) == before
     fire_key(Letter, 1, "Seal", session)
+
+
+@pytest.mark.servers_only
+def test_the_column_of_an_ill_chosen_name_is_named_as_a_whole(session: Session, letter: Letter) -> None:
+    with pytest.raises(ValueError, match='for the column "the reader\'s `Grade`"'):
+        fire_key(Letter, 1, "Grade", session, grade=2**40)
+
+
+@pytest.mark.servers_only
+def test_an_expression_that_the_server_calls_a_column_is_not_shown(session: Session, letter: Letter) -> None:
+    """Its text has the value: Out of range value for column 'cast(73451 as decimal(3,1))'."""
+    with pytest.raises(ValueError, match="that was given \\(error 1264\\)") as caught:
+        fire_key(Letter, 1, "Round", session, pages=73451)
+
+    assert "73451" not in str(caught.value)
+    assert "73451" in str(caught.value.__cause__)
 
 
 class Release(DeclarativeBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ...errors.texts import shown
 from ..meanings import Cause, ErrorMeanings, Meaning
@@ -88,8 +89,13 @@ CODES: dict[int, Meaning] = {
 # MySQL to assign it or to compare with it.
 _NO_DEFAULT, _INCORRECT = 1364, 1292
 _TRUNCATED = 1265  # an ENUM that lacks the value, or a number that loses digits
-# The server's messages of these name the column and contain no value. No message of ours may show a value.
-_NAMING = frozenset({1048, 1264, _TRUNCATED, _NO_DEFAULT, 1406})
+# The server's messages that name a column. The "column" of 1264 can be an expression with a value in it,
+# 'CAST(73451 AS DECIMAL(3,1))', so a name is shown only if a table has such a column.
+_NAMING = {
+    1048: re.compile(r"Column '(.+)' cannot be null"),
+    _NO_DEFAULT: re.compile(r"Field '(.+)' doesn't have a default value"),
+    **dict.fromkeys((1264, _TRUNCATED, 1406), re.compile(r"for column '(.+)' at row \d+")),
+}
 _COMPARED = frozenset({1267, 1525, 3988, 4078, 4079})
 
 # The errors that other rows would meet as well: of the schema, of privileges, and of the server's disk and memory.
@@ -159,20 +165,22 @@ class MySQLErrors(ErrorMeanings):
     def is_unreachable(self, driver: BaseException | None, code: int | None) -> bool:
         return code in _UNREACHABLE
 
-    def misfit(self, driver: BaseException | None, code: int | None) -> str:
-        named = re.search(r"([Cc]olumn|Field) '([^']{1,64})'", str(driver)) if code in _NAMING else None
-        column = "" if named is None else f" for the column {shown(named[2])}"
+    def misfit(self, driver: BaseException | None, code: int | None, columns: Iterable[str]) -> str:
+        named = _NAMING[code].search(str(driver)) if code in _NAMING else None
+        known = {name.lower(): name for name in columns} if named else {}
+        name = known.get(named[1].lower()) if named else None
         if code == _NO_DEFAULT:
-            return f"no value was given{column}, which has no default" if column else super().misfit(driver, code)
-        if code == _TRUNCATED and column:
+            what = "a column that" if name is None else f"the column {shown(name)}, which"
+            return f"no value was given for {what} has no default"
+        if code == _TRUNCATED and name is not None:
             return (
-                f"the database cannot store a value that was given{column}; if that is the state column, run the"
-                " migration that adds the state, op.add_states()"
+                f"the database cannot store a value that was given for the column {shown(name)}; if that is the state"
+                " column, run the migration that adds the state, op.add_states()"
             )
-        if column:
-            return f"the database cannot store a value that was given{column}"
+        if name is not None:
+            return f"the database cannot store a value that was given for the column {shown(name)}"
         if code == _INCORRECT and "for column" in str(driver):
             return "the database cannot store or compare a value that was given, which does not fit its column"
         if code in _COMPARED or code == _INCORRECT:
             return "the database cannot compare or compute with a value that was given, which is of another type"
-        return super().misfit(driver, code)
+        return super().misfit(driver, code, columns)
