@@ -39,7 +39,11 @@ _ANSWERS: tuple[tuple[type[FSMError], HTTPStatus, str], ...] = (
     (RowNotFound, HTTPStatus.NOT_FOUND, "There is no such entry."),
     (UnknownEvent, HTTPStatus.UNPROCESSABLE_ENTITY, "There is no such action."),
     (TransitionNotAllowed, HTTPStatus.CONFLICT, ""),  # its sentence names the event
-    (TokenConflict, HTTPStatus.CONFLICT, "This form was used before, for something else. Load the page again."),
+    (
+        TokenConflict,
+        HTTPStatus.CONFLICT,
+        "The token of this request was used before, for something else. Load the page again, or send a new token.",
+    ),
     (UniqueViolation, HTTPStatus.CONFLICT, "An entry with these values exists already."),
     (RefusedByDatabase, HTTPStatus.CONFLICT, "The entry cannot change in this way."),
     (StateAssignmentError, HTTPStatus.CONFLICT, "The state changes by actions only. Load the page again."),
