@@ -79,7 +79,7 @@ nitpick_ignore_regex = [
     # Imported for type checkers only, so autodoc has just the name: all are SQLAlchemy's or aliases of its types.
     (
         "py:class",
-        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|ColumnExpressionArgument|_CT",
+        r"Async(Session|Engine|Connection)|async_sessionmaker|sessionmaker|Session|AnySession|(Sync|Async)Place|ColumnElement|_?ColumnExpression(OrLiteral)?Argument|_CT",
     ),
     ("py:class", r"([\w.]+\.)?([EFGHKMRSV]|M_co)"),  # type variables
     ("py:.*", r"(alembic\.[\w.]+\.)?Operations(\.\w+)?"),  # which Alembic names in what it makes of our docstrings
