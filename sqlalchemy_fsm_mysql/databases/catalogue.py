@@ -179,15 +179,13 @@ class Catalogue:
         self, inspector: Inspector, table: str, schema: str | None, names: Sequence[str]
     ) -> tuple[str, ...] | None:
         """The texts that the first CHECK of *names* lists; None when there is none."""
-        checks = inspector.get_check_constraints(table, schema=schema) if names else ()
-        by_name = {str(check["name"]): str(check["sqltext"]) for check in checks}
+        by_name = _checks(inspector, table, schema) if names else {}
         found = next((by_name[name] for name in names if name in by_name), None)
         return None if found is None else self.strings(found) or numbers_in(found)
 
     def checks(self, connection: Connection, table: Table) -> dict[str, str]:
         """The CHECKs of *table* that have a name, each as the database writes it."""
-        found = inspect(connection).get_check_constraints(table.name, schema=connection.schema_for_object(table))
-        return {str(check["name"]): str(check["sqltext"]) for check in found if check["name"] is not None}
+        return _checks(inspect(connection), table.name, connection.schema_for_object(table))
 
     def unenforced_checks(self, connection: Connection, table: Table) -> set[str]:
         """The names of the CHECKs of *table* that the database does not enforce."""
@@ -217,6 +215,14 @@ class Catalogue:
     def may_see_triggers(self, connection: Connection, table: Table) -> bool:
         """Whether the account would see a trigger on *table*, if there was one."""
         return True
+
+
+def _checks(inspector: Inspector, table: str, schema: str | None) -> dict[str, str]:
+    """The CHECKs of a table that have a name. SQLAlchemy leaves the quotes within a name doubled."""
+    quote = inspector.dialect.identifier_preparer.final_quote
+    found = inspector.get_check_constraints(table, schema=schema)
+    named = {check["name"]: str(check["sqltext"]) for check in found}
+    return {name.replace(quote * 2, quote): text for name, text in named.items() if name is not None}
 
 
 def numbers_in(condition: str) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ _UNNAMED = "guard"
 
 
 class GuardNotSatisfied(TransitionNotAllowed):
-    """The event is allowed from the row's state, but no guard is true of the row. Nothing was changed.
+    """The event is allowed from the row's state, but no transition had all its guards true. Nothing was changed.
 
     ``.failed`` (tuple of str) has the names of the guards that are not true of the row, and ``.sentences`` (tuple of
     str) the sentences for people that those guards have. ``.state`` and ``.allowed_from`` are those of

@@ -223,7 +223,7 @@ def look_at(
     found.notes.extend(guesses)
     written = found.old_values
     if unseen := [shown(value) for value, state in given.items() if value not in rows and written.get(state) != value]:
-        found.notes.append(f"the mapping has {', '.join(map(repr, unseen))}, but no row has this value")
+        found.notes.append(f"the mapping has {', '.join(map(repr, unseen))}, which no row has")
     if found.adoption.names:
         found.notes.append(f"the adoption has begun; op.adopt_column() with another mapping replaces that of {new}")
     own = [name for one in adoptions(connection, table, schema) for name in one.names]

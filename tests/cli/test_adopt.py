@@ -204,7 +204,7 @@ def test_values_that_are_hard_to_see_and_to_write(run: Any, module: str, engine:
     last = adopt("--map", "it's=new", "--map", "'NULL'=cancelled", "--map", "Piad=paid")
     assert last.status == 0
     assert "'NULL': 'cancelled'" in last.out
-    assert "the mapping has 'Void', 'Piad', but no row has this value" in last.out
+    assert "the mapping has 'Void', 'Piad', which no row has" in last.out
 
 
 def test_wrong_calls_say_what_would_work(run: Any, module: str, engine: Engine, table: Any, tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ class Odd(Base):
     other: Mapped[str] = StateMachineColumn(odd_machine, storage="varchar")
 
 
+class Quoted(Base):
+    __tablename__ = 'doctor\'s "odd" `name`'
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = StateMachineColumn(machine, storage="varchar")
+
+
 @pytest.fixture
 def patient(url: URL) -> Iterator[Engine]:
     engine = make_engine(url)
@@ -98,7 +105,7 @@ def found(engine: Engine, column: Any = Order.state, **options: Any) -> dict[str
     return {one.kind: one for one in findings if one.kind not in OF_SERVERS}
 
 
-@pytest.mark.parametrize("column", [Order.state, Varchar.state, Odd.state, Odd.other], ids=str)
+@pytest.mark.parametrize("column", [Order.state, Varchar.state, Odd.state, Odd.other, Quoted.state], ids=str)
 def test_nothing_is_found_where_all_is_well(patient: Engine, column: Any) -> None:
     assert found(patient, column) == {}
 
