@@ -64,7 +64,7 @@ GivenGuard: TypeAlias = GuardFunction | Guard | AllOf | Mapping[str, GuardFuncti
 def checked_guard(given: object) -> GivenGuard | None:
     """*given* as a transition or an event keeps it: hashable, and never changed from outside.
 
-    Raises: TypeError when it is not a function, no Guard, and no dict of names to these.
+    Raises: TypeError when it is not a function, a Guard, or a dict of names to these.
     """
     if isinstance(given, (Guard, AllOf, NoneType)):
         return given

@@ -164,8 +164,8 @@ class Refused(Seen[M_co]):
     - `key`: the primary key; a tuple if it is composite.
     - `event`: the name of the event, a str.
     - `state`: the state of the row in the database, never one from memory: a str or Enum member.
-    - `reason`: ``"state"`` when the event is not allowed from that state; ``"guard"`` when it is allowed, but no guard
-      of its transitions is true of the row.
+    - `reason`: ``"state"`` when the event is not allowed from that state; ``"guard"`` when it is allowed, but no
+      transition had all its guards true.
     - `allowed_from`: the states from which the event is allowed, a list in the machine's order.
     - `failed`: the names of all guards that were not true of the row, in the machine's order; the same statement
       reports them.
