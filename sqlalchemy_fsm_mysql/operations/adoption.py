@@ -197,16 +197,17 @@ def look_at(
         state = given.get(one.value) or suggested(machine, one.value, names.get(one.value))
         if state is not None:
             guessed[one.value] = state
-    # The first value of a state is the one that the column gets: one that is spelled alike, then that of the most rows.
+    # The first value of a state is the one that the column gets: one that is spelled alike, also if it was given and no
+    # row has it; then that of the most rows; then the state's own name.
     rows = {one.value: one.rows for one in first.values}
+    known = guessed | given
 
-    def rank(value: OldValue) -> tuple[bool, bool, int]:
-        is_alike = suggested(machine, value, names.get(value)) == guessed[value]
-        return value in (None, ""), not is_alike, -rows[value]
+    def rank(value: OldValue) -> tuple[bool, bool, int, bool]:
+        is_alike = suggested(machine, value, names.get(value)) == known[value]
+        return value in (None, ""), not is_alike, -rows.get(value, 0), value != known[value]
 
-    order = sorted(guessed, key=rank)
     guesses = []
-    mapping = {value: guessed[value] for value in order} | {v: s for v, s in given.items() if v not in guessed}
+    mapping = {value: known[value] for value in sorted(known, key=rank)}
     # NULL and '' are read as a state, but new code shall write a value that means one.
     spelled = {state for value, state in mapping.items() if value not in (None, "")}
     added: dict[OldValue, str] = {}

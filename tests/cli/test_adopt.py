@@ -235,6 +235,18 @@ def test_new_code_never_writes_null_where_a_value_will_do(run: Any, module: str,
     assert "no row is in 'new', so '1' is a guess" in answer.out
 
 
+def test_new_code_writes_the_value_that_is_spelled_as_the_state(
+    run: Any, module: str, engine: Engine, table: Any
+) -> None:
+    """A given value without a row comes before a stray one with a row, and of equally frequent ones the state's name."""
+    table("status VARCHAR(20) NULL", ["New", "new", "NEW", "??", "Paid"])
+    given = ("--map", "??=cancelled", "--map", "Cancelled=cancelled")
+
+    answer = run("adopt", f"{module}:Order.state", "--from", "status", "--url", url_of(engine), *given)
+
+    assert "new as new, paid as Paid, cancelled as Cancelled" in answer.out
+
+
 def test_an_adoption_that_goes_on_and_what_uses_the_column_are_told(
     run: Any, module: str, engine: Engine, table: Any, tmp_path: Path
 ) -> None:
