@@ -6,7 +6,7 @@ Every time that the library writes or compares is this clock's, in UTC: the cloc
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, DateTime, Float, literal
@@ -18,10 +18,10 @@ from sqlalchemy.types import TypeEngine
 __all__ = ["seconds_between", "utc_ago", "utc_default", "utc_in", "utc_now"]
 
 
-class utc_now(FunctionElement[Any]):  # noqa: N801 - a SQL function, written like func.now
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - a SQL function, written like func.now
     """The database's current time in UTC, with microseconds where it has them (SQLite: milliseconds)."""
 
-    type: TypeEngine[Any] = DateTime()
+    type: TypeEngine[datetime] = DateTime()
     inherit_cache: bool | None = True
     name = "utc_now"
 
@@ -58,7 +58,7 @@ class utc_ago(ColumnElement[Any]):  # noqa: N801 - as above
         self.interval = interval
 
 
-class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
+class utc_in(FunctionElement[datetime]):  # noqa: N801 - as above
     """The moment that lies *after* from now, by the clock of :class:`utc_now`: a timedelta, or seconds as SQL.
 
     A negative duration gives a moment in the past, as in the criterion ``Order.created < utc_in(-timedelta(days=7))``.
@@ -71,10 +71,11 @@ class utc_in(FunctionElement[Any]):  # noqa: N801 - as above
     (UTC_TIMESTAMP(6) + INTERVAL (wait) * 1000000 MICROSECOND)
     """
 
-    type: TypeEngine[Any] = DateTime()
+    type: TypeEngine[datetime] = DateTime()
     inherit_cache: bool | None = True
     name = "utc_in"
 
+    # Any: seconds, as any type of number.
     def __init__(self, after: timedelta | ColumnElement[Any]) -> None:
         super().__init__(literal(after.total_seconds()) if isinstance(after, timedelta) else after)
 
