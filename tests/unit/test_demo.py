@@ -164,7 +164,8 @@ def test_all_that_stays_fits_a_terminal_of_80_columns_and_24_lines():
     """From the first line to the prompt after the last: nothing scrolls off."""
     console = Console(file=io.StringIO(), width=80)
     play(console, url=None, workers=8, rows=4, seconds=0.5)
-    lines = console.file.getvalue().splitlines()
+    # A terminal does not keep the lines of the race, which a busy machine makes last longer than a second.
+    lines = [line for line in console.file.getvalue().splitlines() if not re.match(r" *\d+ s  ", line)]
 
     assert lines[0].startswith("8 processes, 4 orders, 0.5 seconds.")
     assert lines[-1].startswith("All checks passed. The library lost no update.")
