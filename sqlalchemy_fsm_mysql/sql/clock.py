@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Float, literal
+from sqlalchemy import ColumnElement, DateTime, Float, SQLColumnExpression, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
@@ -69,6 +69,8 @@ class utc_in(FunctionElement[datetime]):  # noqa: N801 - as above
     >>> from sqlalchemy.dialects import mysql
     >>> print(utc_in(column("wait")).compile(dialect=mysql.dialect()))
     (UTC_TIMESTAMP(6) + INTERVAL (wait) * 1000000 MICROSECOND)
+
+    Raises: TypeError for anything else, such as a text or a plain number.
     """
 
     type: TypeEngine[datetime] = DateTime()
@@ -76,7 +78,13 @@ class utc_in(FunctionElement[datetime]):  # noqa: N801 - as above
     name = "utc_in"
 
     # Any: seconds, as any type of number.
-    def __init__(self, after: timedelta | ColumnElement[Any]) -> None:
+    def __init__(self, after: timedelta | SQLColumnExpression[Any]) -> None:
+        # SQLAlchemy would bind a text, of which MySQL takes the digits: '7 days' would be seven seconds.
+        if not isinstance(after, (timedelta, SQLColumnExpression)):
+            raise TypeError(
+                "utc_in() takes a timedelta, or seconds as a SQL expression such as 60 * Order.attempts,"
+                f" not {type(after).__name__}"
+            )
         super().__init__(literal(after.total_seconds()) if isinstance(after, timedelta) else after)
 
 

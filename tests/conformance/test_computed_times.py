@@ -79,6 +79,22 @@ def test_criteria_select_the_rows_of_a_time(session):
     assert [parcel.id for parcel in claim(Parcel, "Lose", session, Parcel.created < utc_in(-5 * DAY), limit=9)] == [1]
 
 
+@pytest.mark.parametrize("wrong", [7200, "7 days", None, utc_now], ids=repr)
+def test_a_duration_is_a_timedelta_or_sql(wrong):
+    with pytest.raises(TypeError, match=r"utc_in\(\) takes a timedelta, or seconds as a SQL expression"):
+        utc_in(wrong)
+
+
+@pytest.mark.usefixtures("parcels")
+def test_a_duration_may_be_a_column_of_seconds(session):
+    now = session.scalar(select(utc_now()))
+    later = session.scalar(select(utc_in(60 * Parcel.id)).where(Parcel.id == 2))
+    of_a_column = session.scalar(select(utc_in(Parcel.id)).where(Parcel.id == 2))
+
+    assert timedelta(0) <= later - now - timedelta(seconds=120) < timedelta(seconds=30)
+    assert timedelta(0) <= of_a_column - now - timedelta(seconds=2) < timedelta(seconds=30)
+
+
 ARITHMETIC = {
     "a time and a duration": lambda p: p.created + DAY < func.now(),
     "now and a duration": lambda p: p.created < func.now() - DAY,
