@@ -14,7 +14,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Connection, Engine, LargeBinary, String, create_engine, event, select, true
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    LargeBinary,
+    SQLColumnExpression,
+    String,
+    create_engine,
+    event,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -70,6 +81,7 @@ from sqlalchemy_fsm_mysql import (
     try_commit_with_fire_key,
     try_fire_key,
     unlocked,
+    utc_in,
 )
 from sqlalchemy_fsm_mysql.orm.comparator import StateComparator
 
@@ -485,6 +497,11 @@ def calls() -> Iterator[tuple[str, Call, list[Any]]]:
         [v for v in NONSENSE if not hasattr(v, "_annotate") and not hasattr(v, "__clause_element__")],
     )
     yield (
+        "utc_in",
+        lambda _, value: utc_in(value),
+        [v for v in NONSENSE if not isinstance(v, (timedelta, SQLColumnExpression))],
+    )
+    yield (
         "StateMachineColumn machine",
         lambda _, value: StateMachineColumn(value),
         [v for v in NONSENSE if v is not MACHINE],
@@ -664,6 +681,7 @@ def public_calls() -> set[str]:
         "Missing",
         "StateMapped",
         "Leased",
+        "utc_now",  # takes no argument
     }  # made by the library, or for a model
     errors = {
         name for name in named if isinstance(getattr(fsm, name), type) and issubclass(getattr(fsm, name), Exception)
