@@ -201,7 +201,6 @@ def test_ctrl_c_ends_the_demo_with_its_result(python):
 def test_seekdb_is_installed_where_it_is_named_or_nothing_else_is_to_be_had(
     monkeypatch, named, programs, user, is_installed
 ):
-    pytest.importorskip("nox")
     import noxfile
 
     monkeypatch.setenv("FSM_TEST_URLS", named)
