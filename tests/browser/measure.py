@@ -76,6 +76,22 @@ if (about.length < 40 || about.length > 200) say('description', `${about.length}
 return problems;
 """
 
+# Mermaid blocks, in a theme: waits until each is drawn in it. No theme is given for the one that the page begins with.
+DRAWN = r"""
+const [theme, done] = arguments;
+const end = Date.now() + (typeof mermaid === 'undefined' ? 0 : 10000);
+const isDrawn = block => {
+    const drawing = block.nextElementSibling;
+    return drawing?.matches('.mermaid-drawing') && drawing.querySelector('svg') && [drawing.dataset.theme, null].includes(theme);
+};
+const look = () => {
+    const missing = [...document.querySelectorAll('.highlight-mermaid')].filter(each => !isDrawn(each));
+    if (missing.length && Date.now() < end) setTimeout(look, 20);
+    else done(missing.map(each => `not drawn: ${each.textContent.trim().slice(0, 40)}`));
+};
+look();
+"""
+
 # In each width.
 LAYOUT = r"""
 const problems = [];
@@ -93,7 +109,7 @@ const article = document.querySelector('article');
 const border = article.parentElement.getBoundingClientRect();
 const scrolls = element => {
     for (; element && element !== article; element = element.parentElement)
-        if (getComputedStyle(element).overflowX !== 'visible') return true;
+        if (!(element instanceof SVGElement) && getComputedStyle(element).overflowX !== 'visible') return true;
     return false;
 };
 const wide = [];
@@ -157,8 +173,12 @@ const light = color => {
 const backgrounds = new Map();
 const background = element => {
     if (!element) return [255, 255, 255, 1];
-    if (!backgrounds.has(element))
-        backgrounds.set(element, over(rgba(getComputedStyle(element).backgroundColor), background(element.parentElement)));
+    if (!backgrounds.has(element)) {
+        // A state of a diagram lies on the shape that is drawn before it.
+        const shape = element.matches('svg g.node') && element.querySelector('rect, circle, path');
+        const own = shape ? getComputedStyle(shape).fill : getComputedStyle(element).backgroundColor;
+        backgrounds.set(element, over(rgba(own), background(element.parentElement)));
+    }
     return backgrounds.get(element);
 };
 const opacity = element => {
@@ -260,15 +280,23 @@ def wear(browser: Any, theme: str) -> None:
     browser.execute_script("document.body.dataset.theme = arguments[0]", theme)
 
 
+def drawn(browser: Any, theme: str | None = None) -> list[str]:
+    """Wait for the drawings of the page's Mermaid blocks in this theme, or in any. The blocks that have none."""
+    found: list[str] = browser.execute_async_script(DRAWN, theme)
+    return found
+
+
 def page_problems(browser: Any, address: str) -> Iterator[str]:
     """Each problem of the page, as ``kind: what``; of the widths and themes, with the name of the width or theme."""
     browser.get(address)
+    yield from drawn(browser)
     yield from browser.execute_script(ONCE)
     for width, pixels in WIDTHS.items():
         show(browser, pixels)
         yield from (f"{width} {problem}" for problem in browser.execute_script(LAYOUT, pixels))
     for theme in THEMES:
         wear(browser, theme)
+        yield from (f"{theme} {problem}" for problem in drawn(browser, theme))
         yield from (f"{theme} {problem}" for problem in browser.execute_script(CONTRAST))
     for entry in browser.get_log("browser"):
         if entry["level"] == "SEVERE":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.measure import THEMES, WIDTHS, browsing, page_problems, serving, show, wear
+from tests.browser.measure import THEMES, WIDTHS, browsing, drawn, page_problems, serving, show, wear
 
 SITE = Path(os.environ.get("FSM_SITE", ""))
 pytestmark = pytest.mark.skipif(not os.environ.get("FSM_SITE"), reason="./dev docs builds the site and sets FSM_SITE")
@@ -31,7 +31,8 @@ WRONG = """<!doctype html><html><head><title>Wrong</title>
 <p class="dark-only">only pale in the dark</p>
 <style>[data-theme=dark] .dark-only { color: #555; background: #222 }</style>
 <img src="none.png"><a href="/"></a><script src="http://127.0.0.1:9/foreign.js"></script>
-<div class="highlight"><pre>no button</pre></div>
+<div class="highlight"><pre>no button</pre></div><div class="highlight-mermaid"><pre>no script</pre></div>
+<svg><g class="node"><rect width="90" height="9" fill="#999"/><text fill="#888">pale on its shape</text></g></svg>
 <div style="width: 60rem">wider than a phone and a tablet</div>
 <div style="width: 5rem; overflow: hidden"><div style="width: 20rem">cut off here</div></div>
 <table><tr><td style="width: 40px">a column that is as narrow as its words, which are many</td><td>%s</td></tr></table>
@@ -48,6 +49,7 @@ KINDS = {
     "link without a name",
     "no alt",
     "no copy button",
+    "not drawn",
     *(f"{theme} contrast" for theme in THEMES),
     *(f"{width} cut off" for width in WIDTHS),
     *(f"{width} {kind}" for width in ("phone", "tablet") for kind in ("page scrolls sideways", "wider than the page")),
@@ -134,6 +136,37 @@ def test_a_picture_has_the_theme_that_the_reader_chose(pair: tuple[Any, ...], ad
     schemes = browser.execute_script("return [...document.images].map(each => getComputedStyle(each).colorScheme)")
 
     assert set(schemes) == {theme}
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_mermaid_block_is_drawn_below_its_text(pair: tuple[Any, ...], address: str, theme: str) -> None:
+    """In the system's theme, and again when the reader chooses the other one, or goes back to the system's."""
+    browser = pair[0]
+    (other,) = set(THEMES) - {theme}
+    browser.get(f"{address}/diagrams.html")
+    wear(browser, other)
+    inks = {}
+    for chosen, shown in (("auto", other), (theme, theme), ("auto", other)):
+        browser.execute_script("document.body.dataset.theme = arguments[0]", chosen)
+        assert drawn(browser, shown) == []
+        seen = browser.execute_script(
+            """
+            const drawing = document.querySelector('.highlight-mermaid + .mermaid-drawing');
+            const texts = place => [...drawing.querySelectorAll(`svg ${place}`)].map(each => each.textContent.trim());
+            return {states: texts('.nodeLabel'), arrows: texts('.edgeLabel p'), name: drawing.ariaLabel,
+                all: document.querySelectorAll('.mermaid-drawing').length,
+                ink: getComputedStyle(drawing.querySelector('.nodeLabel')).color,
+                page: getComputedStyle(document.body).color};
+            """
+        )
+
+        assert set(seen["states"]) >= {"Open", "Paid", "Refunded"}
+        assert seen["arrows"] == ["Pay", "Refund [is_whole] / book"]
+        assert (seen["all"], seen["ink"]) == (1, seen["page"])
+        assert seen["name"]
+        inks[shown] = seen["ink"]
+
+    assert len(set(inks.values())) == len(THEMES)
 
 
 def test_a_search_lists_a_page_once_and_says_what_it_has(pair: tuple[Any, ...], address: str) -> None:

@@ -1,12 +1,17 @@
-"""The picture of the README shows the machine of the README: docs/images/draw.py. Charts can be read in both themes."""
+"""The picture of the README shows the machine of the README: docs/images/draw.py. Charts can be read in both themes.
+
+The Mermaid text of docs/diagrams.md is that of the page's machine.
+"""
 
 from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 
 from benchmarks.page import INK, PALE_INK, readable_in_the_dark
-from tests.docs.pages import PROJECT
+from sqlalchemy_fsm_mysql.diagram import mermaid
+from tests.docs.pages import PROJECT, Page, blocks
 from tests.reference import machine
 
 PICTURE = PROJECT / "docs" / "images" / "orders.svg"
@@ -23,6 +28,15 @@ def test_the_picture_shows_every_transition_and_no_other() -> None:
     declared = {(s, event, t) for event in machine.events for s, t in machine.targets(event).items()}
 
     assert drawn == declared | {("begin", "", machine.initial)}
+
+
+def test_the_mermaid_text_is_that_of_the_machine_above_it(tmp_path: Path) -> None:
+    path = PROJECT / "docs" / "diagrams.md"
+    page = Page(path, tmp_path)
+    page.examples()[0].evaluate()
+    (shown,) = [block.content for block in blocks(path.read_text(encoding="utf-8")) if block.info.strip() == "mermaid"]
+
+    assert shown.strip() == mermaid(page.namespace["machine"]).strip()
 
 
 def test_the_text_of_a_chart_can_be_read_on_white_and_in_the_dark() -> None:

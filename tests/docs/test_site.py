@@ -174,6 +174,23 @@ def test_no_page_loads_anything_from_elsewhere() -> None:
     assert [each for each in foreign if not each[1].startswith("data:")] == []
 
 
+def test_mermaid_comes_with_the_site_for_pages_that_have_a_block() -> None:
+    """2.7 MB, so no other page loads it; and its licence: docs/extensions/mermaid_blocks.py."""
+    static = SITE / "_static"
+    scripts = {"mermaid.min.js", "mermaid_blocks.js"}
+    loaded = {}
+    for page in pages():
+        names = {script.partition("?")[0].rpartition("/")[2] for script in read(page).scripts}
+        if names & scripts:
+            loaded[page] = names & scripts
+    drawn = [page for page in pages() if 'class="highlight-mermaid' in page.read_text(encoding="utf-8")]
+
+    assert SITE / "diagrams.html" in drawn
+    assert loaded == dict.fromkeys(drawn, scripts)
+    assert 'globalThis["mermaid"]' in (static / "mermaid.min.js").read_text(encoding="utf-8")
+    assert "MIT" in (static / "mermaid.LICENSE.txt").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", sorted((DOCS / "guide").glob("*.md")), ids=lambda page: page.stem)
 def test_each_guide_links_the_reference(page: Path) -> None:
     """The names in its text are links: docs/extensions/code_links.py."""
