@@ -571,11 +571,11 @@ def release_problems(project: Mapping[str, Any], read: Callable[[str], str], git
     if f"version: {version}\n" not in read("CITATION.cff"):
         yield f"write 'version: {version}' in CITATION.cff"
     if "without a release yet" in read("README.md"):
-        yield "README.md and docs/tutorial.md install from a clone, because there is no release yet: write pip install"
+        yield "README.md, docs/install.md and docs/tutorial.md install from a clone: write pip install"
     if not address.startswith("https://"):
         yield "enter the repository's address in pyproject.toml, [project.urls] Repository: the only place that has it"
         return
-    for name in ("README.md", "docs/tutorial.md"):
+    for name in ("README.md", "docs/install.md", "docs/tutorial.md"):
         if "git clone REPOSITORY" in read(name):
             yield f"write {address} for REPOSITORY in {name}"
     if f"repository-code: {address}\n" not in read("CITATION.cff"):

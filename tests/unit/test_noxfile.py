@@ -115,6 +115,7 @@ READY = {
     "CHANGELOG.md": "## [1.2.3] - 2026-01-31\n",
     "CITATION.cff": f"version: 1.2.3\nrepository-code: {ADDRESS}\n",
     "README.md": "pip install sqlalchemy-fsm-mysql",
+    "docs/install.md": "pip install sqlalchemy-fsm-mysql",
     "docs/tutorial.md": "pip install sqlalchemy-fsm-mysql",
 }
 SCRIPT = """
@@ -147,7 +148,7 @@ def test_release_that_is_ready_has_nothing_to_do(python):
         ({"changelog": "## [Unreleased]\n"}, "name the section of CHANGELOG.md"),
         ({"citation": f"version: 1.2.2\nrepository-code: {ADDRESS}\n"}, "write 'version: 1.2.3'"),
         ({"citation": "version: 1.2.3\n"}, f"write 'repository-code: {ADDRESS}'"),
-        ({"readme": "alpha software without a release yet"}, "README.md and docs/tutorial.md install from a clone"),
+        ({"readme": "alpha software without a release yet"}, "README.md, docs/install.md and docs/tutorial.md install"),
         ({"readme": "git clone REPOSITORY"}, f"write {ADDRESS} for REPOSITORY in README.md"),
         ({"urls": {}}, "enter the repository's address in pyproject.toml"),
     ],
