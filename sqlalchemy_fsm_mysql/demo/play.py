@@ -15,7 +15,7 @@ from ..errors.texts import counted
 from .check import Contest, Finding, Stored, findings
 from .orders import TABLE, machine
 from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
-from .screen import GREY, RED, Show, Snapshot, contest_table, show_findings, show_table, showing, verdict
+from .screen import GREY, NOTE, RED, Show, Snapshot, contest_table, show_findings, show_table, showing, verdict
 from .stage import stage
 
 LOOK_EVERY = 0.2  # seconds
@@ -45,18 +45,20 @@ def play(
     show_table(console, machine, race.tally)
     found = findings(machine, race.tally, stored, begun_with=rows, lost_workers=tuple(race.problems))
     rate = race.tally.fired / took if took else 0.0
-    show_findings(console, found, f"{race.tally.fired:,} reports ({rate:,.0f} fires a second)")
+    show_findings(console, found, f"{race.tally.fired:,} fires ({rate:,.0f} a second)")
     contest = Contest.of(race.tally, stored)
     console.print(contest_table(contest))
-    return _verdict(console, found, contest, again=race.tally.again)
+    if contest.naive_lost:
+        console.print(NOTE)
+    return _verdict(console, found, contest)
 
 
 def _introduce(console: Console, engine: Engine, workers: int, rows: int, seconds: float) -> None:
     console.print(
         Text.assemble(
             (f"{workers} process{'es' * (workers > 1)}, {counted(rows, 'order')}, {seconds:g} seconds.", "bold"),
-            " Each fires events at random: in one column by the library, in another by naive code, which reads,"
-            " decides and writes.",
+            " A deleted order is replaced by a new one. The processes fire random events, each twice: in one"
+            " column by the library, in another by naive code, which reads, decides and writes.",
         )
     )
     console.print(Text(f"Table {TABLE} in {shown_url(engine.url)}", GREY), soft_wrap=True)
@@ -114,9 +116,7 @@ def _states(orders: Mapping[int, Stored]) -> dict[str, int]:
     return {str(state): counts.pop(str(state), 0) for state in machine.states} | dict(counts)
 
 
-def _verdict(console: Console, found: list[Finding], contest: Contest, *, again: int) -> int:
-    if again:
-        console.print(f"{again:,} fires ran again after a deadlock or a lock timeout.", highlight=False)
+def _verdict(console: Console, found: list[Finding], contest: Contest) -> int:
     failed = sum(not finding.holds for finding in found)
     if failed:
         console.print(Text(f"{failed} of {len(found)} checks failed.", f"bold {RED}"))

@@ -23,6 +23,8 @@ GREEN, RED, BROWN, TEAL, GREY = "#008a00", "#e00000", "#a86200", "#00838f", "#76
 COLOURS = {"Initializing": TEAL, "Running": GREEN, "Error": RED, "Stopped": BROWN, "Deleted": GREY}
 NARROW = 72  # columns that the table of states and events needs to have each cell on one line
 SHOWN_ORDERS = 12
+EARLY = 1.0  # seconds, until which most processes have not reported: their losses are not known
+NOTE = Text("Naive code reports each move, even one that another process overwrites.", GREY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _lines(console: Console) -> Show:
         states = "  ".join(f"{state} {number}" for state, number in snapshot.states.items())
         tally = snapshot.tally
         console.print(
-            f"{snapshot.elapsed:3.0f} s  {tally.fired:,} fired ({snapshot.per_second:,.0f}/s):"
+            f"{snapshot.elapsed:3.0f} s  {tally.fired:,} fires ({snapshot.per_second:,.0f} a second):"
             f" {tally.moved:,} moved, {tally.refused.total():,} refused | {states}"
             f" | lost: library {snapshot.contest.lost:,}, naive code {snapshot.contest.naive_lost:,}",
             soft_wrap=True,
@@ -77,7 +79,7 @@ def _moment(snapshot: Snapshot) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Order", justify="right")
     table.add_column("State", min_width=max(map(len, COLOURS)))
-    table.add_column("Steps", justify="right", min_width=6)
+    table.add_column("Moves", justify="right", min_width=6)
     for key, row in list(snapshot.live.items())[:SHOWN_ORDERS]:
         table.add_row(f"#{key}", _state(row.state), f"{row.steps:,}")
     hidden = len(snapshot.live) - SHOWN_ORDERS
@@ -91,25 +93,32 @@ def _moment(snapshot: Snapshot) -> RenderableType:
         Text(f"{left:.0f} s left; Ctrl-C ends it sooner", style=GREY),
     )
     figures = _figures(snapshot.tally, snapshot.per_second)
-    return Group(table, counts, figures, contest_table(snapshot.contest), bar)
+    return Group(table, counts, figures, contest_table(snapshot.contest, snapshot.elapsed >= EARLY), bar)
 
 
 def _figures(tally: Tally, per_second: float) -> Text:
     figures = Text()
-    figures.append(f"{tally.fired:,}", "bold").append(" fired  =  ")
+    figures.append(f"{tally.fired:,}", "bold").append(" fires  =  ")
     figures.append(f"{tally.moved:,}", "bold").append(" moved  +  ")
     figures.append(f"{tally.refused.total():,}", "bold").append(" refused      ")
-    return figures.append(f"{per_second:,.0f}", "bold").append(" fires/s")
+    return figures.append(f"{per_second:,.0f}", "bold").append(" a second")
 
 
-def contest_table(contest: Contest) -> Table:
-    """The moves and the lost updates of the library, and of naive code on the same rows."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+def contest_table(contest: Contest, is_known: bool = True) -> Table:
+    """The moves and the lost updates of the library, and of naive code on the same rows.
+
+    Dots stand for what the rows have and for what is lost while that is not known.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     table.add_column("moves reported", justify="right")
+    table.add_column("in the rows", justify="right")
     table.add_column("lost updates", justify="right")
-    table.add_row("sqlalchemy_fsm_mysql", f"{contest.moved:,}", _lost(contest.lost, contest.moved))
-    table.add_row("read, decide, write", f"{contest.naive_moved:,}", _lost(contest.naive_lost, contest.naive_moved))
+    for name, moved, stored, lost in (
+        ("sqlalchemy_fsm_mysql", contest.moved, contest.stored, contest.lost),
+        ("read, decide, write", contest.naive_moved, contest.naive_stored, contest.naive_lost),
+    ):
+        table.add_row(name, f"{moved:,}", *((f"{stored:,}", _lost(lost, moved)) if is_known else ("…", "…")))
     return table
 
 
@@ -147,7 +156,8 @@ def show_table(console: Console, machine: Machine, tally: Tally) -> None:
         table.add_column(event, no_wrap=is_wide, min_width=longest + 2)
     for state in graph.states:
         table.add_row(_state(state), *(_cell(graph, state, event, edges, tally) for event in graph.events))
-    console.print(Text.assemble(("The target of each event, and how often. ", "bold"), f"{REFUSED} is a refusal."))
+    title = ("The machine: the target of each event, and how often. ", "bold")
+    console.print(Text.assemble(title, f"{REFUSED} is a refusal."))
     console.print(table)
 
 
@@ -161,9 +171,9 @@ def _cell(graph: Graph, state: str, event: str, edges: dict[tuple[str, str, str]
     return cell
 
 
-def show_findings(console: Console, findings: Sequence[Finding], reports: str) -> None:
-    """Each claim with its verdict; at most three violations of each. *reports* says how many fires were reported."""
-    console.print(Text.assemble((reports, "bold"), ", compared with the stored rows:"))
+def show_findings(console: Console, findings: Sequence[Finding], fires: str) -> None:
+    """Each claim with its verdict; at most three violations of each. *fires* says how many were reported."""
+    console.print(Text.assemble((fires, "bold"), " by the library, compared with the stored rows:"))
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column()

@@ -179,7 +179,7 @@ def test_ctrl_c_ends_the_demo_with_its_result(python):
     )
     assert demo.stdout
     for line in demo.stdout:
-        if " fired " in line:
+        if " moved, " in line:
             break
     os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
     printed, _ = demo.communicate(timeout=60)
