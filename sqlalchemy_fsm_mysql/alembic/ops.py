@@ -309,8 +309,10 @@ class MigrateStatesOp(StatesOp):
 
     def reverse(self) -> MigrateOperation:
         targets: dict[str | None, str] = {target: source for source, target in self.targets.items() if source}
-        if not self.reversible or len(targets) < len(self.targets) or self.condition is not None:
-            return IrreversibleOp(f"{self.label}: which rows were in {_listed(self.targets)} is not known any more")
+        is_one_to_one = len(targets) == len(self.targets) and self.condition is None
+        if not (self.reversible and is_one_to_one):
+            hint = f"; after a rename, replace this line by op.migrate_states() with {targets}" if is_one_to_one else ""
+            return IrreversibleOp(f"{self.label}: nothing records which rows were in {_listed(self.targets)}{hint}")
         return MigrateStatesOp(
             **self.where,
             targets=targets,

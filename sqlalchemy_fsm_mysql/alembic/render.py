@@ -21,8 +21,8 @@ PACKAGE = __name__.rpartition(".")[0]
 
 # The comment above an operation: when a rolling deploy may run it.
 EXPAND = "expand: before the release that knows them"
-DATA = "data: once every server understands both; in a rolling deploy, a revision of its own"
-CONTRACT = "contract: once no server and no row knows them any more"
+DATA = "data: once every server writes the new names; in a rolling deploy, a revision of its own"
+CONTRACT = "contract: once no server writes them and no row has them"
 
 
 @renderers.dispatch_for(AddStatesOp)

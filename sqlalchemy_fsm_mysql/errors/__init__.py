@@ -272,7 +272,7 @@ class UnknownState(FireError):
         message = (
             f"{row_label(table, key)} refused {shown(event)}: it is {shown(state)}, which the machine does"
             f" not declare; it declares {listed(shown(stored_form(known)) for known in self.declared)}."
-            " force_state() repairs the row."
+            " If a newer release declares it, deploy that release; if none does, force_state() repairs the row."
         )
         super().__init__(message, model=model, key=key, event=event)
 

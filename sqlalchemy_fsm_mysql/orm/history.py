@@ -102,22 +102,26 @@ class ExactText(TypeDecorator[str]):
 
 
 class RecordedState(ExactText):
-    """A state in a history row: a text, and maybe a state of an earlier machine; a declared one is loaded as such."""
+    """A state in a history row: a text, and maybe a state of an earlier machine; a declared one is loaded as such.
+
+    Without a *machine*, as in ``RecordedState(length=64)`` of a revision that Alembic has written without
+    ``import sqlalchemy_fsm_mysql.alembic``, every state is loaded as a text.
+    """
 
     cache_ok: bool | None = True
 
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(64)
+    def __init__(self, machine: Machine | None = None, length: int = 64) -> None:
+        super().__init__(length)
         self.machine = machine
 
     def copy(self, **_: Any) -> RecordedState:
-        return RecordedState(self.machine)
+        return RecordedState(self.machine, self.length)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         return stored_form(value) if isinstance(value, (str, enum.Enum)) else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return None if value is None else self.machine.loaded(value)
+        return value if value is None or self.machine is None else self.machine.loaded(value)
 
 
 class TransitionHistory(_Parameter[S]):

@@ -10,10 +10,13 @@ import subprocess
 import sys
 
 import pytest
+import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.dialects import mysql, sqlite
 
 from tests.alembic.support import orders
+from tests.alembic.test_batches import recorded_model
 
 STATES = ("new", "paid", "sent")
 # What the model changes to, and the operations that are written for it.
@@ -76,3 +79,13 @@ def expected(storage):
     seen, unseen = ["modify_type"], []
     reordered = seen if storage == "enum" else unseen
     return {**dict.fromkeys(CHANGES, unseen), "reordered": reordered, "stored otherwise": seen}
+
+
+def test_the_types_of_a_history_run_as_a_revision_has_them():
+    """Alembic writes `RecordedState(length=64)` by itself; it makes the same column."""
+    _, _, Transition = recorded_model()
+
+    for column in Transition.__table__.c:
+        written = eval(repr(column.type), {**vars(sqlalchemy), type(column.type).__name__: type(column.type)})  # noqa: S307 - our own types
+        for dialect in (mysql.dialect(), sqlite.dialect()):
+            assert written.compile(dialect=dialect) == column.type.compile(dialect=dialect), column

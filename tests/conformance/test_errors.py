@@ -204,7 +204,8 @@ def test_an_unknown_state_says_row_event_state_and_what_is_declared(session):
 
     expected = (
         "strangers 1 refused 'Release': it is 'Deleted', which the machine does not declare; "
-        "it declares 'Held', 'Free'. force_state() repairs the row."
+        "it declares 'Held', 'Free'. If a newer release declares it, deploy that release; "
+        "if none does, force_state() repairs the row."
     )
     assert (expected, "Deleted") == (str(unknown.value), unknown.value.state)
 
