@@ -101,8 +101,8 @@ class End:
 class LastFire(End):
     """An end that fires, in the same packet as the COMMIT.
 
-    *tokens* are those of the transaction's fires before. *prepare* is called before the fire, *show* with its outcome,
-    a move or a replay, before SQLAlchemy takes the transaction for committed.
+    *tokens* are those of the transaction's fires before, and after the fire its own, too. *prepare* is called before
+    the fire, *show* with its outcome, a move or a replay, before SQLAlchemy takes the transaction for committed.
     """
 
     fire: Fire
@@ -127,6 +127,9 @@ class LastFire(End):
             if isinstance(outcome, Refused):
                 raise NotMoved(outcome)
             self.outcome = outcome
+            # A COMMIT of its own can be lost, too. The token of a replay says nothing about this transaction.
+            if fire.attribution.token is not None and not outcome.replayed:
+                self.tokens = [*self.tokens, fire.attribution.token]
             self.show(outcome)
         except (StatementError, RefusedByDatabase) as error:
             raise_explained(error, connection, token=fire.attribution.token, **fire.row)

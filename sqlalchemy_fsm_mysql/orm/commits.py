@@ -306,7 +306,7 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             not_committed()
         if is_sole and not end.is_sent:
             raise_of_unit(error)
-        raise_of_commit(error, tokens)
+        raise_of_commit(error, end.tokens if isinstance(end, LastFire) else tokens)
 
     def roll_back() -> None:
         not_committed()
@@ -420,11 +420,11 @@ def _end_on_connection(connection: Connection, fire: Fire) -> Moved[Any] | Refus
             connection.invalidate()
 
     apart = partial(keys.carry_out, connection, fire, keys.send)
-    return _ended(end, outcome, apart, connection.commit, roll_back, partial(_commit_failed, tokens))
+    return _ended(end, outcome, apart, connection.commit, roll_back, partial(_commit_failed, end, tokens))
 
 
-def _commit_failed(tokens: list[str], error: Exception) -> NoReturn:
-    raise_of_commit(error, tokens)
+def _commit_failed(end: End, tokens: list[str], error: Exception) -> NoReturn:
+    raise_of_commit(error, end.tokens if isinstance(end, LastFire) else tokens)
 
 
 def _announce(connection: Connection, fire: Fire, outcome: Moved[Any]) -> None:

@@ -9,7 +9,7 @@ import functools
 import inspect as python
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -389,7 +389,7 @@ def raise_of_unit(error: Exception, *, is_whole: bool = True) -> NoReturn:
     raise error
 
 
-def raise_of_commit(error: Exception, tokens: list[str]) -> NoReturn:
+def raise_of_commit(error: Exception, tokens: Sequence[str]) -> NoReturn:
     """Raise the error that *error*, raised by COMMIT, stands for. After a lost connection, only the server knows."""
     if isinstance(error, FSMError) or not isinstance(error, DBAPIError):
         raise error

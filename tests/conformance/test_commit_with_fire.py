@@ -628,6 +628,36 @@ def test_a_cut_inside_of_the_packet_is_an_unknown_outcome_with_all_tokens(
     assert cut not in (Cut.ANSWER_LOST, Cut.ANSWER_TORN) or found[0]
 
 
+@pytest.mark.parametrize("place", ["session", "connection"])
+def test_a_commit_that_is_lost_after_the_fire_has_its_token_too(
+    database: Engine, packets: Engine, place: str, token: str
+) -> None:
+    """A listener that is added late has the fire and the COMMIT sent apart."""
+    key, other = create(database, Order), create(database, Order)
+    first = f"{token} of the first"
+
+    def choose(statement: str) -> Cut:
+        return Cut.ANSWER_LOST if statement == "COMMIT" else Cut.NEVER
+
+    with proxy(database.url, choose) as between:
+        engine = asking(between.url, connect_args=unencrypted(database.url))
+        with Session(engine) if place == "session" else engine.connect() as opened:
+            fire_key(Order, other, "Ready", opened, token=first)
+            if isinstance(opened, Session):
+                event.listen(opened, "before_commit", lambda session: _listen(session.connection()))
+            else:
+                _listen(engine)
+            with pytest.raises(OutcomeUnknown) as unknown:
+                commit_with_fire_key(Order, key, "Ready", opened, token=token)
+        engine.dispose()
+    assert unknown.value.tokens == [first, token]
+    assert stored(database, Order, key) == "Running"
+
+
+def _listen(place: Engine | Connection) -> None:
+    event.listen(place, "commit", lambda _: None)
+
+
 def test_a_lost_connection_within_a_unit_is_unknown_to_run_transaction(
     database: Engine, packets: Engine, token: str
 ) -> None:
