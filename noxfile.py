@@ -430,7 +430,8 @@ def docs(session: nox.Session) -> None:
     folder = option(session, "--output", "site")
     session.install("--quiet", *group("docs"), *group("browser"), NEWEST, "--editable", PACKAGE_WITH_EXTRAS)
     session.run("python", "-m", "tests.docs.prose")
-    session.run("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
+    # -E: pages that were read before have lost the words that docs/extensions/search_words.py gives to the search.
+    session.run("sphinx-build", "-E", "-n", "-W", "--keep-going", "-q", "-b", "html", "docs", folder)
     # Without the conftest of the tests, which wants their servers.
     options = ("--noconftest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
     site = {"FSM_SITE": str(Path(folder).resolve())}
