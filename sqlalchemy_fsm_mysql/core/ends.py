@@ -69,9 +69,13 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(slots=True)
 class End:
-    """The end of the transaction that *connection* is in: it notes whether the COMMIT was sent, and has succeeded."""
+    """The end of the transaction that *connection* is in: it notes whether the COMMIT was sent, and has succeeded.
+
+    *tokens* are those of the transaction's fires, for the case that the outcome of the COMMIT stays unknown.
+    """
 
     connection: Connection
+    tokens: Sequence[str] = field(default=(), kw_only=True)
     is_sent: bool = field(default=False, init=False)
     is_committed: bool = field(default=False, init=False)
     _around: Callable[[Callable[[], None]], None] | None = field(default=None, init=False)
@@ -101,12 +105,11 @@ class End:
 class LastFire(End):
     """An end that fires, in the same packet as the COMMIT.
 
-    *tokens* are those of the transaction's fires before, and after the fire its own, too. *prepare* is called before
-    the fire, *show* with its outcome, a move or a replay, before SQLAlchemy takes the transaction for committed.
+    The fire's own token joins *tokens* once it has moved the row. *prepare* is called before the fire, *show* with its
+    outcome, a move or a replay, before SQLAlchemy takes the transaction for committed.
     """
 
     fire: Fire
-    tokens: Sequence[str] = ()
     prepare: Callable[[], None] = _nothing
     show: Callable[[Moved[Any]], None] = _nothing
     outcome: Moved[Any] | None = field(default=None, init=False)

@@ -291,12 +291,11 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             writer.require_visible(connection, fire)
         except StatementError as error:
             raise_explained(error, connection, token=fire.attribution.token, **fire.row)
-        show = partial(_show, writer, connection, fire)
-        end: End = LastFire(connection, fire, journal.tokens, partial(know_version, writer, fire), show)
+        know, show = partial(know_version, writer, fire), partial(_show, writer, connection, fire)
+        end: End = LastFire(connection, fire, know, show, tokens=journal.tokens)
     else:
         outcome = carry_out(writer, fire)
-        end = End(connection)
-    tokens = journal.tokens
+        end = End(connection, tokens=journal.tokens)
 
     def not_committed() -> None:
         journal.commits = commits  # for run_transaction, which runs a unit again only if it has committed nothing
@@ -306,7 +305,7 @@ def _commit_in_session(writer: Writer, fire: Fire) -> Moved[Any] | Refused[Any]:
             not_committed()
         if is_sole and not end.is_sent:
             raise_of_unit(error)
-        raise_of_commit(error, end.tokens if isinstance(end, LastFire) else tokens)
+        raise_of_commit(error, end.tokens)
 
     def roll_back() -> None:
         not_committed()
@@ -407,11 +406,11 @@ def _end_on_connection(connection: Connection, fire: Fire) -> Moved[Any] | Refus
     _require_one_phase(connection, fire)
     outcome: Moved[Any] | Refused[Any] | None = None
     if _can_be_one_packet(connection, fire):
-        tokens = notes_of(connection).tokens
-        end: End = LastFire(connection, fire, tokens, show=partial(_announce, connection, fire))
+        show = partial(_announce, connection, fire)
+        end: End = LastFire(connection, fire, show=show, tokens=notes_of(connection).tokens)
     else:
         outcome = keys.carry_out(connection, fire, keys.send)
-        tokens, end = notes_of(connection).tokens, End(connection)
+        end = End(connection, tokens=notes_of(connection).tokens)
 
     def roll_back() -> None:
         try:
@@ -420,11 +419,11 @@ def _end_on_connection(connection: Connection, fire: Fire) -> Moved[Any] | Refus
             connection.invalidate()
 
     apart = partial(keys.carry_out, connection, fire, keys.send)
-    return _ended(end, outcome, apart, connection.commit, roll_back, partial(_commit_failed, end, tokens))
+    return _ended(end, outcome, apart, connection.commit, roll_back, partial(_commit_failed, end))
 
 
-def _commit_failed(end: End, tokens: list[str], error: Exception) -> NoReturn:
-    raise_of_commit(error, end.tokens if isinstance(end, LastFire) else tokens)
+def _commit_failed(end: End, error: Exception) -> NoReturn:
+    raise_of_commit(error, end.tokens)
 
 
 def _announce(connection: Connection, fire: Fire, outcome: Moved[Any]) -> None:
