@@ -163,7 +163,7 @@ def free_threaded(session: nox.Session) -> None:
 QUICK = (
     "quick profile: each test once on SQLite and on each server found, without races, faults and migrations."
     " It takes about a minute and a half with one server on two CPUs, after the installation."
-    " ./dev tests --all runs everything, in about half an hour."
+    " ./dev tests --all runs everything, in about twenty minutes."
 )
 
 
