@@ -354,7 +354,7 @@ def private_server(kind: Kind, stack: ExitStack) -> URL:
     try:
         return start_server(kind, program, folder, stack)
     except Unavailable as error:
-        log = folder / "log"
+        log = folder / "server.log"
         lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
         shutil.rmtree(folder, ignore_errors=True)
         raise Unavailable("\n    ".join([f"{program}: {error}", *lines])) from error

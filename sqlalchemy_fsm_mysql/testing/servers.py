@@ -36,6 +36,8 @@ PLACES = (
     "/opt/homebrew/bin",
 )
 _SECONDS = 90.0
+# Linux gives the ports from 32768 on to outgoing connections, macOS and Windows those from 49152 on.
+_PORTS = range(15_000, 32_768)
 
 
 class ServerUnavailable(RuntimeError):
@@ -86,7 +88,7 @@ def private_server(*options: str) -> Iterator[URL]:
             url = _started(binary, folder, options, stack)
             execute(url, "CREATE DATABASE IF NOT EXISTS test")
         except ServerUnavailable as error:
-            log = folder / "log"
+            log = folder / "server.log"
             lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             raise ServerUnavailable("\n    ".join([f"{binary}: {error}", *lines])) from error
         yield url.set(database="test")
@@ -150,7 +152,7 @@ def serving(binary: str, folder: Path, port: int, *, is_mariadb: bool) -> list[s
     return [
         *(binary, "--no-defaults", f"--datadir={folder / 'data'}", *_as_root()),
         *("--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 'socket'}"),
-        *(f"--pid-file={folder / 'pid'}", f"--log-error={folder / 'log'}", "--skip-log-bin"),
+        *(f"--pid-file={folder / 'pid'}", f"--log-error={folder / 'server.log'}", "--skip-log-bin"),
         *("--max-connections=300", "--innodb-flush-log-at-trx-commit=0"),
         # MySQL's second port, and a folder that a packaged server insists on, are not needed.
         *(() if is_mariadb else ("--mysqlx=OFF", "--secure-file-priv=NULL")),
@@ -163,8 +165,8 @@ def _as_root() -> list[str]:
 
 
 def started(command: Sequence[str], folder: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-    """The process of *command*, which logs to ``folder / "log"``, until *stack* is closed or this process dies."""
-    with (folder / "log").open("ab") as log:
+    """The process of *command*, until *stack* is closed or this process dies. It logs to ``folder / "server.log"``."""
+    with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - a server of this machine, with options of ours and of the tests
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -187,6 +189,8 @@ def guard(server: subprocess.Popen[bytes], folder: Path) -> Callable[[], None]:
     def stop() -> None:
         server.terminate()
         server.wait()
+        # From here on the number may be another process's.
+        watch.kill()
         watch.communicate()
 
     return stop
@@ -268,7 +272,13 @@ def output_of(command: Sequence[str], environment: dict[str, str] | None = None)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which no program listens just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nothing uses, and that no outgoing connection is given.
+
+    A port that is given to outgoing connections can be taken before the server starts, and while a killed server is
+    down. Even an ended connection keeps it for a minute (TIME_WAIT), and the server cannot bind it.
+    """
+    for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerUnavailable(f"each port from {_PORTS.start} to {_PORTS.stop - 1} is in use")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +13,9 @@ from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record
 from tests.faults.crew import Task
+from tests.faults.durable import Durable, Scripted, durable
 from tests.faults.ledger import fresh_jobs
+from tests.servers import Unavailable
 
 HERE = Path(__file__).parent
 UNCOVERED = pytest.StashKey[list[str]]()
@@ -58,6 +61,23 @@ def uncovered(request: pytest.FixtureRequest, what: str) -> NoReturn:
         pytest.fail(f"NOT COVERED BY THIS RUN: {what}")
     request.config.stash.setdefault(UNCOVERED, []).append(what)
     pytest.skip(f"NOT COVERED BY THIS RUN: {what}")
+
+
+@contextmanager
+def own_server(request: pytest.FixtureRequest, folder: Path, what: str) -> Iterator[Durable | Scripted]:
+    """A server to be killed, and killed at the end of the block; where none can be started, *what* is not covered.
+
+    Raises: RuntimeError with the end of the server's log when it is not running at the end of the block.
+    """
+    try:
+        server = durable(folder)
+    except Unavailable as reason:
+        uncovered(request, f"{what} ({reason})")
+    yield server
+    lines = [] if server.is_alive() else server.log.read_text(errors="replace").splitlines()[-40:]
+    server.kill()
+    if lines:
+        raise RuntimeError("\n".join(["the server does not run any more; the end of its log:", *lines]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

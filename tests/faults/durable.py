@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ class Durable:
         self, binary: str, folder: Path, options: Sequence[str] = (), preload: Mapping[str, str] = NONE
     ) -> None:
         self.binary, self.folder, self.port = binary, folder, free_port()
+        self.log = folder / "server.log"
         self.options, self.preload = [*DURABLE, *options], preload
         self.is_mariadb = "MariaDB" in output_of([binary, "--version"])
         self.url = URL.create("mysql+pymysql", "root", host="127.0.0.1", port=self.port)
@@ -53,7 +53,7 @@ class Durable:
             *(f"--bind-address=127.0.0.1 --port={self.port}".split()),
             f"--socket={self.folder / 'socket'}",
             f"--pid-file={self.folder / 'pid'}",
-            f"--log-error={self.folder / 'log'}",
+            f"--log-error={self.log}",
             *([] if self.is_mariadb else ["--mysqlx=OFF", "--secure-file-priv=NULL"]),
         ]
         self.process = subprocess.Popen(
@@ -71,12 +71,15 @@ class Durable:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until_ready(self.url, is_alive=lambda: self.process.poll() is None)
+        wait_until_ready(self.url, self.is_alive)
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        # By the watch, while nobody has waited for the process: its number cannot be another's yet.
         self.watch.communicate()
+        self.process.wait()
 
 
 class Scripted:
@@ -89,12 +92,21 @@ class Scripted:
         (folder / name).mkdir()
         (folder / name / "root").symlink_to(unpacked)
         self.name, self.options, self.preload = name, options, preload
+        self.log, self.pid_file = (folder / name / "data" / file for file in ("server.log", "server.pid"))
         self.environment = {**os.environ, "FSM_SERVERS": str(folder), "FSM_PORT": str(free_port())}
         self.start()
 
     def start(self) -> None:
         said = output_of([str(SCRIPT), "up", self.name, "durable", *self.options], {**self.environment, **self.preload})
         self.url = make_url(said.split()[-1]).set(database=None)
+        self.number = int(self.pid_file.read_text())
+
+    def is_alive(self) -> bool:
+        try:
+            os.kill(self.number, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def kill(self) -> None:
         output_of([str(SCRIPT), "kill", self.name], self.environment)

@@ -20,9 +20,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_fsm_mysql import Event, Machine, StateMachineColumn, StateSinceColumn, TransitionHistory
 from sqlalchemy_fsm_mysql.sql.clock import utc_ago
-from tests.faults.conftest import uncovered
-from tests.faults.durable import Durable, Scripted, durable
-from tests.servers import Unavailable, execute, make_engine, own_database
+from tests.faults.conftest import own_server
+from tests.faults.durable import Durable, Scripted
+from tests.servers import execute, make_engine, own_database
 
 ROWS, BATCH = 600, 10
 HOUR = timedelta(hours=1)
@@ -49,12 +49,8 @@ class TimerTransition(TransitionHistory, Base):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Durable | Scripted]:
-    try:
-        made = durable(tmp_path_factory.mktemp("due"))
-    except Unavailable as reason:
-        uncovered(request, f"a worker of timed events whose server is killed ({reason})")
-    yield made
-    made.kill()
+    with own_server(request, tmp_path_factory.mktemp("due"), "a worker of timed events whose server is killed") as made:
+        yield made
 
 
 @pytest.fixture

@@ -23,23 +23,19 @@ from sqlalchemy_fsm_mysql import (
     fire_key,
     run_transaction,
 )
-from tests.faults.conftest import uncovered
+from tests.faults.conftest import own_server
 from tests.faults.crew import Log, Task, crew, moves, told
-from tests.faults.durable import Durable, Scripted, durable, version
+from tests.faults.durable import Durable, Scripted, version
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
-from tests.servers import Unavailable, make_engine, own_database
+from tests.servers import execute, make_engine
 
 WORKERS, CRASHES = 4, 2
 
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Durable | Scripted]:
-    try:
-        made = durable(tmp_path)
-    except Unavailable as reason:
-        uncovered(request, f"kill -9 of a server ({reason})")
-    yield made
-    made.kill()
+    with own_server(request, tmp_path, "kill -9 of a server") as made:
+        yield made
 
 
 def fire_through_crashes(task: Task, log: Log) -> None:
@@ -76,31 +72,32 @@ def ask(factory: Any, token: str | None) -> Moved[Job] | None:
 def test_acknowledged_commits_survive_and_unknown_ones_resolve(
     server: Durable | Scripted, tmp_path: Path, figures: Any
 ) -> None:
-    with own_database(server.url) as url:
-        engine = make_engine(url)
-        keys = fresh_jobs(engine, 6)
-        tasks = [Task(number, url, tmp_path / f"{number}.log", keys) for number in range(WORKERS)]
-        with crew(fire_through_crashes, tasks) as processes:
-            for _ in range(CRASHES):
-                wait_for_more_moves(tasks, 40)
-                server.kill()
-                server.start()
-            wait_for_more_moves(tasks, 20)
-            (tmp_path / "stop").touch()
-        engine.dispose()
-        lines = told([task.log for task in tasks])
-        found_wrong = problems(engine, moves(lines))
-        counts = Counter(kind for kind, *_ in lines)
-        figures(
-            server=version(server),
-            crashes=CRASHES,
-            acknowledged=counts["acknowledged"],
-            unknown=counts["unknown"],
-            of_these_applied=counts["moved"] - counts["acknowledged"],
-            aborted=counts["not"],
-            lost=sum("lost" in what for what in found_wrong),
-        )
-        engine.dispose()
+    execute(server.url, "CREATE DATABASE crashes")
+    url = server.url.set(database="crashes")
+    engine = make_engine(url)
+    keys = fresh_jobs(engine, 6)
+    tasks = [Task(number, url, tmp_path / f"{number}.log", keys) for number in range(WORKERS)]
+    with crew(fire_through_crashes, tasks) as processes:
+        for _ in range(CRASHES):
+            wait_for_more_moves(tasks, 40)
+            server.kill()
+            server.start()
+        wait_for_more_moves(tasks, 20)
+        (tmp_path / "stop").touch()
+    engine.dispose()
+    lines = told([task.log for task in tasks])
+    found_wrong = problems(engine, moves(lines))
+    counts = Counter(kind for kind, *_ in lines)
+    figures(
+        server=version(server),
+        crashes=CRASHES,
+        acknowledged=counts["acknowledged"],
+        unknown=counts["unknown"],
+        of_these_applied=counts["moved"] - counts["acknowledged"],
+        aborted=counts["not"],
+        lost=sum("lost" in what for what in found_wrong),
+    )
+    engine.dispose()
 
     assert [values[0] for kind, *values in lines if kind == "failed"] == []
     assert [process.exitcode for process in processes] == [0] * WORKERS

@@ -15,10 +15,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqlalchemy_fsm_mysql import LockTimeout, NotWritable, fire_key, run_transaction
-from tests.faults.conftest import uncovered
-from tests.faults.durable import Durable, Scripted, durable
+from tests.faults.conftest import own_server
+from tests.faults.durable import Durable, Scripted
 from tests.faults.ledger import Job, Move, fresh_jobs, problems
-from tests.servers import Unavailable, execute, make_engine
+from tests.servers import execute, make_engine
 
 
 @pytest.fixture
@@ -73,12 +73,8 @@ def test_an_exhausted_pool_moves_nothing_and_recovers(url: URL, engine: Engine, 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Durable | Scripted]:
-    try:
-        made = durable(tmp_path_factory.mktemp("limits"))
-    except Unavailable as reason:
-        uncovered(request, f"a server at its limits ({reason})")
-    yield made
-    made.kill()
+    with own_server(request, tmp_path_factory.mktemp("limits"), "a server at its limits") as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import traceback
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from sqlalchemy_fsm_mysql.testing.servers import ServerUnavailable, private_server, which
 from tests import servers
 
 PYMYSQL = make_url("mysql+pymysql://root@127.0.0.1:3306/test")
@@ -144,6 +146,21 @@ def test_named_server_that_does_not_answer_is_an_error_without_its_password():
     with pytest.raises(servers.NoServer, match=f"{port} does not answer") as refused:
         servers.find({"FSM_TEST_URLS": lambda stack: [silent]}, ExitStack())
     assert "hush" not in str(refused.value)
+
+
+def test_no_outgoing_connection_is_given_the_port_of_a_server():
+    """Else a killed server may find its port taken when it is started again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        given = client.getsockname()[1]
+
+        assert all(servers.free_port() < given for _ in range(20))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (which("mysqld") or which("mariadbd")), reason="no mysqld or mariadbd is installed here")
+def test_server_that_does_not_start_is_an_error_with_the_end_of_its_log():
+    with pytest.raises(ServerUnavailable, match="(?s)ended at once.*ERROR"), private_server("--innodb-page-size=3"):
+        pass
 
 
 @pytest.mark.long
