@@ -13,7 +13,7 @@ from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record
 from tests.faults.crew import Task
-from tests.faults.durable import Durable, Scripted, durable
+from tests.faults.durable import Durable, Scripted, durable, last_lines
 from tests.faults.ledger import fresh_jobs
 from tests.servers import Unavailable
 
@@ -74,7 +74,7 @@ def own_server(request: pytest.FixtureRequest, folder: Path, what: str) -> Itera
     except Unavailable as reason:
         uncovered(request, f"{what} ({reason})")
     yield server
-    lines = [] if server.is_alive() else server.log.read_text(errors="replace").splitlines()[-40:]
+    lines = [] if server.is_alive() else last_lines(server.log)
     server.kill()
     if lines:
         raise RuntimeError("\n".join(["the server does not run any more; the end of its log:", *lines]))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+import stamina
 from sqlalchemy import URL, make_url
 
 from tests.servers import Unavailable, execute, free_port, output_of, wait_until_ready, which
@@ -22,6 +23,8 @@ DURABLE = (
 NAMES = ("mariadb1011", "mysql97", "mariadb118")
 NONE: Mapping[str, str] = MappingProxyType({})
 SCRIPT = Path(__file__).parents[3] / "shared" / "servers" / "server"
+# A service manager tries again, too. What the server has lost is seen afterwards all the same.
+as_a_service = stamina.retry(on=Unavailable, attempts=3, wait_initial=1)
 
 
 class Durable:
@@ -48,6 +51,7 @@ class Durable:
             raise Unavailable("mariadb-install-db is not installed")
         output_of([script, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", *self.data])
 
+    @as_a_service
     def start(self) -> None:
         options = [
             *(f"--bind-address=127.0.0.1 --port={self.port}".split()),
@@ -71,7 +75,10 @@ class Durable:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until_ready(self.url, self.is_alive)
+        try:
+            wait_until_ready(self.url, self.is_alive)
+        except Unavailable as error:
+            raise Unavailable("\n".join([str(error), *last_lines(self.log)])) from error
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -96,8 +103,13 @@ class Scripted:
         self.environment = {**os.environ, "FSM_SERVERS": str(folder), "FSM_PORT": str(free_port())}
         self.start()
 
+    @as_a_service
     def start(self) -> None:
-        said = output_of([str(SCRIPT), "up", self.name, "durable", *self.options], {**self.environment, **self.preload})
+        call = [str(SCRIPT), "up", self.name, "durable", *self.options]
+        try:
+            said = output_of(call, {**self.environment, **self.preload})
+        except Unavailable as error:
+            raise Unavailable("\n".join([str(error), *last_lines(self.log)])) from error
         self.url = make_url(said.split()[-1]).set(database=None)
         self.number = int(self.pid_file.read_text())
 
@@ -133,6 +145,10 @@ def durable(
         except Unavailable:
             continue
     raise Unavailable("neither mysqld nor mariadbd is installed here, and a server to be killed has to be one's own")
+
+
+def last_lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
 
 
 def version(server: Durable | Scripted) -> str:
