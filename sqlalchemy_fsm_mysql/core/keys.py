@@ -120,8 +120,8 @@ def send(connection: Connection, fire: Fire) -> Moved[Any] | Refused[Any]:
     return fires.fire(connection, fire)
 
 
-def prepare(connection: Connection, target: Target, event: str, *, is_one_row: bool = False) -> None:
-    """Note that *event* is fired in the transaction of *connection*.
+def prepare(connection: Connection, target: Target, event: str | None, *, is_one_row: bool = False) -> None:
+    """Note that *event* is fired in the transaction of *connection*, or, if it is None, that its tokens are read.
 
     With *is_one_row*, the fire may be sent in a packet, with a history and in AUTOCOMMIT.
 

@@ -290,10 +290,10 @@ def _find_by_token(place: Session | Connection, column: Any, token: str) -> Move
     mapped = attribute_state(column)
     checked_token(token, mapped)
     if isinstance(place, Session):
-        connection = Writer(place, mapped).connection(mapped.forced, is_one_row=True)
+        connection = Writer(place, mapped).connection(mapped.forced, is_one_row=True, is_fire=False)
     else:
         connection = place
-        prepare(connection, mapped, mapped.forced.name, is_one_row=True)
+        prepare(connection, mapped, None, is_one_row=True)
     try:
         database_of(connection).history.require_waiting(connection)
         return with_token(connection, mapped, token)

@@ -203,8 +203,10 @@ class Writer:
     mapped: MappedState
     shard: Any = None  # of a ShardedSession
 
-    def connection(self, event: EventSQL, key: Any = None, *, is_one_row: bool = False) -> Connection:
-        """The connection that the row is written on; an error names the row by *key*.
+    def connection(
+        self, event: EventSQL, key: Any = None, *, is_one_row: bool = False, is_fire: bool = True
+    ) -> Connection:
+        """The connection that the row is written on; an error names the row by *key*, and the event of a fire.
 
         With *is_one_row*, the fire may be sent in a packet of its own, with a history and in AUTOCOMMIT.
 
@@ -218,14 +220,15 @@ class Writer:
         try:
             connection = self.session.connection(bind_arguments=arguments)
         except DBAPIError as error:  # of the SAVEPOINT of begin_nested(), which is sent only now
-            row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key, "event": event.name}
-            raise_explained(error, self.session.get_bind(**arguments), **row)
+            row = {"model": self.mapped.model, "table": self.mapped.table_name, "key": key}
+            name = event.name if is_fire else None
+            raise_explained(error, self.session.get_bind(**arguments), **row, event=name)
         # Only the first fire of a transaction is noted, and only a history needs more: see prepare(), whose comparisons
         # these are, without the call.
         notes = vars(connection).get(KEY)
         is_noted = notes is not None and notes.has_fired and notes.transaction() is connection.get_transaction()
         if not is_noted or self.mapped.extras.history is not None:
-            prepare(connection, self.mapped, event.name, is_one_row=is_one_row)
+            prepare(connection, self.mapped, event.name if is_fire else None, is_one_row=is_one_row)
         return connection
 
     def bind_arguments(self, event: EventSQL) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from sqlalchemy_fsm_mysql import (
     NotWritable,
     StateMachineColumn,
     TransactionAborted,
+    find_by_token,
     fire_key,
     on_committed,
     on_moved,
@@ -32,6 +33,7 @@ from sqlalchemy_fsm_mysql import (
     run_transaction,
 )
 from sqlalchemy_fsm_mysql.core.failures import Meaning, error_code, meaning
+from tests.conformance.history_models import Order as Recorded
 from tests.conformance.session_models import Base, Order, machine
 from tests.conformance.session_support import create, move, stored
 
@@ -282,6 +284,19 @@ def test_a_fire_after_a_deadlock_that_was_swallowed_is_refused(
 
     assert (aborted.value.code, aborted.value.event) == (1213, "Ready")
     assert_must_roll_back(mine, database, order)
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("place", [lambda session: session, Session.connection], ids=["session", "connection"])
+def test_a_question_for_a_token_after_a_swallowed_deadlock_names_no_event(
+    mine: Session, database: Engine, place: Callable[[Session], Session | Connection]
+) -> None:
+    with deadlock(mine, database, own_half=plain_update) as key, suppress(DBAPIError):
+        plain_update(key, mine)
+    with pytest.raises(TransactionAborted, match="^the server ended the whole transaction .error 1213") as aborted:
+        find_by_token(Recorded.state, "nobody's", place(mine))
+
+    assert aborted.value.event is None
 
 
 @pytest.mark.servers_only
