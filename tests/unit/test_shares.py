@@ -100,3 +100,33 @@ def test_a_share_without_tests_is_an_error_unless_a_part_was_asked_for(tmp_path)
 
     assert not none.is_green(argparse.Namespace(rest=[]))
     assert none.is_green(argparse.Namespace(rest=["tests/unit"]))
+
+
+LEAVES_A_THREAD = """\
+import threading
+
+from tests import conftest
+
+
+def test_leaves_a_thread():
+    conftest.SECONDS_TO_END = 1
+    threading.Thread(target=threading.Event().wait, name="left").start()
+"""
+
+
+def test_a_run_ends_though_a_test_has_left_a_thread(tmp_path):
+    file = tmp_path / "test_left.py"
+    file.write_text(LEAVES_A_THREAD)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "pyproject.toml", "-p", "no:cacheprovider", file],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "1 passed" in done.stdout
+    assert "Timeout (0:00:01)!" in done.stderr
+    assert done.returncode == 1
