@@ -119,7 +119,18 @@ def test_a_run_ends_though_a_test_has_left_a_thread(tmp_path):
     file.write_text(LEAVES_A_THREAD)
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "pyproject.toml", "-p", "no:cacheprovider", file],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.conftest",
+            "-c",
+            "pyproject.toml",
+            "-p",
+            "no:cacheprovider",
+            file,
+        ],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
