@@ -57,7 +57,11 @@ WORDS = {
     "recipes/fastapi": ("FastAPI", "pydantic"),
     "recipes/celery": ("Celery",),
     "enforcement": ("trigger", "triggers", "CHECK constraint"),
-    "scaling": ("Galera", "Group Replication", "ProxySQL", "Aurora", "Vitess", "TiDB", "sharding", "read replica"),
+    "scaling": ("sharding", "read replica", "multi-tenant"),
+    "clusters": ("Galera", "Group Replication", "InnoDB Cluster", "wsrep_sync_wait"),
+    "proxies": ("ProxySQL", "MaxScale", "RDS Proxy", "HAProxy"),
+    "databases": ("Aurora", "Vitess", "TiDB", "PostgreSQL", "locking backend"),
+    "drivers": ("driver", "mysqlclient", "PyMySQL", "asyncmy", "aiomysql"),
     "testing": ("unit test", "pytest", "test a state machine"),
     "why/isolation": ("isolation level", "READ COMMITTED", "REPEATABLE READ", "snapshot", "row lock", "row locks"),
     "troubleshooting": (

@@ -93,7 +93,7 @@ def database_of_dialect(dialect: Dialect) -> Database:
             f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows {_titles()}. "
             f"For another database with SELECT … FOR UPDATE, choose the locking read, tested on PostgreSQL only: "
             f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}}); '
-            "docs/scaling.md lists its limits"
+            "docs/databases.md lists its limits"
         )
     return database
 

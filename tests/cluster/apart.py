@@ -27,7 +27,7 @@ SUBNET = int(os.environ.get("FSM_CLUSTER_SUBNET", "10"))
 NETWORKS = {"galera": Network(f"fg{SUBNET}", SUBNET), "group": Network(f"fr{SUBNET}", SUBNET + 2)}
 USER = "CREATE USER IF NOT EXISTS root@'%'; GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION"
 
-# As ../shared/servers/cluster sets them, but durable, as docs/scaling.md recommends. A group's member takes no writes
+# As ../shared/servers/cluster sets them, but durable, as docs/clusters.md recommends. A group's member takes no writes
 # until it has joined: with the default, clients write on one that was killed before it is in the group again.
 GALERA = """
     --user=mysql --innodb-flush-log-at-trx-commit={flush} --innodb-log-file-size=32M --innodb-buffer-pool-size=128M

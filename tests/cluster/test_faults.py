@@ -78,7 +78,7 @@ def test_faults_lose_nothing_that_was_acknowledged(apart, database, report, seco
     if wrong and (folder := os.environ.get("FSM_CLUSTER_EVIDENCE")):
         Path(folder, f"{apart.kind}-{faults}.txt").write_text("\n".join(map(str, wrong)))
 
-    # A node that is cut off may judge a refusal by a COMMIT that the others do not have; docs/scaling.md says so. It writes nothing.
+    # A node that is cut off may judge a refusal by a COMMIT that the others do not have; docs/clusters.md says so. It writes nothing.
     tolerated = {"I7"} if apart.kind == "galera" and "partition" in names else set()
     kept = [[violation for violation in violations(one) if violation.check not in tolerated] for one in found]
     assert kept == [[]] * len(nodes)

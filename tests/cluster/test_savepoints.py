@@ -2,7 +2,7 @@
 
 Group Replication with several primaries (MySQL 9.7.4) forgets at SAVEPOINT that it has rolled the transaction back: the rest
 commits without the first half, and the members' data differ from then on. Galera reports error 1213 instead. The test
-shows the server's fault, without this library; docs/scaling.md says what follows for its users. When it fails because the
+shows the server's fault, without this library; docs/clusters.md says what follows for its users. When it fails because the
 server is mended, that page is due for a change.
 """
 

@@ -1,4 +1,4 @@
-"""``fsm_backend="locking"`` on PostgreSQL, a database that the library does not support: what docs/scaling.md says of it.
+"""``fsm_backend="locking"`` on PostgreSQL, a database that the library does not support: what docs/databases.md says of it.
 
 Needs PostgreSQL's programs, which are started privately, and psycopg. As root, on Debian: apt-get install postgresql.
 """
@@ -172,7 +172,7 @@ def test_a_token_moves_once(engine):
 
 
 def test_fire_keys_that_waited_reports_an_old_number_and_records_the_right_one(engine):
-    """A limit that docs/scaling.md names: the number is read in the SELECT that waits for the lock."""
+    """A limit that docs/databases.md names: the number is read in the SELECT that waits for the lock."""
     with Session(engine) as first, Session(engine) as second, ThreadPoolExecutor(1) as pool:
         fire_keys(Order, [1], "touch", first)
         waiting = pool.submit(fire_keys, Order, [1], "touch", second)
