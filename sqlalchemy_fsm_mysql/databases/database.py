@@ -69,7 +69,7 @@ _BY_LOCKING: Final[Mapping[str, Database]] = {name: ByLocking(database) for name
 def database_of(connection: Connection) -> Database:
     """The database of *connection*: of its dialect, or the one that the execution option ``fsm_backend`` asks for.
 
-    ``create_engine(url, execution_options={"fsm_backend": "locking"})`` chooses the locking read, for proxies and
+    ``create_engine(url, execution_options={"fsm_backend": "locking"})`` chooses the locking backend, for proxies and
     servers on which ``LAST_INSERT_ID(expr)`` does not work, and for databases that are not supported.
 
     Raises: FSMError for a database that is not supported; ValueError for an option that names none.
@@ -91,7 +91,7 @@ def database_of_dialect(dialect: Dialect) -> Database:
     if database is None:
         raise FSMError(
             f"the database {dialect.name!r} is not supported; sqlalchemy-fsm-mysql knows {_titles()}. "
-            f"For another database with SELECT … FOR UPDATE, choose the locking read, tested on PostgreSQL only: "
+            f"For another database with SELECT … FOR UPDATE, choose the locking backend, tested on PostgreSQL only: "
             f'create_engine(url, execution_options={{"{EXECUTION_OPTION}": "locking"}}); '
             "docs/databases.md lists its limits"
         )
