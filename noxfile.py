@@ -165,13 +165,17 @@ QUICK = (
     " It takes about a minute and a half with one server on two CPUs, after the installation."
     " ./dev tests --all runs everything, in about twenty minutes."
 )
+ALL = (
+    "all tests, on SQLite and on each server found, among them races, faults and migrations: about twenty minutes on"
+    " two CPUs, after the installation. The servers that they kill are private ones in temporary folders."
+)
 
 
 def run_tests(session: nox.Session, sqlalchemy: str) -> None:
     """Install, and run the tests of each database side by side; with arguments for pytest, one run of them."""
     is_quick = session.name == "tests" and not session.posargs
-    if is_quick:
-        session.log(QUICK)
+    if is_quick or "--all" in session.posargs:
+        session.log(QUICK if is_quick else ALL)
     alembic = [] if sqlalchemy in {NEWEST, NEWEST_20} else ["alembic==1.13.0"]
     wanted = (*group("test"), *group("web"), sqlalchemy, *alembic, "--editable", PACKAGE_WITH_EXTRAS)
     install_once(session, *wanted)

@@ -143,7 +143,7 @@ class Example:
             stop.set()
             outcomes, slowest = results.get()
             server.join()
-        told(f"meanwhile release {release} fired: {outcomes}, slowest {slowest:.3f} s")
+        told(f"release {release} fired at the same time: {outcomes}, slowest {slowest:.3f} s")
 
     def check_history(self, release: int) -> None:
         """Every row that has a history is where its history leads."""

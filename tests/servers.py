@@ -290,6 +290,8 @@ def from_docker(stack: ExitStack) -> list[URL]:
         gc.collect()
         if reason:
             raise Unavailable(reason)
+        images = " and ".join(kind.image for kind in KINDS)
+        print(f"Docker answers: {images} are pulled if they are not here. FSM_TEST_URLS=… avoids it.", file=sys.stderr)
         try:
             return [start_container(DockerContainer(kind.image), kind, stack) for kind in KINDS]
         except (docker.errors.DockerException, OSError) as error:
@@ -414,6 +416,7 @@ def faketime(folder: Path) -> Path:
             return found
     if not which("apt-get") or not which("dpkg-deb"):
         raise Unavailable("libfaketime is not installed")
+    print(f"downloading Debian's package libfaketime to {folder}, without installing it", file=sys.stderr)
     output_of(
         ["sh", "-c", 'cd "$1" && apt-get download -q libfaketime && dpkg-deb -x libfaketime*.deb .', "sh", str(folder)]
     )

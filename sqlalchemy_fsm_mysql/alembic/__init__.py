@@ -3,7 +3,7 @@
     import sqlalchemy_fsm_mysql.alembic
 
 Then ``alembic revision --autogenerate`` finds added, renamed and removed states, and writes the operations of
-:mod:`.ops`; ``alembic check`` minds them, too. Alembic 1.13 and later.
+:mod:`.ops`; ``alembic check`` reports them as well. Alembic 1.13 and later.
 """
 
 try:

@@ -67,7 +67,7 @@ def adopt_column(operations: Operations, op: AdoptColumnOp) -> None:
     _create_triggers(table, found)
     for one in found.values:
         if op.unknown is not None and one.value not in dict(found.adoption.mapping):
-            log.info("%s: %d rows hold %r, which stands for %r", found.label, one.rows, shown(one.value), op.unknown)
+            log.info("%s: %d rows contain %r, which stands for %r", found.label, one.rows, shown(one.value), op.unknown)
     with committing(operations, found.label):
         filled = _fill(table, found.adoption, op.batch_size)
     log.info("%s: %d rows filled; %s is in step with it", found.label, filled, op.new)
@@ -188,7 +188,7 @@ def _require_mapping(found: Look, op: AdoptColumnOp) -> None:
     if found.unknown:
         raise MigrationRefused(
             found.label,
-            "the mapping lacks values that rows hold",
+            "the mapping lacks values that rows contain",
             'add them to mapping=, or give unknown="state"; nothing was changed',
             rows=found.unknown,
         )
@@ -196,7 +196,7 @@ def _require_mapping(found: Look, op: AdoptColumnOp) -> None:
     if missing:
         raise MigrationRefused(
             found.label,
-            f"the mapping has no value that the column could hold for {', '.join(map(repr, missing))}",
+            f"the mapping has no value that the column could store for {', '.join(map(repr, missing))}",
             f"map one to it, for rows that new code moves there; the column is {found.shape.type}"
             f"{'' if found.referred is None else ' with a foreign key'}; nothing was changed",
         )

@@ -118,7 +118,7 @@ def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name}={shown(value)}; it must be a string")
     if has_surrogate(value):
-        raise ValueError(f"{name}={shown(value)}; it has a lone surrogate, which UTF-8 cannot store")
+        raise ValueError(f"{name}={shown(value)}; it has a lone surrogate, which UTF-8 cannot encode")
 
 
 def _require_texts(name: str, value: Any) -> None:

@@ -118,7 +118,7 @@ def go_through(walk: Walk, count: Callable[[], int], refuse: Callable[[], NoRetu
             if meaning(error) is Meaning.LOCK_TIMEOUT:
                 raise MigrationRefused(
                     label,
-                    f"another transaction held rows for too long (error {error_code(error)}); {walk.moved} rows are"
+                    f"another transaction locked rows for too long (error {error_code(error)}); {walk.moved} rows are"
                     " changed and committed",
                     "end that transaction, and run the revision again: it goes on with the rest",
                 ) from error

@@ -129,7 +129,7 @@ class Place:
                     users = database_of(self.connection).transactions.users_of(self.connection, self.table)
                     raise MigrationRefused(
                         self.label,
-                        f"open transactions held the table for {attempts} times {lock_wait_timeout} s"
+                        f"open transactions locked the table for {attempts} times {lock_wait_timeout} s"
                         f"{' (' if users else ''}{'; '.join(users)}{')' if users else ''}",
                         "end them, or give more attempts=; nothing was changed",
                     ) from error

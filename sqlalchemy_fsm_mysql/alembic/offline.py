@@ -173,7 +173,7 @@ def _alter(writer: _Writer, op: AlterStatesOp, type_: str, then: str = "") -> It
     yield f"SET @fsm_alter = IFNULL(CONCAT({head}, {type_}, @fsm_attributes, {quoted(then + algorithm)}), {missing})"
     # A comment begins a line of its own, before the statement that it is about.
     yield (
-        "-- The bare ALTER, for gh-ost or pt-online-schema-change, in the place of the next three: SELECT @fsm_alter\n"
+        "-- The bare ALTER, for gh-ost or pt-online-schema-change, instead of the next three: SELECT @fsm_alter\n"
         "PREPARE fsm_alter FROM @fsm_alter"
     )
     yield "EXECUTE fsm_alter"

@@ -20,7 +20,7 @@ def check(
     target: TargetArgument,
     url: UrlOption = None,
     is_json: JsonOption = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 for a warning, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also exit with status 1 for a warning.")] = False,
     rows: Annotated[
         bool,
         typer.Option("--rows/--no-rows", help="Count the rows in each state, which reads the whole table."),

@@ -166,7 +166,7 @@ class _Sweep:
                 )
             except KeyboardInterrupt:
                 session.rollback()
-                fail(f"Stopped. {self._so_far()}", Status.INTERRUPTED)
+                fail(f"Stopped. At least {self._so_far()}", Status.INTERRUPTED)
             except FSMError as error:
                 fail(f"{error}\n{self._so_far()}", status_of(error))
             except DBAPIError as error:

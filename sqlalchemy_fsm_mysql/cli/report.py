@@ -63,7 +63,7 @@ def report(
                 found = check_database(column, connection, count_rows=False)
                 document["findings"] = [f"{finding.severity}: {finding.kind}" for finding in found]
     elif mapped is not None:
-        raise typer.BadParameter("the doctor's findings need a database: give --url, too.", param_hint="--url")
+        raise typer.BadParameter("the doctor's findings need a database: also give --url.", param_hint="--url")
     if is_json:
         print_json(document)
         return

@@ -27,11 +27,11 @@ class Status(IntEnum):
     USAGE = 2
     """The call is wrong: an argument, an option, a value, the URL. Nothing was sent that changes a row."""
     NOT_FOUND = 3
-    """The database holds no row with this key."""
+    """The database has no row with this key."""
     DATABASE = 4
     """The database cannot be reached, or refuses to work: login, lock timeout, read-only, connection lost."""
     OUTPUT = 5
-    """The output cannot be written. The command has moved the rows all the same."""
+    """The output cannot be written. The command has moved the rows anyway."""
     UNEXPECTED = 70
     """An error that none of the above explains, such as one that a hook of the model raises."""
     INTERRUPTED = 130

@@ -43,7 +43,7 @@ class Attribution(NamedTuple):
         if actor is not None and len(actor) > ACTOR_LENGTH:
             raise ValueError(f"an actor has at most {ACTOR_LENGTH} characters, not {len(actor)}: {shown(actor)}")
         if actor is not None and has_surrogate(actor):
-            raise ValueError("an actor is text that UTF-8 can hold, and this one has a lone surrogate")
+            raise ValueError("an actor is text that UTF-8 can encode, and this one has a lone surrogate")
         if self.details is not None and dialect is not None:
             history = target.history
             check_details(self.details, JSON() if history is None else history.table.c.details.type, dialect)

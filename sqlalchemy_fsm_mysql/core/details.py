@@ -58,7 +58,7 @@ def _check_text(text: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError("it has text with a lone surrogate, which UTF-8 cannot hold") from error
+        raise ValueError("it has text with a lone surrogate, which UTF-8 cannot encode") from error
 
 
 def _depth(value: Any) -> int:

@@ -164,4 +164,4 @@ def _log_errors(function: Callable[[Moved[Any]], Any], moved: Moved[Any]) -> Non
     try:
         function(moved)
     except Exception:  # noqa: BLE001 - whatever it was, the others are still called
-        _log.exception("on_committed: %r failed; the transition is committed all the same", function)
+        _log.exception("on_committed: %r failed; the transition is committed anyway", function)

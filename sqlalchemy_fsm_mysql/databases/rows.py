@@ -123,7 +123,7 @@ class RowStatements:
         if event.row.version is not None:
             yield "or, when the session knows the row's version", self.read_code(event, known_version=True)
         for branch in event.branches:
-            guard = "" if branch.guard is None else ", as the guard holds"
+            guard = "" if branch.guard is None else ", and the guard is true"
             yield f"when it was {branch.source!r}{guard}", self.take(event, branch.number)
         yield "when it has a state that is not declared", self.read_state(event)
 

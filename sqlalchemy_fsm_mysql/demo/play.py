@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from ..databases.urls import shown_url
 from ..errors.texts import counted
+from ..operations.signals import Signals
 from .check import Contest, Finding, Stored, findings
 from .orders import TABLE, machine
 from .race import END_WITHIN, START_WITHIN, Race, racing, stored_orders
@@ -75,24 +76,29 @@ def _wait_for_all(console: Console, race: Race, workers: int) -> None:
 
 
 def _watch(console: Console, engine: Engine, race: Race, seconds: float) -> float:
-    """Start the race and show it to its end; how long it took, in seconds."""
-    begin = time.monotonic()
-    race.go.set()
-    with showing(console) as show:
-        try:
-            _show_until_over(engine, race, show, begin, seconds)
-        except KeyboardInterrupt:
-            race.enough.set()
-    took = time.monotonic() - begin
-    race.receive(END_WITHIN)
+    """Start the race and show it to its end; how long it took, in seconds.
+
+    Ctrl-C ends the race early. It raises nothing here, because an exception could lose a report that has just come.
+    """
+    is_enough = Signals()
+    with is_enough.listening():
+        begin = time.monotonic()
+        race.go.set()
+        with showing(console) as show:
+            _show_until_over(engine, race, show, begin, seconds, is_enough)
+        race.enough.set()
+        took = time.monotonic() - begin
+        race.receive(END_WITHIN)
     if not race.is_over:
         race.problems += [f"{process.name} did not end" for process in race.workers.values()]
     return took
 
 
-def _show_until_over(engine: Engine, race: Race, show: Show, begin: float, seconds: float) -> None:
+def _show_until_over(
+    engine: Engine, race: Race, show: Show, begin: float, seconds: float, is_enough: Callable[[], bool]
+) -> None:
     earlier = [(begin, 0)]
-    while not race.is_over and time.monotonic() < begin + seconds + END_WITHIN:
+    while not race.is_over and not is_enough() and time.monotonic() < begin + seconds + END_WITHIN:
         race.receive(LOOK_EVERY)
         now = time.monotonic()
         earlier = [*earlier, (now, race.tally.fired)][-6:]

@@ -244,7 +244,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"this is not the JSON of a machine: {name} is no number")
+    raise ValueError(f"this is not the JSON of a machine: {name} is not a number")
 
 
 def _short(digits: str) -> int:

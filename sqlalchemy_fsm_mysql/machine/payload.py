@@ -103,7 +103,7 @@ class Absent:
 
     def __call__(self, *_: object, **__: object) -> Any:
         """Raises: TypeError, always."""
-        raise TypeError("this machine was read from JSON, which holds no guards and effects: it cannot be fired")
+        raise TypeError("this machine was read from JSON, which contains no guards and effects: it cannot be fired")
 
 
 def written_payload(function: Callable[..., object]) -> list[str]:

@@ -147,7 +147,7 @@ RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
     ),
     "group removed": (
         "group '{before}' is removed",
-        (Phase("deploy", "what used in_group('{before}') no longer does; then the release, on all servers"),),
+        (Phase("deploy", "remove in_group('{before}') from all code; then the release, on all servers"),),
     ),
     # The transitions themselves show which of them a group's states have.
     "group changed": (
@@ -177,11 +177,15 @@ RECIPES: dict[str, tuple[str, tuple[Phase, ...]]] = {
     ),
     "event added": (
         "event '{after}' is added",
-        (_OPEN, _ALL, Phase("deploy", "what fires '{after}': an older server raises UnknownEvent and sends nothing")),
+        (
+            _OPEN,
+            _ALL,
+            Phase("deploy", "the code that fires '{after}': an older server raises UnknownEvent and sends nothing"),
+        ),
     ),
     "event removed": (
         "event '{before}' is removed",
-        (Phase("deploy", "what fired '{before}' no longer does, everywhere"), _ALL, _CLOSE),
+        (Phase("deploy", "remove '{before}' from all code that fires it"), _ALL, _CLOSE),
     ),
     "transition added": ("{after}", (_OPEN, _ALL)),
     "transition removed": ("{before}", (_ALL, _CLOSE)),

@@ -9,7 +9,7 @@ from typing import Final, TypeGuard, final
 from ..errors.texts import State, shown, stored_form
 
 FORCED: Final = "force_state"
-"""The event name of a forced state in a history: `force_state` goes past the machine, so no event moved the row."""
+"""The event name of a forced state in a history: `force_state` bypasses the machine, so no event moved the row."""
 
 
 @final

@@ -35,7 +35,7 @@ def kinds(declaration: Declaration) -> Iterator[str]:
         if not is_state(state):
             yield f"state {shown(state)} is neither a str nor a hashable member of an Enum class"
     for stranger in declaration.strangers:
-        yield f"event {shown(stranger)} is no Event: write Event(name, transitions)"
+        yield f"event {shown(stranger)} is not an Event: write Event(name, transitions)"
 
 
 def reserved_events(declaration: Declaration) -> Iterator[str]:

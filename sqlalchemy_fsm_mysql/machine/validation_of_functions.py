@@ -113,7 +113,7 @@ def _same_names(what: str, event: Event) -> Iterator[str]:
             continue
         first = functions.setdefault(guard.name, guard.function)
         if first is not guard.function and first != guard.function:
-            yield f"{what} has two guards called {shown(guard.name)}: rename one, so that a refusal tells them apart"
+            yield f"{what} has two guards called {shown(guard.name)}: rename one, so that a refusal distinguishes them"
 
 
 def timed_events(declaration: Declaration) -> Iterator[str]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -44,6 +42,7 @@ from ..outcomes import MovedRows
 from ..sql.clock import utc_now
 from ..sql.events import is_in
 from ..sql.locks import without_locks
+from .signals import Signals
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -64,7 +63,6 @@ _PAUSE = 0.05  # seconds between two rounds at least, so that rows due one after
 _ROUND = 100_000  # rows after which a new round begins, because a round remembers rows that may stay due
 _REPORTED = 1000  # rows whose errors are remembered
 _WAITS = {"wait_initial": 0.1, "wait_max": 2.0, "wait_jitter": 0.5}  # seconds, while the database cannot be used
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @overload
@@ -145,44 +143,8 @@ def run_due(
     # The rounds check these, too; here a wrong call fails before it connects.
     attribution = Attribution(actor, details).checked(mapped)
     list(given_rows(mapped, criteria))
-    worker = _Worker(mapped, names, criteria, attribution, every, limit, _Signals() if stop is None else stop, ready)
+    worker = _Worker(mapped, names, criteria, attribution, every, limit, Signals() if stop is None else stop, ready)
     return _run_async(worker, sessions) if is_async_factory(sessions) else _run(worker, sessions)
-
-
-class _Signals:
-    """Whether SIGTERM or SIGINT has come.
-
-    The handler only sets a flag, because the code that it interrupts may hold any lock.
-    """
-
-    def __init__(self) -> None:
-        self.has_come = False
-
-    def __call__(self) -> bool:
-        return self.has_come
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within the block, the first of the signals is noted, and a second one acts as it did before."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-        def note(number: int, frame: Any) -> None:
-            self.has_come = True
-            restore()
-
-        for number in _SIGNALS:
-            signal.signal(number, note)
-        try:
-            yield
-        finally:
-            restore()
 
 
 @dataclass
@@ -203,7 +165,7 @@ class _Worker:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """The block of the whole run."""
-        with self.stop.listening() if isinstance(self.stop, _Signals) else _nothing():
+        with self.stop.listening() if isinstance(self.stop, Signals) else _nothing():
             try:
                 yield
             finally:

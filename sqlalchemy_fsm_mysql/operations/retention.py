@@ -116,7 +116,7 @@ def _check_text(name: str, text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"{name}={shown(text)}; it must be a string")
     if has_surrogate(text):
-        raise ValueError(f"{name}={shown(text)}; it has a lone surrogate, which UTF-8 cannot store")
+        raise ValueError(f"{name}={shown(text)}; it has a lone surrogate, which UTF-8 cannot encode")
 
 
 def _check_limit(limit: object) -> None:

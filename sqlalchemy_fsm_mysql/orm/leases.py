@@ -99,7 +99,7 @@ def _require_terms(lease: Any, worker: Any) -> None:
     if not 0 < len(worker) <= WORKER_LENGTH:
         raise ValueError(f"worker={shown(worker)}; it must have 1 to {WORKER_LENGTH} characters")
     if has_surrogate(worker):
-        raise ValueError(f"worker={shown(worker)}; it has a lone surrogate, which UTF-8 cannot hold")
+        raise ValueError(f"worker={shown(worker)}; it has a lone surrogate, which UTF-8 cannot encode")
 
 
 def _columns(mapped: MappedState) -> tuple[Column[Any], Column[Any]]:

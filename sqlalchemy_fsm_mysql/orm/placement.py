@@ -42,7 +42,7 @@ def _problems(mapper: Mapper[Any], column: Column[Any]) -> Iterator[str]:
     if column is mapper.version_id_col:
         yield "is version_id_col: use another column as the version"
     if column.onupdate is not None or column.server_onupdate is not None:
-        yield "has an onupdate, which would move rows past the machine: declare an event"
+        yield "has an onupdate, which would bypass the machine: declare an event"
     if column.computed is not None or column.identity is not None:
         yield "is computed by the database, so no event can write it"
     yield from _default_problems(column)
@@ -102,6 +102,6 @@ def require_unset(extras: Extras, what: str) -> None:
         name = f"{extras.column.table.name}.{extras.column.name}"
         problem = (
             f"{name} gets {what}, which an effect of another machine bypasses: declare {what} before the first"
-            " fire, and fire an event of this machine in the place of that effect"
+            " fire, and fire an event of this machine instead of that effect"
         )
         raise InvalidMachine([problem])

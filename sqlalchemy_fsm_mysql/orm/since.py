@@ -87,7 +87,7 @@ def StateSinceColumn(  # noqa: N802 - reads as the class it stands for, like Sta
     for option in options.keys() & _FIXED.keys():
         raise TypeError(f"StateSinceColumn takes no {option}=, because {_FIXED[option]}")
     if of is not None and not isinstance(of, str):
-        raise TypeError(f"of={shown(of)}; it must be the name of the attribute that holds the state")
+        raise TypeError(f"of={shown(of)}; it must be the name of the state attribute")
     options = {"nullable": False, "server_default": utc_default(), **options}
     names = () if name is None else (name,)
     return mapped_column(*names, StateSinceType(of), insert_default=utc_now(), **options)
@@ -147,5 +147,5 @@ def _missing(state: MappedState) -> Iterator[str]:
         if isinstance(event.after, timedelta):
             yield (
                 f"event {event.name!r} is due {event.after} after the row has entered its state, and {state.label} has"
-                " no column that tells when: add state_since: Mapped[datetime] = StateSinceColumn()"
+                " no column with that time: add state_since: Mapped[datetime] = StateSinceColumn()"
             )

@@ -388,7 +388,7 @@ def _no_truth_of_comparisons() -> Iterator[None]:
     finally:
         sys.setprofile(None)
     if callers:
-        raise TypeError("Boolean value of a comparison was asked for")
+        raise TypeError("a comparison of columns has no Boolean value")
 
 
 def _element(value: Any) -> Any:

@@ -206,7 +206,7 @@ def _assert_refused(
 
 def _why(mapped: MappedState, refused: Refused[Any]) -> str:
     if refused.reason == "guard":
-        return f"no guard held in {shown(stored_form(refused.state))}"
+        return f"no guard was true in {shown(stored_form(refused.state))}"
     error = TransitionNotAllowed(
         table=mapped.table_name,
         key=refused.key,

@@ -182,7 +182,9 @@ def _url(url: object) -> URL:
         target = make_url(url)
         target.get_dialect()
     except SQLAlchemyError as error:  # the text of a URL can have a password
-        raise ValueError(f"this is no URL of a database, or its driver is not known: {type(error).__name__}") from error
+        raise ValueError(
+            f"this is not a URL of a database, or its driver is unknown: {type(error).__name__}"
+        ) from error
     return target
 
 
@@ -338,8 +340,8 @@ def _problems(
         problem = path_problem(steps, begun.state, ended.state)
         if problem is not None:
             yield (
-                f"{label} went from {begun.state!r} to {ended.state!r}, and the moves that were reported are no such"
-                f" path: {problem}"
+                f"{label} went from {begun.state!r} to {ended.state!r}, and the moves that were reported are not such"
+                f" a path: {problem}"
             )
         if mapped.extras.history is not None and ended.records - begun.records != steps.total():
             more = ended.records - begun.records

@@ -186,7 +186,7 @@ MAPPED = {"New": "new", "Paid": "paid", "Void": "cancelled"}
 
 
 def test_a_value_that_the_mapping_lacks_stops_it_with_its_rows(words, engine):
-    with pytest.raises(MigrationRefused, match="the mapping lacks values that rows hold") as refused:
+    with pytest.raises(MigrationRefused, match="the mapping lacks values that rows contain") as refused:
         adopt(engine, MAPPED)
 
     assert refused.value.rows == {"NULL (no value)": 1, "": 1, "on hold": 1}
@@ -213,11 +213,11 @@ def test_unknown_names_the_state_of_every_other_value_and_lists_them(words, engi
     execute(engine, "INSERT INTO orders (status) VALUES ('whatever')")
 
     assert pairs(engine)[2:] == [(one, "cancelled") for one in ("on hold", None, "", "whatever")]
-    assert "orders.status: 1 rows hold 'on hold', which stands for 'cancelled'" in messages
+    assert "orders.status: 1 rows contain 'on hold', which stands for 'cancelled'" in messages
 
 
 def test_each_state_needs_a_value_that_the_old_column_can_hold(words, engine):
-    with pytest.raises(MigrationRefused, match="no value that the column could hold for 'cancelled'"):
+    with pytest.raises(MigrationRefused, match="no value that the column could store for 'cancelled'"):
         adopt(engine, {"New": "new", "Paid": "paid", "a text of more than twenty": "cancelled"}, unknown="new")
     with pytest.raises(MigrationRefused, match="names the state 'lost'; the machine's states are"):
         adopt(engine, {"New": "lost"})

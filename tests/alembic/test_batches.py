@@ -247,7 +247,7 @@ def test_a_lock_wait_is_explained_and_a_second_run_goes_on(project, engine, monk
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as holder:
         holder.execute(text("SELECT * FROM moves WHERE record_id >= 0 FOR UPDATE")).all()
         explained = (
-            r"another transaction held rows for too long \(error 1205\); 0 rows are changed.*run the revision again"
+            r"another transaction locked rows for too long \(error 1205\); 0 rows are changed.*run the revision again"
         )
         with migrating(engine) as op, pytest.raises(MigrationRefused, match=explained):
             op.execute("SET SESSION innodb_lock_wait_timeout = 1")

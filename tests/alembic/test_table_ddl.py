@@ -147,7 +147,7 @@ def test_an_append_does_not_queue_for_long(project, engine):
         holder.execute(text("SELECT * FROM orders")).all()
         writer = threading.Thread(target=write)
         writer.start()
-        with migrating(engine) as op, pytest.raises(MigrationRefused, match="held the table for 1 times 1 s"):
+        with migrating(engine) as op, pytest.raises(MigrationRefused, match="locked the table for 1 times 1 s"):
             op.add_states("orders", "state", ["Failed"], attempts=1)
         writer.join()
         holder.rollback()

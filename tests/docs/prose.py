@@ -38,6 +38,7 @@ PATTERNS = {
     "a plain phrase": r"\b(as ever|so many (rows|batches|times)|so long (after|from)|become of|it says so|hears? of|go(es)? out (as|in|apart))\b",
     "the subject first": r"^(Not \w+ed|Older|Missing|Left|Shown|Measured|Counted|Lost|Dearer) (is|are|was|were)\b",
     "'is not a'": r"(?<!there )\b(is|are) no (?!longer\b|more\b)",
+    "'also' before the verb": r", (too|also)\b[.;:,]",
     "report, return or show": r"\b(tells?|told)\b(?! people)",
     "one idea a sentence": r"(;[^;]*){3,}",
 }
@@ -63,8 +64,9 @@ class Sentence:
 
 
 def pages() -> list[Path]:
-    """The pages that people read: those at the top, and docs/."""
-    top = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+    """The pages that people read: those at the top, that of the example, and docs/."""
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "alembic_example/README.md")
+    top = [ROOT / name for name in names]
     return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
 
 

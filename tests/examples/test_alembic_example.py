@@ -30,7 +30,7 @@ def test_the_example_goes_up_and_down(engine, capsys):
 
     printed = capsys.readouterr().out
     differences = re.findall(r"differences to release (\d): (.*)", printed)
-    fired = re.findall(r"meanwhile release \d fired: (\{.*\}), slowest", printed)
+    fired = re.findall(r"release \d fired at the same time: (\{.*\}), slowest", printed)
     assert differences == [(str(release), "none") for release in range(1, 6)]
     assert "rows: {'Error': 200, 'Running': 100}" in printed or "rows: {'Running': 100, 'Error': 200}" in printed
     assert "cannot drop states that rows are in" in printed
@@ -41,7 +41,7 @@ def test_the_example_goes_up_and_down(engine, capsys):
 
 
 def test_the_revisions_are_what_autogenerate_writes(engine, tmp_path):
-    """But for their headers, which are each project's own."""
+    """Without their headers, which are each project's own."""
     from alembic_example.__main__ import HERE
     from alembic_example.jobs import RELEASES, models
 

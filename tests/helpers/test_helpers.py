@@ -142,10 +142,10 @@ def test_a_refusal_that_should_be_a_move_is_caught_with_its_reason(session):
 def test_a_guard_that_refuses_is_told(session):
     payment = Payment(id=1)
     session.add(payment)
-    with pytest.raises(AssertionError, match="no guard held in 'Paid'"):
+    with pytest.raises(AssertionError, match="no guard was true in 'Paid'"):
         assert_moves(payment, "Refund", "Refunded", amount=101)
     assert_refused(payment, "Refund", "guard", amount=101)
-    with pytest.raises(AssertionError, match="was to be refused for its state, but no guard held in 'Paid'"):
+    with pytest.raises(AssertionError, match="was to be refused for its state, but no guard was true in 'Paid'"):
         assert_refused(payment, "Refund", "state", amount=101)
 
 
@@ -344,14 +344,14 @@ LOSING: dict[str, Any] = {"events": ["Ready", "NotReady"], "fire": models.fire_b
 
 @pytest.mark.long
 def test_race_catches_a_function_that_loses_updates(file_url):
-    with pytest.raises(AssertionError, match="are no such path"):
+    with pytest.raises(AssertionError, match="are not such a path"):
         race(file_url, Plain.state, [1], **LOSING)
 
 
 @pytest.mark.servers_only
 @pytest.mark.skipif("FSM_RACE_FIRES" not in os.environ, reason="runs with the long races, by FSM_RACE_FIRES")
 def test_race_catches_a_function_that_loses_updates_on_a_server(url, keys):
-    with pytest.raises(AssertionError, match="are no such path"):
+    with pytest.raises(AssertionError, match="are not such a path"):
         race(url, Plain.state, keys[:1], **LOSING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import signal
 import subprocess
@@ -69,6 +70,26 @@ def test_interrupted_demo_ends_at_once_and_is_checked_all_the_same():
     assert (demo.returncode, err) == (0, ""), out
     assert "All checks passed." in out
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.long
+def test_ctrl_c_at_the_worst_moment_loses_no_report(monkeypatch):
+    """The report has come, and is not counted yet."""
+    add, done = Tally.add, []
+
+    def interrupted(self, other):
+        if not done:
+            done.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+        add(self, other)
+
+    monkeypatch.setattr(Tally, "add", interrupted)
+    begin = time.monotonic()
+    status, printed = played(seconds=60)
+
+    assert (status, done) == (0, [True]), printed
+    assert "All checks passed." in printed
+    assert time.monotonic() - begin < 30
 
 
 def test_demo_interrupted_before_the_race_says_so(monkeypatch, tmp_path):

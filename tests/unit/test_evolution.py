@@ -171,7 +171,7 @@ def test_json_of_something_else_is_refused(text):
     [
         (lambda text: "null", "None, not an object"),
         (lambda text: text.replace('"format": 1', '"format": 2'), "format 2 is not known here"),
-        (lambda text: text.replace('"format": 1', '"format": NaN'), "NaN is no number"),
+        (lambda text: text.replace('"format": 1', '"format": NaN'), "NaN is not a number"),
         (lambda text: text.replace('"events": [', '"events": "abc", "x": [', 1), "events is 'abc', not a list"),
         (lambda text: text.replace('"states": [', '"states": [1, ', 1), "states is 1, not a string"),
         (lambda text: text.replace('"initial": "Running"', '"initial": null'), "initial is None, not a string"),

@@ -299,7 +299,7 @@ def test_guard_of_an_event_leaves_later_transitions_open():
     [
         (
             Event("Pay", [Transition("new", "paid", guard={"owner": in_stock})], guard={"owner": is_owner}),
-            "event 'Pay' has two guards called 'owner': rename one, so that a refusal tells them apart",
+            "event 'Pay' has two guards called 'owner': rename one, so that a refusal distinguishes them",
         ),
         (Event("Pay", {"new": "paid"}, guard={"": is_owner}), "event 'Pay': the guard '' is empty: give it a name"),
         (

@@ -595,7 +595,7 @@ def test_name_of_a_machine_that_is_no_str_is_a_type_error():
 @pytest.mark.parametrize("stranger", [5, None, "go", ("go", {"a": "b"}), Event])
 def test_event_that_is_no_event(stranger):
     (problem,) = problems(events=[Event("go", {("a", "b"): "b"}), stranger])
-    assert problem.endswith("is no Event: write Event(name, transitions)")
+    assert problem.endswith("is not an Event: write Event(name, transitions)")
 
 
 @pytest.mark.parametrize("state", [None, 5, b"c", [], ("c",), ANY, NoHash.A])
@@ -879,7 +879,7 @@ def test_every_problem_is_listed():
 
     told = [
         "state None is neither",
-        "event 'stop' is no Event",
+        "event 'stop' is not an Event",
         "state '12' is made only of digits",
         "states 'b', 'B' differ only in case",
         "event '' is empty",

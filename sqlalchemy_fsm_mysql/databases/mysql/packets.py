@@ -144,7 +144,7 @@ class MySQLPackets(Packets):
     def obstacle(self, connection: Connection) -> str | None:
         # One that returns True calls the driver itself, reads the first answer, and leaves the others unread.
         if any(heard is not do_send for heard in connection.dialect.dispatch.do_execute):
-            return "listeners of do_execute would be given a packet in the place of a statement"
+            return "listeners of do_execute would get a packet instead of a statement"
         silence = _missing_flag(connection)
         if silence is not None:
             return silence

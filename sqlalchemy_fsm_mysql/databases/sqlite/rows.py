@@ -51,7 +51,7 @@ class SQLiteRows(RowStatements):
         try:
             return super().fire(connection, event, parameters, known_version=known_version)
         except OverflowError as error:  # of the driver, before it has sent the statement
-            raise ValueError("SQLite holds whole numbers of at most 64 bits, one of them for the sign") from error
+            raise ValueError("SQLite stores whole numbers of at most 64 bits, one of them for the sign") from error
 
     def lock(self, connection: Connection, event: EventSQL) -> None:
         connection.execute(self.take_write_lock(event))

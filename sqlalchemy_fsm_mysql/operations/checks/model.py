@@ -32,7 +32,7 @@ def of_key(mapped: MappedState, connection: Connection) -> Iterator[Finding]:
         if facts is not None and facts.is_text and facts.collation is not None and not facts.is_exact:
             what = (
                 f"the key {label_of(part)} has the collation {facts.collation}, in which different texts are equal: "
-                "fire_key(…, 'ABC') moves the row 'abc', and an instance that the session holds for it is stale"
+                "fire_key(…, 'ABC') moves the row 'abc', and the session's instance of that row is stale"
             )
-            advice = "give keys as the row has them, or use a collation that compares every difference"
+            advice = "pass keys as the row stores them, or use a collation that compares every difference"
             yield Finding("note", "text key", what, advice)
