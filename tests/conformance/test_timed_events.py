@@ -235,8 +235,8 @@ def timed(after, **options) -> Machine:
 def test_a_time_since_needs_the_column():
     with pytest.raises(
         InvalidMachine,
-        match=r"event 'Expire' is due 1:00:00 after the row has entered its state, and Thing\.state has no column that"
-        r" tells when: add state_since: Mapped\[datetime\] = StateSinceColumn\(\)",
+        match=r"event 'Expire' is due 1:00:00 after the row has entered its state, and Thing\.state has no column with"
+        r" that time: add state_since: Mapped\[datetime\] = StateSinceColumn\(\)",
     ):
         mapped_with(timed(HOUR))
 
