@@ -98,7 +98,7 @@ class EnforceMachineOp(StatesOp):
         """Create the triggers of *machine*: a `Machine`, or better the text of its ``to_json()``. It can be run again.
 
         *initial_states* are further states of a new row, or ``ANY``, as for ``StateMachineColumn``. *also* are further
-        machines, texts of machines, or edges, ``{"paid": ["void"]}``. The triggers allow their edges, too: in a rolling
+        machines, texts of machines, or edges, ``{"paid": ["void"]}``. The triggers also allow their edges: in a rolling
         deploy, those of the servers that run the other release. With *mode* ``"watch"``, the triggers refuse nothing.
         They write every edge that they would refuse to the table ``fsm_watched_edges``.
 

@@ -268,7 +268,7 @@ class MigrateStatesOp(StatesOp):
         keeps_timestamps: bool = False,
         since: str | None = None,
     ) -> None:
-        """Move the rows in a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default moves, too.
+        """Move the rows in a key of *targets* to its value: ``{"Error": "Failed"}``. The column's default also moves.
 
         Batches of at most *batch_size* rows follow the primary key, and each is committed. Locked rows wait for another
         pass. After a crash, run it again. With ``--sql`` it is one transaction. *history* is the name of the column's
@@ -282,7 +282,7 @@ class MigrateStatesOp(StatesOp):
         Effects of `on_enter` and `on_exit` are not written, because a revision knows no machine. *since* names the
         `StateSinceColumn` to set. Without it, as for a new name, timed events count from the change before.
 
-        The keys of *targets* are compared byte by byte in every collation. None and ``''`` are keys, too. *where* is a
+        The keys of *targets* are compared byte by byte in every collation. None and ``''`` are also keys. *where* is a
         SQL condition such as ``"retries > 3"``, which limits the rows, to split a state. The column's default then
         stays. The server sets columns with ``ON UPDATE CURRENT_TIMESTAMP``, unless *keeps_timestamps* is true.
 

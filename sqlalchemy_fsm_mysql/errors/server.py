@@ -38,7 +38,7 @@ class _ServerError(FireError):
 
 
 class TransactionAborted(_ServerError):
-    """The server has ended the whole transaction, and has rolled back its earlier statements, too.
+    """The server has ended the whole transaction, and has also rolled back its earlier statements.
 
     ``.retryable`` (bool) is true when the same unit of work can succeed the next time: after a deadlock, a snapshot or
     certification conflict, or a connection that was lost before COMMIT was sent. ``run_transaction`` then runs the unit

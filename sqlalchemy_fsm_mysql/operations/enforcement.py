@@ -75,7 +75,7 @@ def enforce_machine(
     The new ones are created first, so the table always has triggers; for that moment they allow only transitions that
     both machines have.
 
-    *also* are further machines whose transitions are allowed, too, such as the machine of the other release during a
+    *also* are further machines whose transitions are allowed, such as the machine of the other release during a
     rolling deploy. Each is a `Machine`, the text of its ``to_json()``, or transitions: ``{"paid": ["void"]}``.
     Transitions from None are states of a new row.
 
@@ -84,7 +84,7 @@ def enforce_machine(
 
     MySQL and MariaDB commit an open transaction before they create a trigger, and require the privilege TRIGGER. If the
     binary log is on, see ``log_bin_trust_function_creators``. While the statement waits for the table, all other
-    writers wait, too. So an attempt ends after *lock_wait_timeout* seconds, and the next one begins a second later,
+    writers also wait. So an attempt ends after *lock_wait_timeout* seconds, and the next one begins a second later,
     with five attempts in all.
 
     Raises: TypeError when *column* has no machine; ValueError for another *mode*, and a *lock_wait_timeout* that is no

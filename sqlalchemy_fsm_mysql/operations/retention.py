@@ -96,8 +96,8 @@ def erase_actor(
 
     Returns: the number of changed history rows, at most *limit*.
 
-    *replacement* takes the place of the name; None stores NULL. With *details*, the details of those rows are emptied,
-    too. Names are compared byte by byte. An index on ``actor`` finds the rows. With an ``AsyncSession``, await the
+    *replacement* takes the place of the name; None stores NULL. With *details*, the details of those rows are also
+    emptied. Names are compared byte by byte. An index on ``actor`` finds the rows. With an ``AsyncSession``, await the
     call.
 
     Raises: TypeError when the column has no history, or an argument is of another type; ValueError for a *replacement*

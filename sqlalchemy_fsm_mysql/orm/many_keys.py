@@ -75,7 +75,7 @@ def fire_keys(
     parts of 1,000, and either all parts succeed or none. A key that is passed twice is fired on twice, one after the
     other.
 
-    Rows that refuse the event stay locked until the transaction ends, too. Functions of ``on_moved`` are called for
+    Rows that refuse the event also stay locked until the transaction ends. Functions of ``on_moved`` are called for
     each move when all rows have moved. *actor* and *details* are written to each history row. There is no token,
     because a token belongs to one fire. No instance is loaded; instances that the session has show the new states.
     *session* can be a Core ``Connection``.

@@ -99,7 +99,7 @@ def seekdb() -> Iterator[URL]:
     """The URL of OceanBase's seekdb, a server with MySQL's dialect, started for the ``with`` block.
 
     It comes in a wheel: ``pip install pylibseekdb``, for Python 3.11 and later, on Linux (glibc) and macOS. Other
-    processes of this machine can use the URL, too. Its data are in a temporary folder. It uses at most 1 GB of memory,
+    processes of this machine can also use the URL. Its data are in a temporary folder. It uses at most 1 GB of memory,
     and starts within some seconds. The page *seekdb* of the documentation describes how it differs from MySQL.
 
     Raises: ServerUnavailable when the wheel is not installed, or the server does not start.
