@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
@@ -80,10 +81,11 @@ class Sender:
         return [outcomes[i] for i in range(len(fires))]
 
     def close(self) -> None:
-        """Give the connection back to its pool."""
+        """Give the connection back to its pool. One that was lost while it was idle has nothing to roll back."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with suppress(DBAPIError):
+                connection.close()
 
     # --- the connection
 

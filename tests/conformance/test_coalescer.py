@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -395,6 +396,32 @@ def test_after_a_lost_packet_tokens_resolve_and_the_others_are_unknown(
     assert any(isinstance(result, OutcomeUnknown) for result in results)
 
 
+def kill_connections(engine: Engine, database: Engine) -> None:
+    """End the connections that *engine* has, as a server does with those that were idle for too long."""
+    user = text("SELECT id FROM information_schema.processlist WHERE db = :name AND id <> CONNECTION_ID()")
+    with database.connect() as connection, suppress(DBAPIError):  # one may have gone by itself
+        for number in connection.scalars(user, {"name": engine.url.database}).all():
+            connection.exec_driver_sql(f"KILL {number}")
+
+
+@pytest.mark.servers_only
+@pytest.mark.parametrize("goes_on", [True, False], ids=["fire", "close"])
+def test_a_connection_that_was_lost_while_it_was_idle_costs_no_fire_and_no_error(
+    packets: Engine, database: Engine, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    monkeypatch.setattr("sqlalchemy_fsm_mysql.orm.batches._IDLE", 0.05)
+    key = create(database, Order)
+    database.dispose()
+    with Coalescer(packets, max_wait=SOON) as fires:
+        fires.fire_key(Order, key, "Ready")
+        kill_connections(packets, database)
+        time.sleep(0.1)
+        if goes_on:
+            assert fires.fire_key(Order, key, "Stop").target == "Stopped"
+
+    assert packets.pool.checkedout() == 0  # type: ignore[attr-defined]  # of a QueuePool
+
+
 def test_without_a_database_every_caller_has_the_error(database: Engine) -> None:
     if is_sqlite(database) or is_async(database.url):
         pytest.skip("SQLite has no address that nobody answers at; asyncio has a test of its own")
@@ -610,3 +637,20 @@ def test_aclose_sends_what_waits(loop_url: Any, database: Engine) -> None:
             await engine.dispose()
 
     assert [one.target for one in asyncio.run(work())] == ["Running"] * 3
+
+
+def test_aclose_of_a_lost_connection_raises_nothing(loop_url: Any, database: Engine) -> None:
+    key = create(database, Order)
+    database.dispose()
+
+    async def work() -> Any:
+        engine = create_async_engine(loop_url)
+        try:
+            async with Coalescer(engine) as fires:
+                moved = await fires.fire_key(Order, key, "Ready")
+                await asyncio.to_thread(kill_connections, engine.sync_engine, database)
+            return moved.target, engine.pool.checkedout()  # type: ignore[attr-defined]  # of a QueuePool
+        finally:
+            await engine.dispose()
+
+    assert asyncio.run(work()) == ("Running", 0)
