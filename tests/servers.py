@@ -43,7 +43,7 @@ from sqlalchemy_fsm_mysql.databases.urls import cause_of, shown_url
 from sqlalchemy_fsm_mysql.testing import seekdb
 from sqlalchemy_fsm_mysql.testing import servers as users
 from sqlalchemy_fsm_mysql.testing.servers import ServerUnavailable as Unavailable
-from sqlalchemy_fsm_mysql.testing.servers import free_port, output_of, which
+from sqlalchemy_fsm_mysql.testing.servers import free_port, last_lines, output_of, which
 from tests.kinds import KINDS, MARIADB, Kind, kind_of, server_name
 
 # Drivers of the usual run, and those that --all-drivers adds; each with the module that has to be there.
@@ -356,8 +356,7 @@ def private_server(kind: Kind, stack: ExitStack) -> URL:
     try:
         return start_server(kind, program, folder, stack)
     except Unavailable as error:
-        log = folder / "server.log"
-        lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+        lines = last_lines(folder / "server.log")
         shutil.rmtree(folder, ignore_errors=True)
         raise Unavailable("\n    ".join([f"{program}: {error}", *lines])) from error
 

@@ -88,8 +88,7 @@ def private_server(*options: str) -> Iterator[URL]:
             url = _started(binary, folder, options, stack)
             execute(url, "CREATE DATABASE IF NOT EXISTS test")
         except ServerUnavailable as error:
-            log = folder / "server.log"
-            lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            lines = last_lines(folder / "server.log")
             raise ServerUnavailable("\n    ".join([f"{binary}: {error}", *lines])) from error
         yield url.set(database="test")
 
@@ -269,6 +268,11 @@ def output_of(command: Sequence[str], environment: dict[str, str] | None = None)
         last = done.stdout.strip().splitlines()[-1:] or ["it printed nothing"]
         raise ServerUnavailable(f"{' '.join(command[:3])} … failed: {last[0]}")
     return done.stdout
+
+
+def last_lines(log: Path, most: int = 5) -> list[str]:
+    """The last lines of *log*, *most* at most; none without the file."""
+    return log.read_text(errors="replace").splitlines()[-most:] if log.exists() else []
 
 
 def free_port() -> int:

@@ -13,9 +13,9 @@ from sqlalchemy import URL, Engine
 
 from tests.evidence.record import record
 from tests.faults.crew import Task
-from tests.faults.durable import Durable, Scripted, durable, last_lines
+from tests.faults.durable import Durable, Scripted, durable
 from tests.faults.ledger import fresh_jobs
-from tests.servers import Unavailable
+from tests.servers import Unavailable, last_lines
 
 HERE = Path(__file__).parent
 UNCOVERED = pytest.StashKey[list[str]]()
@@ -74,7 +74,7 @@ def own_server(request: pytest.FixtureRequest, folder: Path, what: str) -> Itera
     except Unavailable as reason:
         uncovered(request, f"{what} ({reason})")
     yield server
-    lines = [] if server.is_alive() else last_lines(server.log)
+    lines = [] if server.is_alive() else last_lines(server.log, 40)
     server.kill()
     if lines:
         raise RuntimeError("\n".join(["the server does not run any more; the end of its log:", *lines]))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import stamina
 from sqlalchemy import URL, make_url
 
-from tests.servers import Unavailable, execute, free_port, output_of, wait_until_ready, which
+from tests.servers import Unavailable, execute, free_port, last_lines, output_of, wait_until_ready, which
 
 DURABLE = (
     "--innodb-flush-log-at-trx-commit=1",
@@ -78,7 +78,8 @@ class Durable:
         try:
             wait_until_ready(self.url, self.is_alive)
         except Unavailable as error:
-            raise Unavailable("\n".join([str(error), *last_lines(self.log)])) from error
+            self.kill()  # it may be alive, and keep the data from the next one
+            raise Unavailable("\n".join([str(error), *last_lines(self.log, 40)])) from error
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -109,7 +110,7 @@ class Scripted:
         try:
             said = output_of(call, {**self.environment, **self.preload})
         except Unavailable as error:
-            raise Unavailable("\n".join([str(error), *last_lines(self.log)])) from error
+            raise Unavailable("\n".join([str(error), *last_lines(self.log, 40)])) from error
         self.url = make_url(said.split()[-1]).set(database=None)
         self.number = int(self.pid_file.read_text())
 
@@ -145,10 +146,6 @@ def durable(
         except Unavailable:
             continue
     raise Unavailable("neither mysqld nor mariadbd is installed here, and a server to be killed has to be one's own")
-
-
-def last_lines(log: Path) -> list[str]:
-    return log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
 
 
 def version(server: Durable | Scripted) -> str:

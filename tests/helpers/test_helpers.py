@@ -339,7 +339,7 @@ def test_race_with_payloads(file_url):
     assert report.moved
 
 
-# One row's losses can balance each other by chance, in 7 of 100 races. Three rows' do so in 3 of 10,000.
+# One row's losses balanced each other by chance in 6 of 145 races. Those of three rows seldom all do.
 LOSING: dict[str, Any] = {"events": ["Ready", "NotReady"], "fire": models.fire_by_hand, "processes": 3, "fires": 60}
 
 
