@@ -78,7 +78,8 @@ def _wait_for_all(console: Console, race: Race, workers: int) -> None:
 def _watch(console: Console, engine: Engine, race: Race, seconds: float) -> float:
     """Start the race and show it to its end; how long it took, in seconds.
 
-    Ctrl-C or SIGTERM ends the race early. It raises nothing here, because an exception could lose a report that has just come.
+    Ctrl-C or SIGTERM ends the race early. It raises nothing here, because an exception could lose a report that has
+    just come.
     """
     is_enough = Signals()
     with is_enough.listening():
